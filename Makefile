@@ -1,0 +1,57 @@
+# One environment, made here with nothing but Python: `make reproduce` and `make test` work in a fresh clone.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+OUT ?= reproduction
+JOBS ?= 2
+# Two test processes on two cores: one thread each is faster than two that fight.
+TEST_ENV := XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test test-latest lint format bench clean distclean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+reproduce: $(VENV)/.stamp-plots ## Draw the figures of the paper and check its claims (OUT=reproduction, ARGS=--quick)
+	$(BIN)/conservax reproduce --out "$(OUT)" $(ARGS)
+
+test: $(VENV)/.stamp-test ## Run the tests and the doctests (JOBS=2, ARGS="-k name")
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
+	$(TEST_ENV) .venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(VENV)/.stamp-dev ## Check style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+
+format: $(VENV)/.stamp-dev ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.stamp-bench ## Measure against the peers; writes benchmarks/results.json and docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## Remove what the other targets wrote, but not the environments
+	rm -rf reproduction build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the environments too
+	rm -rf $(VENV) .venv-latest
+
+$(VENV)/bin/python .venv-latest/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "conservax needs Python 3.11 or newer; say which: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(@:/bin/python=)
+
+# A stamp is newer than the two files that decide what is installed, so nothing is installed twice.
+$(VENV)/.stamp-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+.venv-latest/.stamp-%: pyproject.toml | .venv-latest/bin/python
+	$(PIP) --upgrade --upgrade-strategy eager --editable '.[$*]'
+	@touch $@
