@@ -1,0 +1,17 @@
+"""Programs, kinks, selections: what the derivative of a program can be."""
+
+from .abs_normal import AbsNormal, Kink
+from .jacobian import ConservativeJacobian, conservative_jacobian
+from .kinks import Entry, register
+from .selection import select, sites
+
+__all__ = [
+    "AbsNormal",
+    "ConservativeJacobian",
+    "Entry",
+    "Kink",
+    "conservative_jacobian",
+    "register",
+    "select",
+    "sites",
+]
