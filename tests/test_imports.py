@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "implicit": FREE | {"calculus", "invertibility"},
     "solvers": FREE | {"operators"},
     FACE: FREE | FLOORS | APPLICATIONS,
-    **{name: FREE | FLOORS for name in APPLICATIONS},
+    **dict.fromkeys(APPLICATIONS, FREE | FLOORS),
     **{name: FREE | FLOORS | APPLICATIONS | TOP | {FACE} for name in TOP},
 }
 PRIVATE = ("jax._src", "equinox.internal")
