@@ -2,5 +2,37 @@
 
 from . import calculus, errors
 from .calculus import ConservativeJacobian, Kink, conservative_jacobian, select, sites
+from .implicit import (
+    CheckReport,
+    check,
+    custom_fixed_point,
+    custom_root,
+    implicit_jacobian,
+    inverse_jacobian,
+    polish,
+    root_jvp,
+    root_vjp,
+)
+from .invertibility import Certificate, Verdict, Witness
 
-__all__ = ["ConservativeJacobian", "Kink", "calculus", "conservative_jacobian", "errors", "select", "sites"]
+__all__ = [
+    "Certificate",
+    "CheckReport",
+    "ConservativeJacobian",
+    "Kink",
+    "Verdict",
+    "Witness",
+    "calculus",
+    "check",
+    "conservative_jacobian",
+    "custom_fixed_point",
+    "custom_root",
+    "errors",
+    "implicit_jacobian",
+    "inverse_jacobian",
+    "polish",
+    "root_jvp",
+    "root_vjp",
+    "select",
+    "sites",
+]

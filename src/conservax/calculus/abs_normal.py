@@ -8,7 +8,7 @@ the leader's is implied, so that it has r − 1 columns.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,10 @@ class AbsNormal:
         system = np.eye(k) - diagonal[..., :, None] * self.L
         r = np.linalg.solve(system, diagonal[..., :, None] * self.E)
         return self.A + self.H @ r
+
+    def restricted(self, columns: slice | np.ndarray) -> "AbsNormal":
+        """The form of the derivative in some of the inputs only."""
+        return replace(self, A=self.A[:, columns], E=self.E[:, columns])
 
     def moving(self) -> tuple[int, ...]:
         """The groups whose weights change anything: those that some column of H or L, and row, sees."""

@@ -5,17 +5,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jex_core
 
 from . import smooth
 from .kinks import carrying, mix
 from .program import Block, Program, Step
+from .tape import Discover
 
 
 def run_program(program: Program, args: Sequence[Any], tape: Any) -> list[Any]:
     """The program's flat outputs at flat inputs ``args``."""
     none = [None] * len(args)
     return _run(program.block, program.consts, list(args), none, none, tape)[0]
+
+
+def measured_outputs(program: Program, args: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The program's outputs and the size of the terms that made each."""
+
+    def run(args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        none = [None] * len(args)
+        outs, sizes, _ = _run(program.block, program.consts, args, none, none, Discover(program.dtype))
+        return outs, [smooth.size_of(jnp.asarray(o), s) for o, s in zip(outs, sizes, strict=True)]
+
+    return jax.tree.map(np.asarray, jax.jit(run)(list(args)))
 
 
 def _run(

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +30,11 @@ class ConservativeJacobian:
     def __init__(self, form: AbsNormal, unflatten: Callable[[np.ndarray], Any] | None = None) -> None:
         self.form = form
         self._unflatten = unflatten
+
+    @classmethod
+    def of(cls, form: AbsNormal, outputs: Any, inputs: Any) -> "ConservativeJacobian":
+        """The set of a map from pytrees like ``inputs`` to pytrees like ``outputs``."""
+        return cls(form, lambda matrix: _as_pytree(matrix, outputs, inputs))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -226,9 +231,8 @@ def conservative_jacobian(
         inputs = order[0] if isinstance(argnums, int) else tuple(order)
         permutation = _columns_in_order(args, chosen)
         if permutation is not None:
-            form = _with_columns(form, permutation)
-        outputs = jax.eval_shape(fun, *args)
-        return ConservativeJacobian(form, lambda matrix: _as_pytree(matrix, outputs, inputs))
+            form = form.restricted(permutation)
+        return ConservativeJacobian.of(form, jax.eval_shape(fun, *args), inputs)
 
     return at
 
@@ -266,26 +270,17 @@ def _columns_in_order(args: Sequence[Any], argnums: Sequence[int]) -> np.ndarray
     return np.concatenate([starts[n] + np.arange(widths[n]) for n in argnums])
 
 
-def _with_columns(form: AbsNormal, order: np.ndarray) -> AbsNormal:
-    from dataclasses import replace
-
-    return replace(form, A=form.A[:, order], E=form.E[:, order])
-
-
 def _as_pytree(matrix: np.ndarray, outputs: Any, inputs: Any) -> Any:
     """Split a matrix (m, n) into the pytree of ``jax.jacobian``: outputs outside, inputs inside."""
     out_leaves, out_tree = jax.tree.flatten(outputs)
     in_leaves, in_tree = jax.tree.flatten(inputs)
-    row_ends = np.cumsum([int(np.prod(o.shape)) for o in out_leaves])[:-1]
+    row_ends = np.cumsum([int(np.prod(np.shape(o))) for o in out_leaves])[:-1]
     column_ends = np.cumsum([np.size(leaf) for leaf in in_leaves])[:-1]
     blocks: list[Any] = []
     for out, rows in zip(out_leaves, np.split(matrix, row_ends, axis=0), strict=True):
         pieces = np.split(rows, column_ends, axis=1)
         inner = [
-            p.reshape((*out.shape, *np.shape(leaf))) for p, leaf in zip(pieces, in_leaves, strict=True)
+            p.reshape((*np.shape(out), *np.shape(leaf))) for p, leaf in zip(pieces, in_leaves, strict=True)
         ]
         blocks.append(jax.tree.unflatten(in_tree, inner))
     return jax.tree.unflatten(out_tree, blocks)
-
-
-SelectionName = Literal["jax", "lower", "upper"]

@@ -1,0 +1,18 @@
+"""Implicit functions: the derivative of a solution, as a number, as a set, and with a verdict."""
+
+from .check import CheckReport, check
+from .jacobian import implicit_jacobian, inverse_jacobian
+from .polish import polish
+from .root import custom_fixed_point, custom_root, root_jvp, root_vjp
+
+__all__ = [
+    "CheckReport",
+    "check",
+    "custom_fixed_point",
+    "custom_root",
+    "implicit_jacobian",
+    "inverse_jacobian",
+    "polish",
+    "root_jvp",
+    "root_vjp",
+]

@@ -1,0 +1,138 @@
+"""``check``: can the implicit derivative at this solution be trusted?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import report as presentation
+from ..calculus import ConservativeJacobian, Kink
+from ..calculus.jacobian import conservative_jacobian
+from ..errors import TooManyKinksError
+from ..invertibility import Verdict, Witness, certify_by_vertices
+from .jacobian import eliminate
+from .residual import require_root, root_tolerance
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``check`` found; ``print(report)`` shows it, notebooks render it, ``to_dict`` gives JSON.
+
+    Attributes:
+        verdict: PROVEN, REFUTED or UNKNOWN: whether every element of ∂F/∂sol is invertible.
+        reason: one sentence why; ``method``: how it was decided.
+        margin: a lower bound on σ_min over the set (None unless PROVEN); ``sigma_min``: smallest met.
+        witness: a singular element: its selection over ``kinks``, null vector, singular values.
+        residual, residual_scale: ‖F(sol)‖_∞ and the size of the terms of F, in F's units.
+        tolerance: relative distance within which a kink counted as active.
+        kinks, nearest_inactive: the active kinks in execution order; the next one beyond.
+        lipschitz: a Lipschitz constant (2-norm) of the solution map at the point, if PROVEN.
+        clarke_exact: whether the set's hull is known to be the Clarke Jacobian (THEORY T6).
+        determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.
+    """
+
+    verdict: Verdict
+    reason: str
+    method: str
+    margin: float | None
+    sigma_min: float
+    witness: Witness | None
+    residual: float
+    residual_scale: float
+    tolerance: float
+    kinks: tuple[Kink, ...]
+    nearest_inactive: Kink | None
+    lipschitz: float | None
+    clarke_exact: bool | None
+    determinant_signs: tuple[int, int, int]
+    n_vertices: int
+
+    def __str__(self) -> str:
+        return presentation.to_text(self)
+
+    def _repr_html_(self) -> str:
+        return presentation.to_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready data, verdicts in lower case."""
+        return presentation.to_dict(self)
+
+
+def check(
+    optimality_fun: Callable[..., Any],
+    sol: Any,
+    *args: Any,
+    argnums: tuple[int, ...] | None = None,
+    rtol: float | None = None,
+) -> CheckReport:
+    """Is ∂F/∂sol invertible for every selection at the kinks near this root?
+
+    If it is, the solution is a Lipschitz function of ``args`` near this point and every
+    −B⁻¹A is a valid derivative of it. If some element is singular, gradient methods may cycle or
+    diverge although every number they see looks plausible.
+
+    Args:
+        optimality_fun: F(sol, *args), a pytree with as many numbers as ``sol``.
+        sol: the root; args: its parameters.
+        argnums: the args (0 is the first after ``sol``) that ``lipschitz`` and ``clarke_exact``
+            concern; all with floating-point leaves by default.
+        rtol: when a kink is active, as in ``implicit_jacobian``.
+
+    Returns:
+        A CheckReport. Up to 2¹² vertices the verdict is decided; beyond it is UNKNOWN unless refuted.
+
+    Raises:
+        NotARootError, InvalidInputError, UnsupportedOperationError, DiscontinuousError,
+        NotLipschitzError: no verdict is given on bad input.
+
+    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2 and Section 5.
+
+    >>> import jax.numpy as jnp, conservax as cx
+    >>> cx.check(lambda y, a: y - jnp.maximum(0.0, y / 2 - a), 0.0, 0.0).verdict
+    <Verdict.PROVEN: 1>
+    """
+    residual = require_root(optimality_fun, sol, args)
+    tolerance = root_tolerance(residual, rtol)
+    if argnums is None:
+        argnums = tuple(
+            i
+            for i, arg in enumerate(args)
+            if (leaves := jax.tree.leaves(arg))
+            and all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves)
+        )
+    joint = conservative_jacobian(
+        optimality_fun, (0, *(n + 1 for n in argnums)), atol=tolerance.atol, rtol=tolerance.rtol
+    )(sol, *args).form
+    n = residual.unknowns
+    certificate = certify_by_vertices(joint.restricted(slice(0, n)))
+    lipschitz = clarke_exact = None
+    if certificate.verdict == Verdict.PROVEN and argnums:
+        implicit = eliminate(joint, n)
+        try:
+            elements = ConservativeJacobian(implicit).vertices()
+            lipschitz = float(np.max(np.linalg.norm(elements, 2, axis=(1, 2))))
+        except TooManyKinksError:
+            pass
+        # every sign pattern of the kinks is met nearby if their increments move independently (T6)
+        rank = np.linalg.matrix_rank(implicit.E) if implicit.E.size else 0
+        clarke_exact = bool(rank == len(implicit.E)) or None
+    return CheckReport(
+        verdict=certificate.verdict,
+        reason=certificate.reason,
+        method=certificate.method,
+        margin=certificate.margin,
+        sigma_min=certificate.sigma_min,
+        witness=certificate.witness,
+        residual=residual.value,
+        residual_scale=residual.scale,
+        tolerance=tolerance.rtol,
+        kinks=joint.kinks,
+        nearest_inactive=joint.nearest_inactive,
+        lipschitz=lipschitz,
+        clarke_exact=clarke_exact,
+        determinant_signs=certificate.determinant_signs,
+        n_vertices=certificate.n_vertices,
+    )

@@ -1,0 +1,334 @@
+"""Differentiate the root of an optimality function: ``custom_root``, ``root_jvp``, ``root_vjp``.
+
+If F(y, θ) = 0 and B = ∂F/∂y is invertible, then ∂y/∂θ = −B⁻¹ ∂F/∂θ, where both Jacobians may be taken
+along one selection of F at its kinks (Bolte, Le, Pauwels, Silveti-Falls 2021, Theorem 2).
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.flatten_util import ravel_pytree
+
+from ..calculus import select
+from ..calculus.selection import Selection
+from ..errors import InvalidInputError, NotARootError, SingularError
+from ..numerics import machine_epsilon
+from .linear import Singular, Solve, Structure, linear_solve
+
+
+_NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def custom_root(
+    optimality_fun: Callable[..., Any],
+    has_aux: bool = False,
+    solve: Solve | lx.AbstractLinearSolver | None = None,
+    *,
+    selection: Selection = "jax",
+    singular: Singular = "error",
+    structure: Structure = "general",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: give a solver the derivative of the root that it finds.
+
+    For y = solver(init, *args) with F(y, *args) = 0 the derivative is dy = −B⁻¹ dF, B = ∂F/∂y,
+    both Jacobians along one selection of F. The solver itself is never differentiated.
+
+    Args:
+        optimality_fun: F(sol, *args, **kwargs), a pytree with as many numbers as ``sol``.
+        has_aux: whether the solver returns ``(sol, aux)``; aux has no derivative.
+        solve: how to solve with B: None chooses; a lineax solver; or ``solve(matvec, b)``.
+        selection: which selection F uses at its kinks, as in ``cx.select``.
+        singular: "error" (SingularError when called eagerly in forward mode, NaN under jit and in
+            reverse mode) or "least_norm" (the pseudo-inverse in place of B⁻¹).
+        structure: what is known of B: "general", "symmetric" or "positive_definite".
+
+    Returns:
+        A decorator for ``solver(init, *args, **kwargs)``. The decorated solver works under jit,
+        vmap, jvp, vjp, jacfwd, jacrev and hessian, and may close over what it is differentiated in.
+        ``init`` has derivative zero.
+
+    Raises:
+        NotARootError: eagerly, when ‖F(sol)‖ is not small against the terms of F.
+        InvalidInputError: F and sol differ in size, or hold NaN.
+
+    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2 and Corollary 1.
+
+    >>> import jax, jax.numpy as jnp, conservax as cx
+    >>> sqrt = cx.custom_root(lambda y, t: y**2 - t)(lambda init, t: jnp.sqrt(t))
+    >>> round(float(jax.grad(lambda t: sqrt(None, t))(4.0)), 6)
+    0.25
+    """
+    selected = select(optimality_fun, selection)
+
+    def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(solver)
+
+        @functools.wraps(solver)
+        def solve_and_differentiate(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            if not bound.args:
+                raise InvalidInputError("the solver takes the initial point as its first argument: solver(init, ...)")
+            init, *parameters = bound.args
+            return _implicit_call(
+                solver,
+                selected,
+                init,
+                (tuple(parameters), bound.kwargs),
+                has_aux,
+                functools.partial(linear_solve, solve=solve, singular=singular, structure=structure),
+            )
+
+        solve_and_differentiate.optimality_fun = optimality_fun  # type: ignore[attr-defined]
+        solve_and_differentiate.check = _checker(optimality_fun)  # type: ignore[attr-defined]
+        return solve_and_differentiate
+
+    return decorate
+
+
+def custom_fixed_point(
+    fixed_point_fun: Callable[..., Any],
+    has_aux: bool = False,
+    solve: Solve | lx.AbstractLinearSolver | None = None,
+    *,
+    selection: Selection = "jax",
+    singular: Singular = "error",
+    structure: Structure = "general",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: give a solver of y = T(y, *args) the derivative (I − ∂T/∂y)⁻¹ ∂T/∂θ.
+
+    The arguments, the returned decorator and the errors are those of ``custom_root``, with
+    F(y, *args) = y − T(y, *args).
+
+    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2 and Section 4.
+
+    >>> import jax, jax.numpy as jnp, conservax as cx
+    >>> half = cx.custom_fixed_point(lambda y, t: 0.5 * y + t)(lambda init, t: 2 * t)
+    >>> float(jax.grad(lambda t: half(None, t))(1.0))
+    2.0
+    """
+    return custom_root(
+        fixed_point_residual(fixed_point_fun),
+        has_aux,
+        solve,
+        selection=selection,
+        singular=singular,
+        structure=structure,
+    )
+
+
+def fixed_point_residual(fixed_point_fun: Callable[..., Any]) -> Callable[..., Any]:
+    """The optimality function y − T(y, *args) of a fixed-point map T."""
+
+    @functools.wraps(fixed_point_fun)
+    def residual(sol: Any, *args: Any, **kwargs: Any) -> Any:
+        return jax.tree.map(lambda y, t: y - t, sol, fixed_point_fun(sol, *args, **kwargs))
+
+    return residual
+
+
+def root_jvp(
+    optimality_fun: Callable[..., Any],
+    sol: Any,
+    args: Sequence[Any],
+    tangents: Sequence[Any],
+    solve: Solve | lx.AbstractLinearSolver | None = None,
+    *,
+    selection: Selection = "jax",
+    singular: Singular = "error",
+    structure: Structure = "general",
+) -> Any:
+    """The tangent −B⁻¹ (∂F/∂args · tangents) of a root ``sol`` of F(sol, *args) = 0.
+
+    Returns a pytree like ``sol``; raises what ``custom_root`` raises.
+
+    >>> import conservax as cx
+    >>> float(cx.root_jvp(lambda y, t: y**2 - t, 2.0, (4.0,), (1.0,)))
+    0.25
+    """
+    fun = select(optimality_fun, selection)
+    # the root as its own solver: one rule serves the decorator and this function
+    call = functools.partial(linear_solve, solve=solve, singular=singular, structure=structure)
+
+    def root(*parameters: Any) -> Any:
+        return _implicit_call(lambda init, *_: init, fun, sol, (parameters, {}), False, call)
+
+    return jax.jvp(root, tuple(args), tuple(tangents))[1]
+
+
+def root_vjp(
+    optimality_fun: Callable[..., Any],
+    sol: Any,
+    args: Sequence[Any],
+    cotangent: Any,
+    solve: Solve | lx.AbstractLinearSolver | None = None,
+    *,
+    selection: Selection = "jax",
+    singular: Singular = "error",
+    structure: Structure = "general",
+) -> Any:
+    """The cotangents −(∂F/∂args)ᵀ B⁻ᵀ cotangent of a root ``sol`` of F(sol, *args) = 0.
+
+    Returns a tuple like ``args``; raises what ``custom_root`` raises.
+
+    >>> import conservax as cx
+    >>> float(cx.root_vjp(lambda y, t: y**2 - t, 2.0, (4.0,), 1.0)[0])
+    0.25
+    """
+    fun = select(optimality_fun, selection)
+    call = functools.partial(linear_solve, solve=solve, singular=singular, structure=structure)
+
+    def root(*parameters: Any) -> Any:
+        return _implicit_call(lambda init, *_: init, fun, sol, (parameters, {}), False, call)
+
+    return jax.vjp(root, *args)[1](cotangent)
+
+
+def _implicit_call(
+    solver: Callable[..., Any],
+    optimality_fun: Callable[..., Any],
+    init: Any,
+    theta: tuple[Sequence[Any], dict[str, Any]],
+    has_aux: bool,
+    solve: Callable[..., jax.Array],
+) -> Any:
+    leaves, tree = jax.tree.flatten((init, theta))
+    is_array = [_is_array(leaf) for leaf in leaves]
+    arrays = [leaf for leaf, a in zip(leaves, is_array, strict=True) if a]
+    others = [leaf for leaf, a in zip(leaves, is_array, strict=True) if not a]
+
+    def rebuild(arrays: Sequence[Any]) -> tuple[Any, Any]:
+        moving, still = iter(arrays), iter(others)
+        return jax.tree.unflatten(tree, [next(moving) if a else next(still) for a in is_array])
+
+    def run_solver(*arrays: Any) -> tuple[Any, Any]:
+        init, (args, kwargs) = rebuild(arrays)
+        out = solver(init, *args, **kwargs)
+        return out if has_aux else (out, ())
+
+    def residual(sol: Any, *arrays: Any) -> Any:
+        _, (args, kwargs) = rebuild(arrays)
+        return optimality_fun(sol, *args, **kwargs)
+
+    try:
+        run_solver, solver_consts = jax.closure_convert(run_solver, *arrays)
+    except _NEEDS_VALUES:  # a solver on the host: run it on values, and hand the rule what it found
+        found = run_solver(*jax.lax.stop_gradient(arrays))
+        solver_consts, found_tree = jax.tree.flatten(found)
+
+        def run_solver(*inputs: Any) -> tuple[Any, Any]:
+            return jax.tree.unflatten(found_tree, inputs[len(arrays) :])
+
+    sol_shape = jax.eval_shape(lambda *a: run_solver(*a, *solver_consts)[0], *arrays)
+    _check_shapes(sol_shape, residual, arrays)
+    # what F closes over becomes an argument, so that derivatives in it reach the rule
+    residual, residual_consts = jax.closure_convert(residual, sol_shape, *arrays)
+    n, n_solver = len(arrays), len(solver_consts)
+
+    @jax.custom_jvp
+    def root(*inputs: Any) -> Any:
+        return run_solver(*inputs[: n + n_solver])
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        sol, aux = root(*primals)
+        inputs = [*primals[:n], *primals[n + n_solver :]]
+        moves = [*tangents[:n], *tangents[n + n_solver :]]
+        moving = [
+            not isinstance(t, SymbolicZero) and getattr(t, "dtype", None) != jax.dtypes.float0 for t in moves
+        ]
+        flat_sol, unravel = ravel_pytree(sol)
+
+        def of_solution(y: jax.Array) -> jax.Array:
+            return ravel_pytree(residual(unravel(y), *inputs))[0]
+
+        def of_inputs(*some: Any) -> jax.Array:
+            changed = iter(some)
+            full = [next(changed) if m else x for m, x in zip(moving, inputs, strict=True)]
+            return ravel_pytree(residual(sol, *full))[0]
+
+        if any(moving):
+            some = [x for x, m in zip(inputs, moving, strict=True) if m]
+            value, change = jax.jvp(of_inputs, some, [t for t, m in zip(moves, moving, strict=True) if m])
+            _check_root(value, of_solution, flat_sol, change)
+            _, apply_jacobian = jax.linearize(of_solution, flat_sol)
+            tangent = solve(apply_jacobian, -change)
+            _check_tangent(tangent)
+            sol_tangent = unravel(tangent)
+        else:
+            sol_tangent = jax.tree.map(jnp.zeros_like, sol)
+        return (sol, aux), (sol_tangent, jax.tree.map(_zero_tangent, aux))
+
+    root.defjvp(rule, symbolic_zeros=True)
+    sol, aux = root(*arrays, *solver_consts, *residual_consts)
+    return (sol, aux) if has_aux else sol
+
+
+def _check_shapes(sol: Any, residual: Callable[..., Any], arrays: Sequence[Any]) -> None:
+    leaves = jax.tree.leaves(sol)
+    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise InvalidInputError("the solver must return real floating-point arrays (a pytree of them).")
+    outs = jax.tree.leaves(jax.eval_shape(residual, sol, *arrays))
+    unknowns, equations = sum(leaf.size for leaf in leaves), sum(o.size for o in outs)
+    if unknowns != equations:
+        raise InvalidInputError(
+            f"optimality_fun returns {equations} numbers for a solution of {unknowns}: "
+            "the implicit function theorem needs one equation an unknown. "
+            "Check the shapes that optimality_fun(sol, *args) returns."
+        )
+
+
+def _check_root(value: Any, of_solution: Any, sol: Any, change: Any) -> None:
+    """Eagerly, refuse a point that is no root; under a transformation nothing can be raised."""
+    if isinstance(value, jax.core.Tracer) or isinstance(change, jax.core.Tracer):
+        return
+    residual = float(jnp.max(jnp.abs(value), initial=0.0))
+    terms = jnp.abs(jax.jvp(of_solution, (sol,), (sol,))[1])
+    floor = machine_epsilon(value.dtype) ** 0.25
+    scale = max(float(jnp.max(terms, initial=0.0)), floor)
+    if not residual <= floor * scale:
+        raise NotARootError(
+            f"‖optimality_fun(sol, *args)‖ = {residual:.3g} at the point that the solver returned, against "
+            f"terms of size {scale:.3g}. Let the solver run longer, check that optimality_fun belongs to "
+            "this solver, or refine the point with cx.polish."
+        )
+
+
+def _check_tangent(tangent: Any) -> None:
+    if not isinstance(tangent, jax.core.Tracer) and bool(jnp.any(jnp.isnan(tangent))):
+        raise SingularError(
+            "∂F/∂sol is singular to working precision, so the solution has no derivative here. "
+            'Run cx.check for the kinks and the null vector, or pass singular="least_norm".'
+        )
+
+
+def _zero_tangent(x: Any) -> Any:
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return jnp.zeros_like(x)
+    return np.zeros(x.shape, jax.dtypes.float0)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (bool, int, float, complex, jax.Array)) or hasattr(leaf, "__array__")
+
+
+def _checker(optimality_fun: Callable[..., Any]) -> Callable[..., Any]:
+    def check(sol: Any, *args: Any, **kwargs: Any) -> Any:
+        """``cx.check`` of this solver's optimality function."""
+        from .check import check as check_root
+
+        return check_root(functools.partial(optimality_fun, **kwargs), sol, *args)
+
+    return check
