@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,8 +75,8 @@ def plain(value: Any, digits: int = 10) -> Value:
         return [plain(entry, digits) for entry in array]
     if np.issubdtype(array.dtype, np.integer):
         return int(array)
-    number = float(f"{float(array):.{digits}g}")
-    return number + 0.0  # no minus zero
+    number = float(f"{float(array):.{digits}g}") + 0.0  # no minus zero
+    return number if np.isfinite(number) else str(number)  # JSON has no infinities
 
 
 def agrees(name: str, source: str, published: Any, measured: Any, tolerance: float = 1e-9) -> Claim:
@@ -93,12 +94,16 @@ def same_points(name: str, source: str, published: Any, measured: Any) -> Claim:
 
 def at_most(name: str, source: str, bound: float, measured: float) -> Claim:
     """`measured` ≤ `bound`."""
-    return Claim(name, source, f"≤ {bound:.4g}", plain(measured, 4), bool(measured <= bound))
+    return Claim(
+        name, source, f"≤ {_format_number(bound)}", plain(measured, 4), bool(measured <= bound)
+    )
 
 
 def at_least(name: str, source: str, bound: float, measured: float) -> Claim:
     """`measured` ≥ `bound`."""
-    return Claim(name, source, f"≥ {bound:.4g}", plain(measured, 4), bool(measured >= bound))
+    return Claim(
+        name, source, f"≥ {_format_number(bound)}", plain(measured, 4), bool(measured >= bound)
+    )
 
 
 def within_factor(
@@ -106,14 +111,14 @@ def within_factor(
 ) -> Claim:
     """`measured` lies between `published / factor` and `published * factor`."""
     holds = published / factor <= measured <= published * factor
-    text = f"{published:.3g} (within a factor {factor:g})"
+    text = f"{_format_number(published)} up to a factor {factor:g}"
     return Claim(name, source, text, plain(measured, 4), bool(holds))
 
 
 def about(name: str, source: str, published: float, measured: float, relative: float) -> Claim:
     """`measured` is `published` up to a relative error."""
     holds = abs(measured - published) <= relative * abs(published)
-    text = f"{published:.5g} (within {100 * relative:g} %)"
+    text = f"{_format_number(published)} ± {100 * relative:g}\u202f%"
     return Claim(name, source, text, plain(measured, 5), bool(holds))
 
 
@@ -122,6 +127,36 @@ def counts(name: str, source: str, expected: int, found: int, of: str) -> Claim:
     return Claim(
         name, source, f"{expected} of {expected} {of}", f"{found} of {expected}", found == expected
     )
+
+
+def format_value(value: Any) -> str:
+    """A number, a vector, or matrices one to a line, as a reader would write them."""
+    if isinstance(value, bool | str):
+        return str(value)
+    if not isinstance(value, list):
+        return _format_number(value)
+    depth = np.ndim(value)
+    if depth == 1:
+        return "(" + ", ".join(map(format_value, value)) + ")"
+    if depth == 2:
+        return "[" + "; ".join(" ".join(map(_format_entry, row)) for row in value) + "]"
+    return "\n".join(map(format_value, value))
+
+
+def _format_entry(value: float) -> str:
+    """An entry of a matrix: 1/3 reads better than 0.33333."""
+    fraction = Fraction(value).limit_denominator(12)
+    near = abs(float(fraction) - value) < 1e-9
+    return str(fraction).replace("-", "−") if near else _format_number(value)
+
+
+def _format_number(value: float) -> str:
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.2e}".split("e")
+        raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        head = "" if float(mantissa) == 1 else f"{float(mantissa):g} × "
+        return f"{head}10{raised}".replace("-", "−")
+    return f"{value:.5g}".replace("-", "−")
 
 
 def ordered(points: Any) -> np.ndarray:

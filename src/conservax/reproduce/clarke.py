@@ -100,7 +100,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
 
 
 def _draw(clarke, sets):
-    fig = style.figure(10.4, 4.5)
+    fig = style.figure(9.4, 4.9)
     left, right = fig.subplots(1, 2, width_ratios=(1.75, 1))
     rows = np.arange(len(PROGRAMS))[::-1]
     for row, inner, outer in zip(rows, clarke, sets, strict=True):

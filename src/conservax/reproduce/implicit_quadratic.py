@@ -1,4 +1,4 @@
-"""Figure 1: an implicitly defined quadratic, with and without the invertibility condition.
+"""Theorem 2 on an implicitly defined quadratic, with and without the invertibility condition.
 
     z² + |x| z − 1 = 0, z > 0    ∂F/∂z = 2z + |x| > 0: Theorem 2 applies, kink at x = 0 included
     z² − |x|       = 0, z ≥ 0    ∂F/∂z = 2z vanishes at x = 0: z = √|x| has no bounded slope there
@@ -18,7 +18,7 @@ import conservax as cx
 from . import style
 from .claim import Claim, Experiment, Outcome, Ticker, agrees, at_least, at_most
 
-SOURCE = "Bolte et al. 2021, Theorem 2 and Figure 1 (right)"
+SOURCE = "Bolte et al. 2021, Theorem 2; our example"
 
 
 def regular(z: jax.Array, x: jax.Array) -> jax.Array:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
-from .claim import Experiment, Outcome
+from .claim import Experiment, Outcome, format_value
 
 
 def write_page(
@@ -45,21 +43,3 @@ def write_page(
     page = out / "index.html"
     page.write_text(html, encoding="utf-8")
     return page
-
-
-def format_value(value: Any) -> str:
-    """A number, a vector or a matrix as a reader would write it."""
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, list):
-        opening, closing = "[]" if value and isinstance(value[0], list) else "()"
-        return opening + ", ".join(format_value(entry) for entry in value) + closing
-    if isinstance(value, int):
-        return str(value)
-    if not math.isfinite(value):
-        return str(value)
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        mantissa, exponent = f"{value:.2e}".split("e")
-        digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{float(mantissa):g} × 10{digits}".replace("-", "−")
-    return f"{value:.5g}".replace("-", "−")

@@ -90,7 +90,7 @@ def _spurious_critical_point() -> list[Claim]:
 
 
 def _draw(grid, drawn):
-    fig = style.figure(10.6, 4.7)
+    fig = style.figure(9.4, 5.0)
     axes = fig.subplots(2, len(drawn), sharex=True, sharey="row")
     half = grid.size // 2
     for (top, bottom), (label, values, slopes, ad, found) in zip(axes.T, drawn, strict=True):

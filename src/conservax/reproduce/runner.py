@@ -83,12 +83,9 @@ def run(
     no other file. Computes in double precision, whatever the caller's setting. Without `progress`
     a progress bar is shown on standard error.
 
-    Raises
-    ------
-    UnknownExperimentError
-        A name is no experiment's.
-    ConservaxError
-        Matplotlib is not installed.
+    Raises:
+        UnknownExperimentError: a name is no experiment's.
+        ConservaxError: matplotlib is not installed.
     """
     chosen = _select(names)
     out = Path(out)

@@ -74,7 +74,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
 
 
 def _draw(projected, low, high, shares):
-    fig = style.figure(11.2, 4.4)
+    fig = style.figure(10, 4.1)
     axes = fig.subplots(1, 3, sharex=True, sharey=True)
     for ax, n, share in zip(axes, ITERATIONS, shares, strict=True):
         hit = filled(projected[: n + 1], low, high)
@@ -83,7 +83,7 @@ def _draw(projected, low, high, shares):
         ax.imshow(shade, origin="lower", extent=extent, aspect="auto", cmap="Purples", vmin=0,
                   vmax=4.5)  # fmt: skip
         ax.plot(*projected[: n + 1].T, color=style.AD, lw=0.55, alpha=0.9)
-        ax.set(title=f"{n} iterations: {share:.1%} of the cells", xlabel="$y$")
+        ax.set(title=f"{n} iterations: {share:.1%}", xlabel="$y$")
         ax.grid(False)
     axes[0].set_ylabel("$z$")
     return fig

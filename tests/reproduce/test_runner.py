@@ -1,0 +1,91 @@
+"""What a run writes, and how it refuses."""
+
+import builtins
+import json
+import re
+import sys
+
+import jax
+import pytest
+
+from conservax import reproduce
+from conservax.errors import ConservaxError
+from conservax.reproduce.runner import _select
+
+
+def test_files(report):
+    out = report.page.parent
+    for name in {claim.experiment for claim in report.claims}:
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / f"{name}.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_claims_json(report):
+    claims = json.loads((report.page.parent / "claims.json").read_text())
+    assert len(claims) == len(report.claims) > 50
+    for claim in claims:
+        assert set(claim) == {"experiment", "name", "source", "published", "measured", "holds"}
+        assert type(claim["holds"]) is bool
+        assert all(claim[key] for key in ("experiment", "name", "source"))
+        assert isinstance(claim["published"], str | int | float | list)
+        assert isinstance(claim["measured"], str | int | float | list)
+    keys = [(claim["experiment"], claim["name"]) for claim in claims]
+    assert len(set(keys)) == len(keys)
+
+
+def test_page_needs_no_other_file(report):
+    page = report.page.read_text()
+    addresses = re.findall(r"(?:src|href)\s*=\s*\"([^\"]*)\"", page)
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "<script" not in page
+
+
+def test_page_shows_every_claim(report):
+    page = report.page.read_text()
+    assert page.count('<td class="number">') == 2 * len(report.claims)
+    assert page.count("data:image/png;base64,") == len({c.experiment for c in report.claims})
+    assert "REFUTED" in page
+
+
+def test_double_precision_stays_inside(report):
+    del report
+    assert not jax.config.read("jax_enable_x64")
+
+
+def test_unknown_name_lists_the_valid_ones(tmp_path):
+    with pytest.raises(reproduce.UnknownExperimentError, match="'lorentz'") as error:
+        reproduce.run(["lorentz"], out=tmp_path)
+    assert all(experiment.name in str(error.value) for experiment in reproduce.catalogue())
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_are_unique_and_keep_the_order_of_the_page():
+    names = [experiment.name for experiment in reproduce.catalogue()]
+    assert len(set(names)) == len(names)
+    assert [e.name for e in _select(names[::-1])] == names
+
+
+def test_progress_runs_to_one(tmp_path):
+    seen = []
+    reproduce.run(["clarke"], tmp_path, True, lambda name, fraction: seen.append((name, fraction)))
+    assert seen[0] == ("clarke", 0.0)
+    assert seen[-1] == ("clarke", 1.0)
+    assert [fraction for _, fraction in seen] == sorted(fraction for _, fraction in seen)
+
+
+def test_without_matplotlib(tmp_path, monkeypatch):
+    real_import = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ConservaxError, match=r"conservax\[plots\]"):
+        reproduce.run(["clarke"], out=tmp_path, progress=lambda *_: None)
