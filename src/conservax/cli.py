@@ -61,10 +61,10 @@ def _readable_errors(debug: bool) -> Iterator[None]:
         yield
     except ConservaxError as error:
         if debug:
-            err.print(traceback.format_exc(), markup=False)
+            err.print(traceback.format_exc(), markup=False, soft_wrap=True)
         else:
             err.print(f"[bold red]{type(error).__name__}[/]", end=": ")
-            err.print(str(error), markup=False)
+            err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(ExitCode.ERROR) from None
 
 

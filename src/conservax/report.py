@@ -4,21 +4,25 @@ The functions here read a check report by its attributes alone and import none o
 
 ``verdict`` (an enum with a ``name``), ``reason``, ``method``, ``margin``, ``sigma_min``,
 ``n_vertices``, ``determinant_signs``, ``witness`` (``selection``, ``null_vector``, ``sigma_min``,
-``sigma_max``), ``residual``, ``tolerance``, ``kinks`` and ``nearest_inactive`` (``operation``,
-``file``, ``line``, ``index``, ``distance``, ``tolerance``, ``slopes``, ``active``), ``lipschitz``
-and ``clarke_exact``. `to_dict` is the only reader; the text and the HTML are drawn from its answer.
+``sigma_max``), ``residual``, ``residual_scale``, ``tolerance``, ``kinks`` and ``nearest_inactive``
+(``operation``, ``file``, ``line``, ``index``, ``distance``, ``tolerance``, ``slopes``, ``active``),
+``lipschitz`` and ``clarke_exact``. `to_dict` is the only reader; the text and the HTML
+are drawn from its answer.
 """
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+WIDTH = 100
 SHOWN_KINKS = 12
 SHOWN_ENTRIES = 6
+COARSE = 1e-10  # a relative residual above this leaves room for polishing
 COLOURS = {"proven": "#1a7f4b", "refuted": "#c0362c", "unknown": "#9a6700"}
 MARKS = {"proven": "✓", "refuted": "✗", "unknown": "?"}
 
@@ -28,14 +32,10 @@ Number = float | int | str | None
 def to_dict(report: Any) -> dict[str, Any]:
     """The report as plain data that ``json.dumps(..., allow_nan=False)`` accepts.
 
-    Parameters
-    ----------
-    report
-        Any object with the attributes that the module lists.
+    Args:
+        report: any object with the attributes that the module lists.
 
-    Returns
-    -------
-    dict
+    Returns:
         Lower-case verdict; NaN becomes ``None`` and ±∞ the strings ``"inf"`` and ``"-inf"``,
         since JSON has neither.
     """
@@ -50,6 +50,7 @@ def to_dict(report: Any) -> dict[str, Any]:
         "determinant_signs": signs
         and dict(zip(("negative", "zero", "positive"), map(int, signs), strict=True)),
         "residual": _finite(report.residual),
+        "residual_scale": _finite(report.residual_scale),
         "tolerance": _finite(report.tolerance),
         "lipschitz": _finite(report.lipschitz),
         "clarke_exact": None if report.clarke_exact is None else bool(report.clarke_exact),
@@ -68,19 +69,16 @@ def to_dict(report: Any) -> dict[str, Any]:
 def to_text(report: Any) -> str:
     """The report as plain text: verdict, reason, kinks, numbers, and what to do next.
 
-    Parameters
-    ----------
-    report
-        Any object with the attributes that the module lists.
+    Args:
+        report: any object with the attributes that the module lists.
 
-    Returns
-    -------
-    str
+    Returns:
         Several lines without a trailing newline, free of terminal colours.
     """
     data = to_dict(report)
     verdict = data["verdict"]
-    blocks = [[f"{MARKS[verdict]} {verdict.upper()}: {data['reason']}"]]
+    headline = f"{MARKS[verdict]} {verdict.upper()}: {data['reason']}"
+    blocks = [textwrap.wrap(headline, WIDTH, subsequent_indent="  ")]
     active = [kink for kink in data["kinks"] if kink["active"]]
     if active:
         rows = [KINK_HEADER, *map(_kink_row, active[:SHOWN_KINKS])]
@@ -90,21 +88,18 @@ def to_text(report: Any) -> str:
     facts = _facts(data, len(active))
     width = max(len(name) for name, _ in facts)
     blocks.append([f"  {name:<{width}}  {value}" for name, value in facts])
-    blocks.append([f"  Next: {_advice(data, len(active))}"])
+    advice = f"  Next: {_advice(data, len(active))}"
+    blocks.append(textwrap.wrap(advice, WIDTH, subsequent_indent="  "))
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def to_html(report: Any) -> str:
     """The report as one self-contained HTML fragment: inline style, everything escaped.
 
-    Parameters
-    ----------
-    report
-        Any object with the attributes that the module lists.
+    Args:
+        report: any object with the attributes that the module lists.
 
-    Returns
-    -------
-    str
+    Returns:
         A ``<div>``; what a notebook shows when it is the value of ``_repr_html_``.
     """
     data = to_dict(report)
@@ -195,10 +190,10 @@ def _place(kink: dict[str, Any]) -> str:
 
 
 def _kink_row(kink: dict[str, Any]) -> tuple[str, ...]:
-    index = ", ".join(map(str, kink["index"]))
+    index = str(kink["index"]) if kink["index"] else "–"
     slopes = " … ".join(map(_show, kink["slopes"]))
     numbers = (_show(kink["distance"]), _show(kink["tolerance"]))
-    return (_place(kink), kink["operation"], f"[{index}]", *numbers, slopes)
+    return (_place(kink), kink["operation"], index, *numbers, slopes)
 
 
 def _cells(texts: Iterable[str], tag: str, style: str) -> str:
@@ -240,7 +235,8 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
         else:
             facts.append(("witness", sizes))
         facts.append(("null vector", _show_vector(witness["null_vector"])))
-    facts.append(("residual", f"{_show(data['residual'])}, tolerance {_show(data['tolerance'])}"))
+    sizes = f"{_show(data['residual'])}, against terms of size {_show(data['residual_scale'])}"
+    facts.append(("residual", sizes))
     if data["lipschitz"] is not None:
         facts.append(("Lipschitz", f"{_show(data['lipschitz'])}: bounds every implicit derivative"))
     if data["clarke_exact"] is not None:
@@ -263,14 +259,12 @@ def _advice(data: dict[str, Any], n_active: int) -> str:
             return "differentiate; no kink is active, so the derivative is unique."
         return "differentiate; any selection gives an element of a bounded set of derivatives."
     if data["verdict"] == "unknown":
-        residual, tolerance = data["residual"], data["tolerance"]
-        known = all(isinstance(value, int | float) for value in (residual, tolerance))
-        if not known or residual > tolerance:
+        residual, scale = data["residual"], data["residual_scale"]
+        known = all(isinstance(value, int | float) for value in (residual, scale))
+        if not known or residual > COARSE * scale:
             return "solve more accurately, or move `sol` on with cx.polish, and check again."
-        return (
-            "treat the gradient as unproven; polish the solution or move the parameters a little."
-        )
-    remedy = "make the problem curve along the null vector (a small ridge does)"
+        return "treat the gradient as unproven, or move the parameters off some kinks."
+    remedy = "regularise the problem so that the null vector is no longer free"
     if n_active == 0:
         return f"do not use a gradient here: no kink is active, the Jacobian is singular; {remedy}."
     return (

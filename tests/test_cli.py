@@ -1,0 +1,203 @@
+"""The command line: what it prints, what it returns to the shell, how it fails."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+from typer.testing import CliRunner
+
+from conservax.cli import ExitCode, app
+
+PROBLEMS = '''
+import jax.numpy as jnp
+
+def smooth():
+    def F(s, p):
+        return s - jnp.maximum(p, 0.0)
+    p = jnp.array([1.0, 0.0])
+    return F, jnp.maximum(p, 0.0), p
+
+def equation():
+    """s + relu(s) / 2 = p at the kink: slopes 1 and 3/2, both invertible."""
+    def F(s, p):
+        return s + jnp.maximum(s, 0.0) / 2 - p
+    return F, jnp.zeros(1), jnp.zeros(1)
+
+def fold():
+    """|s| = p at p = 0: slopes -1 and 1, and 0 between them."""
+    def F(s, p):
+        return jnp.abs(s) - p
+    return F, jnp.zeros(1), jnp.zeros(1)
+
+def wrong():
+    def F(s, p):
+        return s - p
+    return F, jnp.zeros(1), jnp.ones(1)
+
+def dtype():
+    x = jnp.ones(1)
+    raise RuntimeError(str(x.dtype))
+
+def no_tuple():
+    return 3
+
+def from_neighbour():
+    import neighbour_of_the_problem
+    return neighbour_of_the_problem.problem()
+'''
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    (tmp_path / "problems.py").write_text(PROBLEMS)
+    (tmp_path / "neighbour_of_the_problem.py").write_text(PROBLEMS + "\nproblem = equation\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_a_proof_exits_with_0_and_names_the_kink(run):
+    result = run("check", "problems.py:equation")
+    assert result.exit_code == ExitCode.OK, result.output
+    assert result.stdout.startswith("✓ PROVEN")
+    line = PROBLEMS.splitlines().index("        return s + jnp.maximum(s, 0.0) / 2 - p") + 1
+    assert f"problems.py:{line}" in result.stdout
+
+
+def test_json_holds_the_smallest_singular_value(run):
+    result = run("check", "problems.py:equation", "--json")
+    assert result.exit_code == ExitCode.OK
+    data = json.loads(result.stdout)
+    assert data["verdict"] == "proven"
+    assert data["sigma_min"] == pytest.approx(1.0, abs=1e-12)
+    assert data["determinant_signs"] == {"negative": 0, "zero": 0, "positive": 2}
+
+
+def test_a_refutation_exits_with_1_and_shows_a_witness(run):
+    result = run("check", "problems.py:fold", "--json")
+    assert result.exit_code == ExitCode.REFUTED
+    data = json.loads(result.stdout)
+    assert data["witness"]["selection"] == pytest.approx([0.5], abs=1e-12)
+    assert data["witness"]["sigma_min"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_unknown_verdict_has_its_own_exit_code(run, monkeypatch):
+    report = SimpleNamespace(verdict=SimpleNamespace(name="UNKNOWN"))
+    monkeypatch.setattr("conservax.check", lambda *_: report)
+    assert run("check", "problems.py:smooth").exit_code == ExitCode.UNKNOWN
+
+
+def test_a_kink_in_the_parameters_alone_leaves_the_inverse_alone(run):
+    assert run("check", "problems.py:smooth").exit_code == ExitCode.OK
+
+
+def test_an_error_is_one_message_without_traceback(run):
+    result = run("check", "problems.py:wrong")
+    assert result.exit_code == ExitCode.ERROR
+    assert result.stderr.startswith("NotARootError: ")
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in run("check", "problems.py:wrong", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "dtype"), [([], "float64"), (["--float32"], "float32"), (["--float64"], "float64")]
+)
+def test_precision(run, flag, dtype):
+    before = jax.config.jax_enable_x64
+    result = run("check", "problems.py:dtype", *flag)
+    assert str(result.exception) == dtype
+    assert jax.config.jax_enable_x64 == before
+
+
+def test_the_directory_of_the_file_is_importable(run):
+    assert run("check", "problems.py:from_neighbour").exit_code == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("problems.py", "write FILE.py:NAME"),
+        ("nowhere.py:fold", "there is no file nowhere.py"),
+        ("problems.py:nothing", "it has: smooth, equation, fold"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(run, target, message):
+    result = run("check", target)
+    assert result.exit_code == ExitCode.USAGE
+    assert message in result.stderr
+
+
+def test_a_problem_of_the_wrong_shape_is_told(run):
+    result = run("check", "problems.py:no_tuple")
+    assert result.exit_code == ExitCode.ERROR
+    assert "must return a tuple (optimality_fun, sol, *args)" in result.stderr
+    assert "it returned int" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "reproduce", "info"])
+def test_help_teaches_with_an_example(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    assert f"conservax {command}" in result.stdout
+
+
+def test_the_example_in_the_help_of_check_runs(run):
+    help_text = run("check", "--help").stdout
+    lines = [line.strip(" ") for line in help_text.splitlines()]
+    start = lines.index("import jax.numpy as jnp")
+    raw = help_text.splitlines()[start : start + 6]
+    indent = len(raw[0]) - len(raw[0].lstrip())
+    Path("kink.py").write_text("\n".join(line[indent:].rstrip() for line in raw))
+    assert run("check", "kink.py:problem").exit_code == ExitCode.OK
+
+
+def test_info_names_versions_and_devices(run):
+    facts = json.loads(run("info", "--json").stdout)
+    assert facts["jax"] == jax.__version__
+    assert "cpu" in facts["devices"].lower() or "gpu" in facts["devices"].lower()
+    plain = run("info").stdout
+    assert all(name in plain for name in facts)
+
+
+def claim(name, holds):
+    return SimpleNamespace(
+        name=name, source="Figure [1]", published=1, measured=0.5, holds=holds, experiment="e"
+    )
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, ExitCode.OK), (False, ExitCode.REFUTED)])
+def test_reproduce_prints_the_claims_and_fails_when_one_fails(run, monkeypatch, holds, code):
+    from conservax import reproduce
+
+    asked = {}
+
+    def fake_run(names, out, quick):
+        asked.update(names=names, out=out, quick=quick)
+        claims = (claim("the first", True), claim("the second", holds))
+        return SimpleNamespace(claims=claims, ok=holds, page=out / "index.html", seconds=1.0)
+
+    monkeypatch.setattr(reproduce, "run", fake_run)
+    result = run("reproduce", "one", "--out", "figures", "--quick")
+    assert asked == {"names": ["one"], "out": Path("figures"), "quick": True}
+    assert result.exit_code == code
+    assert f"{1 + holds} of 2 claims hold" in result.stdout
+    assert "Figure [1]" in result.stdout
+    assert str(Path("figures", "index.html")) in result.stdout
+    assert ("✗" in result.stdout) == (not holds)
+
+
+def test_reproduce_lists_its_experiments(run):
+    from conservax import reproduce
+
+    result = run("reproduce", "--list")
+    assert result.exit_code == 0
+    assert all(experiment.name in result.stdout for experiment in reproduce.catalogue())
+
+
+def test_reproduce_refuses_an_unknown_name_as_a_usage_error(run):
+    result = run("reproduce", "no_such_experiment")
+    assert result.exit_code == ExitCode.USAGE
+    assert "no_such_experiment" in result.stderr
