@@ -1,0 +1,80 @@
+"""The examples run, and the numbers they show are right."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import conservax as cx
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def lasso():
+    return runpy.run_path(str(EXAMPLES / "lasso_diabetes.py"))
+
+
+@pytest.fixture(scope="module")
+def data(lasso):
+    return lasso["load"]()
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def closed_form(data, beta, log_lam, support):
+    """dβ_S/d log λ = −nλ (X_SᵀX_S)⁻¹ s, zero off the support."""
+    X = data.X[:, support]
+    signs = np.sign(data.X.T @ (data.y - data.X @ beta))[support]
+    slope = np.zeros(data.X.shape[1])
+    slope[support] = -len(data.y) * np.exp(log_lam) * np.linalg.solve(X.T @ X, signs)
+    return slope
+
+
+@pytest.mark.parametrize("log_lam", [-0.5, 1.0, 3.2])
+def test_the_derivative_of_the_lasso_is_the_closed_form(lasso, data, log_lam):
+    beta = lasso["solve"](data, log_lam)
+    exact = closed_form(data, beta, log_lam, np.flatnonzero(beta))
+    np.testing.assert_allclose(lasso["derivative"](data, log_lam), exact, rtol=1e-9, atol=1e-9)
+    numeric = lasso["difference"](data, log_lam)
+    np.testing.assert_allclose(numeric, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_at_a_knot_the_set_holds_the_two_one_sided_derivatives(lasso, data):
+    feature = data.names.index("bp")
+    log_lam = lasso["knot"](data, feature)
+    F = lasso["optimality"](data)
+    beta = jnp.asarray(lasso["solve"](data, log_lam))
+    report = cx.check(F, beta, log_lam)
+    assert report.verdict.name == "PROVEN"
+    assert [kink.index for kink in report.kinks] == [(feature,)]
+    vertices = cx.implicit_jacobian(F)(beta, log_lam).vertices()[:, :, 0]
+    others = [j for j in np.flatnonzero(np.abs(beta) > 1e-6) if j != feature]
+    expected = [
+        closed_form(data, beta, log_lam, sorted(support))
+        for support in (others, [*others, feature])
+    ]
+    order = np.argsort(np.abs(vertices[:, feature]))
+    # The knot is known to 1e-13 and the slopes are of size 20.
+    np.testing.assert_allclose(vertices[order], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_example_tells_its_story(lasso, tmp_path, capsys):
+    lasso["main"](tmp_path / "path.png")
+    told = capsys.readouterr().out
+    assert told.count("PROVEN") == 2
+    assert "the feature 'bp' enters" in told
+    assert "The set of derivatives has 2 vertices" in told
+    assert (tmp_path / "path.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_list_of_examples_is_complete():
+    listed = (EXAMPLES / "README.md").read_text()
+    assert all(f"[`{path.name}`]" in listed for path in EXAMPLES.glob("*.py"))
