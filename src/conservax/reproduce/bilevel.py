@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 import conservax as cx
 
@@ -96,5 +96,9 @@ def flow_cycle() -> tuple[np.ndarray, float]:
     cycle from (x, 3x − 2) meets the line again at (3 − x, 7 − 3x). With v = e^{−2t} = (3 − x)/x
     this asks (3x − 2) v⁴ = 7 − 3x; half a lap takes t = ½ log(1/v).
     """
-    x = brentq(lambda x: (3 * x - 2) * ((3 - x) / x) ** 4 - (7 - 3 * x), 2.12, 2.99)
+
+    def gap(x: float) -> float:
+        return (3 * x - 2) * ((3 - x) / x) ** 4 - (7 - 3 * x)
+
+    x = root_scalar(gap, bracket=(2.12, 2.99)).root
     return np.array([x, 3 * x - 2]), float(np.log(x / (3 - x)))

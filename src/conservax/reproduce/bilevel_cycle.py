@@ -53,7 +53,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     ]  # fmt: skip
     remarks = (
         "conservax check on the line −3x + y + 2 = 0: REFUTED at "
-        f"{refuted[0]} of {refuted[1]} points. {reason} "
+        f"{refuted[0]} of {refuted[1]} points, because {reason.rstrip('.')}. "
         "Theorem 2 does not apply there, and nothing forbids the cycle.",
         f"Step {bilevel.STEP}, {steps} iterations from {START}; the inner solution is "
         "differentiated through s = P(s + c(u)(1, 1)), P written with relus. The reference is the "
@@ -86,7 +86,7 @@ def _verdicts_on_path(
     return int(found), count
 
 
-def draw_plane(ax, xlim, ylim):
+def draw_plane(ax: style.Axes, xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
     """The two half planes, the line between them, and the gradient field."""
     x = np.array(xlim)
     ax.fill_between(x, 3 * x - 2, ylim[1], color=style.QUADRANTS[2], alpha=0.13, lw=0)
@@ -101,7 +101,7 @@ def draw_plane(ax, xlim, ylim):
     ax.set(xlim=xlim, ylim=ylim, xlabel="$x$", ylabel="$y$")
 
 
-def _draw(path, points, where):
+def _draw(path: np.ndarray, points: np.ndarray, where: np.ndarray) -> style.Figure:
     fig = style.figure(7.4, 5.6)
     ax = fig.subplots()
     draw_plane(ax, (0.2, 3.4), (-0.5, 5.7))

@@ -64,7 +64,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     return Outcome(_draw(paths, steps), claims, remarks)
 
 
-def _draw(paths, steps):
+def _draw(paths: np.ndarray, steps: int) -> style.Figure:
     from matplotlib import colormaps
 
     fig = style.figure(7.4, 5.6)

@@ -84,7 +84,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
         reverse.append(seconds(with_gradient, x, budget) / base)
         differences.append(seconds(with_differences, x, budget, rounds=3) / base)
         tick((i + 1) / len(sizes))
-    large = sizes >= 32
+    large = sizes >= 64
     growth = np.polyfit(np.log(sizes[large]), np.log(np.array(differences)[large]), 1)[0]
 
     claims = [
@@ -102,7 +102,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     return Outcome(_draw(sizes, reverse, differences), claims, remarks)
 
 
-def _draw(sizes, reverse, differences):
+def _draw(sizes: np.ndarray, reverse: list[float], differences: list[float]) -> style.Figure:
     fig = style.figure(7.6, 4.8)
     ax = fig.subplots()
     ax.loglog(sizes, differences, "o-", color=style.AD, label="forward differences", base=2)

@@ -99,7 +99,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     return Outcome(_draw(clarke, sets), claims)
 
 
-def _draw(clarke, sets):
+def _draw(clarke: list[tuple[float, float]], sets: list[tuple[float, float]]) -> style.Figure:
     fig = style.figure(9.4, 4.9)
     left, right = fig.subplots(1, 2, width_ratios=(1.75, 1))
     rows = np.arange(len(PROGRAMS))[::-1]

@@ -43,7 +43,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     truth = derivative(points)
     value = jax.jit(jax.vmap(f))
 
-    def median_error(estimate) -> float:
+    def median_error(estimate: np.ndarray | jax.Array) -> float:
         return float(np.median(np.abs(np.asarray(estimate) - truth)))
 
     forward, central = [], []
@@ -72,7 +72,9 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     return Outcome(_draw(steps, forward, central, ad, best), claims)
 
 
-def _draw(steps, forward, central, ad, best):
+def _draw(
+    steps: np.ndarray, forward: np.ndarray, central: np.ndarray, ad: float, best: list[float]
+) -> style.Figure:
     fig = style.figure(7.6, 4.8)
     ax = fig.subplots()
     rows = ((forward, style.AD, "forward", best[0]), (central, style.SET, "central", best[1]))

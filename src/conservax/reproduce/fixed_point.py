@@ -79,10 +79,17 @@ def run(quick: bool, tick: Ticker) -> Outcome:
             report.verdict == cx.Verdict.PROVEN,
         ),
     ]
-    return Outcome(_draw(grid, values, slopes, truth, at_zero[0], points), claims)
+    return Outcome(_draw(grid, values, slopes, truth, int(at_zero[0]), points), claims)
 
 
-def _draw(grid, values, slopes, truth, at_zero, points):
+def _draw(
+    grid: np.ndarray,
+    values: np.ndarray,
+    slopes: np.ndarray,
+    truth: np.ndarray,
+    at_zero: int,
+    points: np.ndarray,
+) -> style.Figure:
     fig = style.figure(9.2, 4.6)
     left, right = fig.subplots(1, 2)
     left.plot(grid, values, color=style.TRUTH)

@@ -76,7 +76,9 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     return Outcome(_draw(grid, curves, bounds), claims)
 
 
-def _draw(grid, curves, bounds):
+def _draw(
+    grid: np.ndarray, curves: list[tuple[np.ndarray, np.ndarray]], bounds: list[float]
+) -> style.Figure:
     fig = style.figure(9.2, 4.3)
     titles = ("$z^2 + |x|\\,z = 1$: condition holds", "$z^2 = |x|$: condition fails at 0")
     half = grid.size // 2
@@ -88,7 +90,7 @@ def _draw(grid, curves, bounds):
         ax.set(xlabel="$x$", title=title)
         ax.axhline(0, color=style.MUTED, lw=0.8)
     left, right = fig.axes
-    style.segment(left, 0.0, *bounds, "conservative set at 0")
+    style.segment(left, 0.0, bounds[0], bounds[1], "conservative set at 0")
     style.vertices(left, 0.0, bounds)
     left.set(ylim=(-0.75, 1.25), ylabel="value and slope")
     left.legend(loc="lower left")

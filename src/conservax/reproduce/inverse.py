@@ -10,6 +10,8 @@ first does not give the second; taking convex hulls does.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,9 @@ import conservax as cx
 
 from . import style
 from .claim import Claim, Experiment, Outcome, Ticker, agrees, at_least, at_most, same_points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
 
 SOURCE = "Bolte et al. 2021, Example 1 and Figure 4"
 SIGNS = ((1, 1), (-1, 1), (-1, -1), (1, -1))  # quadrants, counter-clockwise
@@ -81,11 +86,11 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     back = np.linalg.inv(inverse.mean(axis=0))
     nearest = np.array([[np.clip(back[0, 0], -1, 1), 1], [2, np.clip(back[1, 1], -1, 1)]])
     distance = float(np.linalg.norm(back - nearest))
-    report = cx.check(lambda u: phi(u), origin)
+    report = cx.check(phi, origin)
 
     claims = [
         same_points("Jacobians of the four pieces of Φ", SOURCE, PIECES, direct),
-        agrees("their determinants", SOURCE, [-1.0, -3.0, -1.0, -3.0], np.linalg.det(PIECES)),
+        same_points("their determinants", SOURCE, [-1.0, -3.0, -1.0, -3.0], np.linalg.det(direct)),
         same_points("vertices of the inverse's conservative Jacobian at 0 (Corollary 2)", SOURCE,
                     np.linalg.inv(PIECES), inverse),
         Claim("Φ⁻¹ itself, sampled near 0: distinct Jacobians, all among them", SOURCE, 4,
@@ -106,11 +111,11 @@ def _all_among(found: np.ndarray, vertices: np.ndarray) -> bool:
     return bool(np.all(gaps.min(axis=1) < 1e-3))
 
 
-def _draw(inverse):
+def _draw(inverse: np.ndarray) -> style.Figure:
     from matplotlib.patches import Polygon
 
     fig = style.figure(8.4, 7.8)
-    planes, space = fig.subfigures(2, 1, height_ratios=(1, 1.12))
+    [[planes], [space]] = fig.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.12))
     source, image = planes.subplots(1, 2)
     for i, ((a, b), colour) in enumerate(zip(SIGNS, style.QUADRANTS, strict=True)):
         square = np.array([[0, 0], [a, 0], [a, b], [0, b]], float)
@@ -131,11 +136,11 @@ def _draw(inverse):
     return fig
 
 
-def _draw_sets(space, inverse):
+def _draw_sets(space: SubFigure, inverse: np.ndarray) -> None:
     """Entries (1,1), (1,2), (2,2) of the matrices; entry (2,1) is twice entry (1,2)."""
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    ax = space.add_subplot(projection="3d", position=(0.02, 0.1, 0.96, 0.84))
+    ax: Any = space.add_subplot(projection="3d", position=(0.02, 0.1, 0.96, 0.84))
     corners = inverse[:, [0, 0, 1], [0, 1, 1]]
     faces = [np.delete(corners, i, axis=0) for i in range(4)]
     ax.add_collection3d(Poly3DCollection(faces, fc=style.SET, ec=style.SET, lw=1.5, alpha=0.13))

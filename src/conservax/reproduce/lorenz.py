@@ -10,10 +10,12 @@ Euler's method for the Lorenz equations. The true gradient of uᵀF(u), a quadra
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 import conservax as cx
 
@@ -24,6 +26,8 @@ SOURCE = "Bolte et al. 2021, Figure 3 and Figure 1 (right)"
 SIGMA, RHO, BETA = 10.0, 28.0, 8.0 / 3.0
 START = (0.0, 1.0, 1.05)
 STEP = 0.005
+
+Objective = Callable[[jax.Array], jax.Array]
 
 
 def field(u: jax.Array) -> jax.Array:
@@ -55,7 +59,7 @@ def vanilla_objective(u: jax.Array) -> jax.Array:
 
 
 @jax.jit(static_argnames=("objective", "steps"))
-def ascend(start: jax.Array, objective, steps: int) -> jax.Array:
+def ascend(start: jax.Array, objective: Objective, steps: int) -> jax.Array:
     """Gradient ascent with step STEP."""
 
     def step(u: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
@@ -92,7 +96,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     defect = np.max(np.abs(implicit[1:] - euler) / (1 + np.abs(euler)))
     slope = jax.jacobian(lambda u: inner_solution(jnp.zeros(3), u))(jnp.asarray(implicit[777]))
     settled = slice(steps // 10, None)
-    gaps = cKDTree(flow[settled]).query(implicit[settled])[0]
+    gaps = KDTree(flow[settled]).query(implicit[settled])[0]
     extent = np.linalg.norm(np.ptp(flow[settled], axis=0))
     switches = int(np.sum(np.diff(np.sign(implicit[settled, 0])) != 0))
     growth = (np.linalg.norm(vanilla[-1]) / np.linalg.norm(vanilla[-2]) - 1) / STEP
@@ -117,14 +121,14 @@ def run(quick: bool, tick: Ticker) -> Outcome:
               "condition fails", report.verdict.name, report.verdict != cx.Verdict.PROVEN),
     ]  # fmt: skip
     remarks = (
-        f"conservax check of the inner problem at u = {START}: {report.verdict.name}. "
-        f"{report.reason}",
+        f"conservax check of the inner problem at u = {START}: {report.verdict.name}, because "
+        f"{report.reason.rstrip('.')}.",
         f"(σ, ρ, β) = (10, 28, 8/3), step {STEP}, {steps} iterations from {START}.",
     )
     return Outcome(_draw(flow[:steps], implicit, vanilla), claims, remarks)
 
 
-def _draw(flow, implicit, vanilla):
+def _draw(flow: np.ndarray, implicit: np.ndarray, vanilla: np.ndarray) -> style.Figure:
     from matplotlib.collections import LineCollection
 
     fig = style.figure(10, 4.3)
@@ -133,7 +137,7 @@ def _draw(flow, implicit, vanilla):
     for ax, (path, title) in zip(axes, panels, strict=False):
         plane = path[:, [0, 2]]
         segments = np.stack([plane[:-1], plane[1:]], axis=1)
-        lines = LineCollection(segments, cmap="viridis", lw=0.55, alpha=0.9)
+        lines = LineCollection(list(segments), cmap="viridis", lw=0.55, alpha=0.9)
         lines.set_array(np.linspace(0, 1, len(segments)))
         ax.add_collection(lines)
         ax.plot(*plane[0], "o", color=style.INK, ms=5)

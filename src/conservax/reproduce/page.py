@@ -17,7 +17,7 @@ def write_page(
     outcomes: Sequence[tuple[Experiment, Outcome, float]], out: Path, *, quick: bool, seconds: float
 ) -> Path:
     """Write OUT/index.html with the figures of OUT inlined, and return its path."""
-    template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
+    template = files("conservax.reproduce").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

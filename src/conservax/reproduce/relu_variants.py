@@ -64,8 +64,8 @@ def run(quick: bool, tick: Ticker) -> Outcome:
         ad = float(jax.grad(program)(0.0))
         found = cx.conservative_jacobian(program)(jnp.asarray(0.0)).vertices().ravel()
         claims += [
-            agrees(f"AD's derivative of {name} at 0", SOURCE, slope, ad),
-            same_points(f"vertices of the set of {name} at 0", SOURCE, published, found),
+            agrees(f"AD at 0: {name}", SOURCE, slope, ad),
+            same_points(f"vertices of the set at 0: {name}", SOURCE, published, found),
         ]
         values, slopes = jax.vmap(jax.value_and_grad(program))(points)
         drawn.append((label, np.asarray(values), np.asarray(slopes), ad, found))
@@ -89,7 +89,9 @@ def _spurious_critical_point() -> list[Claim]:
     ]
 
 
-def _draw(grid, drawn):
+def _draw(
+    grid: np.ndarray, drawn: list[tuple[str, np.ndarray, np.ndarray, float, np.ndarray]]
+) -> style.Figure:
     fig = style.figure(9.4, 5.0)
     axes = fig.subplots(2, len(drawn), sharex=True, sharey="row")
     half = grid.size // 2

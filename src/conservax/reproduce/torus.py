@@ -73,7 +73,9 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     return Outcome(_draw(projected, low, high, shares), claims, remarks)
 
 
-def _draw(projected, low, high, shares):
+def _draw(
+    projected: np.ndarray, low: np.ndarray, high: np.ndarray, shares: list[float]
+) -> style.Figure:
     fig = style.figure(10, 4.1)
     axes = fig.subplots(1, 3, sharex=True, sharey=True)
     for ax, n, share in zip(axes, ITERATIONS, shares, strict=True):
