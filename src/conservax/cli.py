@@ -1,6 +1,7 @@
 """The command line: ``conservax reproduce``, ``conservax check`` and ``conservax info``."""
 
 import importlib.util
+import itertools
 import json
 import platform
 import sys
@@ -212,7 +213,7 @@ def reproduce(
             result = reproduction.run(names, out=directory, quick=quick)
         except reproduction.UnknownExperimentError as error:
             raise typer.BadParameter(str(error)) from None
-    out.print(_claims_table(result.claims))
+    _print_claims(result.claims)
     held = sum(claim.holds for claim in result.claims)
     summary = f"{held} of {len(result.claims)} claims hold, in {result.seconds:.0f} s."
     out.print(f"\n{summary} The page: {result.page}", soft_wrap=True)
@@ -228,15 +229,30 @@ def _catalogue_table(experiments: Sequence[Any]) -> Table:
     return table
 
 
-def _claims_table(claims: Sequence[Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "claim", "source", "published", "measured"):
-        table.add_column(column)
-    for claim in claims:
-        mark = "[green]✓[/]" if claim.holds else "[bold red]✗[/]"
-        cells = (claim.name, claim.source, str(claim.published), str(claim.measured))
-        table.add_row(mark, *map(escape, cells))
-    return table
+def _print_claims(claims: Sequence[Any]) -> None:
+    """The claims under a heading for each experiment and source, in aligned columns."""
+    groups = itertools.groupby(claims, key=lambda claim: (claim.experiment, claim.source))
+    for (experiment, source), group in groups:
+        out.print(f"\n[bold cyan]{escape(experiment)}[/]  [dim]{escape(source)}[/]")
+        table = Table(box=None, pad_edge=False, expand=True, header_style="dim")
+        table.add_column("")
+        table.add_column("claim", ratio=3)
+        table.add_column("published", ratio=2)
+        table.add_column("measured", ratio=2)
+        for claim in group:
+            mark = "[green]✓[/]" if claim.holds else "[bold red]✗[/]"
+            cells = (claim.name, _brief(claim.published), _brief(claim.measured))
+            table.add_row(mark, *map(escape, cells))
+        out.print(table)
+
+
+def _brief(value: Any) -> str:
+    """A claim's value in a table cell; a list of matrices does not fit one."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return f"{len(value)} matrices (claims.json)"
+    return f"[{', '.join(map(_brief, value))}]" if isinstance(value, list) else str(value)
 
 
 @app.command()

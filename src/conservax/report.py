@@ -84,7 +84,7 @@ def to_text(report: Any) -> str:
         rows = [KINK_HEADER, *map(_kink_row, active[:SHOWN_KINKS])]
         blocks.append([f"  {line}" for line in _aligned(rows, right=(3, 4))])
         if len(active) > SHOWN_KINKS:
-            blocks[-1].append(f"  … and {len(active) - SHOWN_KINKS} more active kinks")
+            blocks[-1].append(f"  … and {len(active) - SHOWN_KINKS} more")
     facts = _facts(data, len(active))
     width = max(len(name) for name, _ in facts)
     blocks.append([f"  {name:<{width}}  {value}" for name, value in facts])
@@ -123,7 +123,7 @@ def to_html(report: Any) -> str:
         ]
         parts.append("</table>")
         if len(active) > SHOWN_KINKS:
-            parts.append(f"<div>… and {len(active) - SHOWN_KINKS} more active kinks</div>")
+            parts.append(f"<div>… and {len(active) - SHOWN_KINKS} more</div>")
     parts.append(table)
     parts += [
         f"<tr>{_cells([name], 'th', head)}{_cells([value], 'td', cell)}</tr>"
