@@ -11,6 +11,7 @@ import pytest
 
 from conservax import reproduce
 from conservax.errors import ConservaxError
+from conservax.reproduce import relu_variants
 from conservax.reproduce.runner import _select
 
 
@@ -92,3 +93,14 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ConservaxError, match=r"conservax\[plots\]"):
         reproduce.run(["clarke"], out=tmp_path, progress=lambda *_: None)
+
+
+def test_a_false_claim_is_reported(tmp_path, monkeypatch):
+    # without the spurious critical point, gradient descent leaves 0
+    monkeypatch.setattr(relu_variants, "identity_minus_zero", lambda t: t)
+    report = reproduce.run(["relu-variants"], tmp_path, quick=True, progress=lambda *_: None)
+    assert not report.ok
+    assert [c.name for c in report.claims if not c.holds] == [
+        "gradient descent on t − zero(t) from 0: distance"
+    ]
+    assert 'class="score no"' in report.page.read_text()

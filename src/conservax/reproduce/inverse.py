@@ -140,7 +140,7 @@ def _draw_sets(space: SubFigure, inverse: np.ndarray) -> None:
     """Entries (1,1), (1,2), (2,2) of the matrices; entry (2,1) is twice entry (1,2)."""
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    ax: Any = space.add_subplot(projection="3d", position=(0.02, 0.1, 0.96, 0.84))
+    ax: Any = space.add_subplot(projection="3d", position=(0.0, 0.0, 1.0, 1.0))
     corners = inverse[:, [0, 0, 1], [0, 1, 1]]
     faces = [np.delete(corners, i, axis=0) for i in range(4)]
     ax.add_collection3d(Poly3DCollection(faces, fc=style.SET, ec=style.SET, lw=1.5, alpha=0.13))
@@ -153,7 +153,7 @@ def _draw_sets(space: SubFigure, inverse: np.ndarray) -> None:
     ax.set(xlabel="entry (1,1)", ylabel="entry (1,2)", zlabel="entry (2,2)")
     ax.set(xticks=[-1, 0, 1], yticks=[0.4, 0.7, 1.0], zticks=[-1, 0, 1])
     ax.view_init(elev=13, azim=-32)
-    ax.set_box_aspect((1, 1.5, 1), zoom=1.06)
+    ax.set_box_aspect((1, 1.5, 1), zoom=1.08)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((0.97, 0.975, 0.985, 1.0))
     space.suptitle(
