@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ def test_every_python_block_of_the_readme_shows_its_output():
 def test_readme_prints_what_it_shows(block):
     code, expected = shown_blocks()[block]
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), jax.enable_x64(False):  # as a reader runs it
         exec(compile(code, "example.py", "exec"), {"__name__": "example"})
     assert printed.getvalue() == expected
 

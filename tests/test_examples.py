@@ -3,7 +3,6 @@
 import runpy
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,12 +20,6 @@ def lasso():
 @pytest.fixture(scope="module")
 def data(lasso):
     return lasso["load"]()
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    with jax.enable_x64(True):
-        yield
 
 
 def closed_form(data, beta, log_lam, support):
