@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jaxopt
 import numpy as np
 from sklearn.linear_model import Lasso
-from timing import Tick, first, warm
+from timing import Tick, first, milliseconds, ratio, warm
 
 import conservax as cx
 
@@ -104,11 +104,11 @@ def measure(tick: Tick) -> list[dict]:
         for who, run in contenders.items():
             error = abs(float(run()[1]) - exact) / abs(exact)
             row[who] = {
-                "warm_ms": 1e3 * hot[who],
-                "first_call_ms": 1e3 * cold[who],
+                "warm_ms": milliseconds(hot, who),
+                "first_call_ms": milliseconds(cold, who),
                 "relative_error": error,
             }
-        row["ratio_warm"] = hot["conservax"] / hot["jaxopt"]
-        row["ratio_first_call"] = cold["conservax"] / cold["jaxopt"]
+        row["ratio_warm"] = ratio(hot, "conservax", "jaxopt")
+        row["ratio_first_call"] = ratio(cold, "conservax", "jaxopt")
         rows.append(row)
     return rows

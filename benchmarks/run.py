@@ -60,11 +60,13 @@ def page(results: dict) -> str:
     headings = ["ms", "first call, ms", "relative error"]
     return f"""# Benchmarks
 
-Written by `make bench`. Every number is a median; the contenders take turns in one process, so that
-a ratio means something even where a time does not. "ms" is a call of the compiled function, with
-JAX warm; "first call" includes tracing and compiling, caches cleared before. All on
-{machine["cores"]} cores ({machine["device"]}), Python {machine["python"]}, jax {machine["jax"]},
-jaxopt {machine["jaxopt"]}.
+Written by `make bench`, with Python {machine["python"]}, jax {machine["jax"]} and jaxopt
+{machine["jaxopt"]} on {machine["cores"]} cores ({machine["device"]}).
+
+The contenders take turns in one process. A time is the median over the rounds, a ratio the median
+of the ratios within a round, which means something even where a time does not. "ms" is a call of
+the compiled function, with JAX warm; "first call" includes tracing and compiling, caches cleared
+before.
 
 ## Implicit gradients
 
@@ -87,8 +89,10 @@ support). A ratio below 1 says that conservax is faster.
 
 ## What `select` costs
 
-Value and gradient of a relu network with {select_overhead.LAYERS} layers of width
-{select_overhead.WIDTH}, a batch of {select_overhead.BATCH}, in float32.
+Value and gradient of a relu network with {select_overhead.LAYERS} layers of width {
+        select_overhead.WIDTH
+    },
+a batch of {select_overhead.BATCH}, in float32.
 
 {table(["program", "ms", "ratio", "first call, ms", "ratio, first call"], select)}
 """

@@ -7,7 +7,7 @@ rule at every kink.
 
 import jax
 import jax.numpy as jnp
-from timing import Tick, first, warm
+from timing import Tick, first, milliseconds, ratio, warm
 
 import conservax as cx
 
@@ -56,7 +56,10 @@ def measure(tick: Tick) -> list[dict]:
     hot = warm({name: builder() for name, builder in builders.items()}, WARM_ROUNDS, tick)
     row: dict = {"benchmark": "select", "problem": f"{LAYERS}-layer relu network, width {WIDTH}"}
     for name in programs:
-        row[name] = {"warm_ms": 1e3 * hot[name], "first_call_ms": 1e3 * cold[name]}
-        row[name]["ratio_warm"] = hot[name] / hot["plain"]
-        row[name]["ratio_first_call"] = cold[name] / cold["plain"]
+        row[name] = {
+            "warm_ms": milliseconds(hot, name),
+            "first_call_ms": milliseconds(cold, name),
+            "ratio_warm": ratio(hot, name, "plain"),
+            "ratio_first_call": ratio(cold, name, "plain"),
+        }
     return [row]
