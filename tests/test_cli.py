@@ -1,6 +1,7 @@
 """The command line: what it prints, what it returns to the shell, how it fails."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,6 +114,12 @@ def test_precision(run, flag, dtype):
 
 def test_the_directory_of_the_file_is_importable(run):
     assert run("check", "problems.py:from_neighbour").exit_code == ExitCode.OK
+
+
+def test_a_file_called_like_a_library_hides_nothing(run):
+    Path("json.py").write_text(PROBLEMS)
+    assert json.loads(run("check", "json.py:equation", "--json").stdout)["verdict"] == "proven"
+    assert sys.modules["json"] is json
 
 
 @pytest.mark.parametrize(

@@ -148,12 +148,13 @@ def _load(target: str) -> Callable[[], Any]:
     path = Path(file).resolve()
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {file}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: the file may be called like a module that somebody else imports.
+    spec = importlib.util.spec_from_file_location(f"_checked_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise typer.BadParameter(f"{file} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
-    sys.modules[path.stem] = module
+    sys.modules[module.__name__] = module
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):
