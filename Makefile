@@ -6,8 +6,6 @@ BIN := $(VENV)/bin
 PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 OUT ?= reproduction
 JOBS ?= 2
-# Two test processes on two cores: one thread each is faster than two that fight.
-TEST_ENV := XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test test-latest lint format bench clean distclean
@@ -19,10 +17,10 @@ reproduce: $(VENV)/.stamp-plots ## Draw the figures of the paper and check its c
 	$(BIN)/conservax reproduce --out "$(OUT)" $(ARGS)
 
 test: $(VENV)/.stamp-test ## Run the tests and the doctests (JOBS=2, ARGS="-k name")
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
-	$(TEST_ENV) .venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
+	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/.stamp-dev ## Check style, formatting and types
 	$(BIN)/ruff check
