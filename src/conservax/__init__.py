@@ -1,7 +1,7 @@
 """Differentiate through anything nonsmooth, and know when to trust the answer."""
 
 from . import calculus, errors
-from .calculus import ConservativeJacobian, Kink, conservative_jacobian, select, sites
+from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
 from .implicit import (
     CheckReport,
     check,
@@ -30,6 +30,7 @@ __all__ = [
     "errors",
     "implicit_jacobian",
     "inverse_jacobian",
+    "norm",
     "polish",
     "root_jvp",
     "root_vjp",

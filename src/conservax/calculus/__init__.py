@@ -3,6 +3,7 @@
 from .abs_normal import AbsNormal, Kink
 from .jacobian import ConservativeJacobian, conservative_jacobian
 from .kinks import Entry, register
+from .norm import norm
 from .selection import select, sites
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Entry",
     "Kink",
     "conservative_jacobian",
+    "norm",
     "register",
     "select",
     "sites",

@@ -56,13 +56,17 @@ class Kink:
 class Group:
     """The columns that one kink moves, and the weights that JAX gives it.
 
+    ``kind``: "segment" (q in [0, 1]), "simplex" (a tie), "ball" (w with ‖w‖₂ ≤ 1, a norm at 0).
     ``leader`` is the place, among a tie's weights, of the entry that the base selection follows.
+    ``switch``, of a segment with several columns, is its comparison's increment: a row over (x, r).
     """
 
     kink: Kink
     columns: tuple[int, ...]
     jax: tuple[float, ...]
     leader: int = 0
+    kind: str = "segment"
+    switch: np.ndarray | None = None
 
     @property
     def ways(self) -> int:
@@ -86,7 +90,9 @@ class Group:
 class AbsNormal:
     """Matrices A (m, n), H (m, k), E (k, n), L (k, k) in float64, with the kinks they were cut at.
 
-    ``nearest_inactive`` is the kink that would become active next; ``dtype`` the user's precision.
+    ``nearest_inactive`` is the kink that would become active next; ``dtype`` the user's precision;
+    ``given_rules`` the user's own derivative rules, taken as they are; ``roots`` the solves inside the
+    program, each with the form of its residual's derivative in its own unknowns.
     """
 
     A: np.ndarray
@@ -96,6 +102,8 @@ class AbsNormal:
     groups: tuple[Group, ...]
     nearest_inactive: Kink | None
     dtype: Any
+    given_rules: tuple[tuple[str, Location], ...] = ()
+    roots: tuple[tuple[Location, "AbsNormal"], ...] = ()
 
     @property
     def kinks(self) -> tuple[Kink, ...]:

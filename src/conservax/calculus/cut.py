@@ -2,10 +2,13 @@
 
 The first pass finds every increment and its scale; the host decides which kinks are active within
 the tolerance; the second differentiates the program with the cut r of those kinks as extra inputs
-and their increments z as extra outputs. Only active kinks cost a column.
+and their increments z as extra outputs. Only active kinks cost a column. The unknowns of implicit
+functions are cut the same way, and then eliminated by their residuals.
 """
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,55 +16,101 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..errors import DiscontinuousError, InvalidInputError, NotLipschitzError
-from ..numerics import Tolerance, machine_epsilon
-from .abs_normal import AbsNormal, Group, Kink
+from ..errors import InvalidInputError, NotLipschitzError, SingularError, TooManyKinksError
+from ..numerics import Tolerance, machine_epsilon, singular_value_floor
+from .abs_normal import AbsNormal, Kink
+from .activity import active_slots
+from .assembly import assemble
 from .diagnosis import name_singular_equation
-from .interpreter import run_program
-from .program import Program
+from .interpreter import measured_outputs, run_program
+from .locations import Location
+from .planning import trace
 from .tape import Discover, Linearise, Records
 
-_RANK_ONE = 1e-9  # relative; float64 rows of one comparison that differ by more are no multiples
+_CACHE: "weakref.WeakKeyDictionary[Any, dict[Any, Cutter]]" = weakref.WeakKeyDictionary()
+_MAX_COLUMNS = 1 << 14
 
 
 class Cutter:
-    """Cuts one planned program; the compiled passes are kept between points."""
+    """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
-    def __init__(self, program: Program, varied: Sequence[bool]) -> None:
-        self.program = program
-        self.varied = tuple(varied)
-        self.owner = np.zeros(program.size, np.int32)
-        self.local = np.zeros(program.size, np.int64)
-        for number, site in enumerate(program.sites):
+    def __init__(self, fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], rounds: int) -> None:
+        self.program = trace(fun, args, argnums, rounds)
+        self.sort_rounds = rounds
+        self.varied = tuple(i in argnums for i, arg in enumerate(args) for _ in jax.tree.leaves(arg))
+        self.owner = np.zeros(self.program.size, np.int32)
+        self.local = np.zeros(self.program.size, np.int64)
+        for number, site in enumerate(self.program.sites):
             slots = site.slots().ravel()
             self.owner[slots] = number
             self.local[slots] = np.arange(slots.size)
-        kinds = np.array([s.kind for s in program.sites] or ["kink"])[self.owner]
-        self.is_branch, self.is_tie = kinds == "branch", kinds == "tie"
-        self.is_comparison = kinds == "comparison"
+        self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
+        self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
         self._discover = jax.jit(self._run_discover)
+        self._measure = jax.jit(lambda args: measured_outputs(self.program, args))
         self._linearise = jax.jit(self._run_linearise, static_argnames="forward")
 
-    def __call__(self, args: Sequence[Any], tolerance: Tolerance) -> AbsNormal:
-        """The abs-normal form at flat inputs ``args``."""
-        for number, arg in enumerate(args):
-            if self.varied[number] and not np.all(np.isfinite(np.asarray(arg, dtype=np.float64))):
-                raise InvalidInputError(
-                    f"input leaf {number} holds NaN or infinity at the point of differentiation; "
-                    "check the value that is passed in."
-                )
-        records: Records = jax.tree.map(np.asarray, self._discover(list(args)))
-        limit = tolerance.atol + tolerance.rtol * np.maximum(records.size, np.abs(records.z))
-        active = self._active(records, limit)
-        columns = np.flatnonzero(active & ~self.is_comparison & ~(self.is_tie & (records.natural == 1)))
-        comparisons = np.unique(records.steer[active & self.is_branch])
-        rows = np.concatenate([columns, comparisons]).astype(np.int64)
-        base = np.where(active & ~self.is_tie, 0.0, records.natural)
-        jacobian = self._jacobian(args, base, columns, rows)
-        return self._assemble(jacobian, records, limit, active, columns, comparisons)
+    def records(self, leaves: Sequence[Any], tolerance: Tolerance) -> Records:
+        """What the first pass finds at each slot."""
+        found = self._discover(list(leaves), tolerance.atol, tolerance.rtol)
+        return jax.tree.map(np.asarray, found)
 
-    def _run_discover(self, args: Sequence[Any]) -> Records:
-        tape = Discover(self._dtype(args))
+    def measured_outputs(self, leaves: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The program's outputs and the size of the terms that made each."""
+        return jax.tree.map(np.asarray, self._measure(list(leaves)))
+
+    def cut(self, leaves: Sequence[Any], records: Records, active: np.ndarray) -> AbsNormal:
+        """The abs-normal form, given which slots are active."""
+        kinds, natural = self.kinds, records.natural
+        leaders = (kinds == "tie") & (natural == 1)
+        columns = np.flatnonzero(active & (kinds != "comparison") & ~leaders)
+        steering = np.unique(records.steer[active & (kinds == "branch")])
+        unknowns = np.flatnonzero(kinds == "root")
+        if columns.size + unknowns.size > _MAX_COLUMNS:
+            raise TooManyKinksError(
+                f"{columns.size} kinks are active at this point (and {unknowns.size} unknowns are implicit); "
+                f"the linearised program is kept to {_MAX_COLUMNS}. Lower rtol, or move the point off the kinks."
+            )
+        base = np.where(active & (kinds != "tie"), 0.0, natural)
+        base = np.where(kinds == "comparison", active, base)
+        base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
+        rows = np.concatenate([columns, steering, unknowns])
+        full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows)
+        place = next((s.location for s in self.program.sites if s.kind == "root"), Location("", 0))
+
+        def form(matrix: np.ndarray) -> AbsNormal:
+            return assemble(
+                matrix, records, kinds, columns, steering, lambda slot, ways: self.kink(slot, records, True, ways)
+            )
+
+        result = form(_eliminated(full, np.arange(unknowns.size), unknowns.size, place))
+        return replace(
+            result,
+            nearest_inactive=self._nearest_inactive(records, active | leaders),
+            dtype=self.program.dtype,
+            given_rules=self.program.given_rules,
+            roots=self._roots(full, unknowns, columns.size, form),
+        )
+
+    def kink(self, slot: int, records: Records, active: bool, ways: int = 1) -> Kink:
+        """The description of a kink at a slot."""
+        site = self.program.sites[self.owner[slot]]
+        index = tuple(int(i) for i in np.unravel_index(self.local[slot], site.shape)) if site.shape else ()
+        if site.kind == "ball":  # one kink for all entries under the norm
+            index = ()
+        return Kink(
+            "where" if site.kind == "comparison" and site.operation != "sign" else site.operation,
+            site.location,
+            index,
+            float(abs(records.z[slot])),
+            float(records.limit[slot]),
+            site.slopes,
+            active,
+            ways,
+        )
+
+    def _run_discover(self, args: Sequence[Any], atol: Any, rtol: Any) -> Records:
+        tape = Discover(self.program.dtype, atol, rtol)
         run_program(self.program, args, tape)
         return tape.outputs()
 
@@ -84,159 +133,124 @@ class Cutter:
         inputs = jnp.concatenate([x, jnp.zeros(columns.shape, x.dtype)])
         return (jax.jacfwd if forward else jax.jacrev)(cut)(inputs)
 
-    def _dtype(self, args: Sequence[Any]) -> Any:
-        return jnp.result_type(*[a for a, v in zip(args, self.varied, strict=True) if v])
-
     def _jacobian(
-        self, args: Sequence[Any], base: np.ndarray, columns: np.ndarray, rows: np.ndarray
+        self, leaves: Sequence[Any], base: np.ndarray, columns: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         # pad to powers of two, so that a point with another number of active kinks compiles nothing new
-        beyond = self.program.size
-        padded_columns = _padded(columns, beyond)
-        padded_rows = _padded(rows, 0)
-        n = sum(np.size(a) for a, v in zip(args, self.varied, strict=True) if v)
-        m = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
-        forward = n + padded_columns.size <= 2 * (m + padded_rows.size)
-        full = self._linearise(
-            list(args),
-            base.astype(self._dtype(args)),
-            padded_columns,
-            padded_rows,
-            forward=forward or bool(self.program.forward_only),
-        )
-        matrix = np.asarray(full, dtype=np.float64)[: m + rows.size, : n + columns.size]
-        if not np.all(np.isfinite(matrix)):
-            raise NotLipschitzError(
-                f"{name_singular_equation(self.program, args)}: the slope is not finite at this point. "
-                "Move the point, bound the operand away from the singularity, or for a norm use cx.norm."
-            )
-        return matrix
-
-    def _active(self, records: Records, limit: np.ndarray) -> np.ndarray:
-        if np.any(bad := np.isnan(records.z) & ~self.is_branch):
-            site = self.program.sites[self.owner[np.flatnonzero(bad)[0]]]
+        padded_columns, padded_rows = _padded(columns, self.program.size), _padded(rows, 0)
+        n = sum(int(np.size(a)) for a, v in zip(leaves, self.varied, strict=True) if v)
+        m = self.outputs
+        cheaper = "forward" if n + padded_columns.size <= 2 * (m + padded_rows.size) else "reverse"
+        modes = sorted(self.program.modes, key=lambda mode: mode != cheaper)
+        if not modes:
             raise InvalidInputError(
-                f"{site.location}: the operand of '{site.operation}' is NaN; "
-                "a kink cannot be placed there. Check the inputs and the operations before this line."
+                "the program holds both a while loop, which has no reverse derivative, and a custom_vjp, "
+                "which has no forward derivative. Give the function a custom_jvp, or the loop a static length."
             )
-        active = (np.abs(records.z) <= limit) & ~self.is_branch
-        tied = active & self.is_tie
-        members = np.bincount(records.steer[tied], minlength=active.size)
-        active[tied] = members[records.steer[tied]] > 1
-        # branches of a comparison that is only near its switch, but that differ there, decide it
-        apart = self.is_branch & ~(np.abs(records.z) <= limit)
-        switch = records.steer[apart]
-        torn = active[switch] & (records.z[switch] == 0)
-        if np.any(torn):
-            site = self.program.sites[self.owner[np.flatnonzero(apart)[torn][0]]]
-            raise DiscontinuousError(
-                f"{site.location}: the branches of this where differ at the switch, "
-                f"so the program jumps there (by {abs(records.z[apart][torn][0]):.3g}) and has no "
-                "conservative Jacobian. Make the branches agree, or move the point off the switch."
+        for mode in modes:
+            full = self._linearise(
+                list(leaves),
+                base.astype(self.program.dtype),
+                padded_columns,
+                padded_rows,
+                forward=mode == "forward",
             )
-        active[switch] = False
-        return active | (self.is_branch & active[np.maximum(records.steer, 0)])
-
-    def _kink(self, slot: int, records: Records, limit: np.ndarray, active: bool, ways: int = 1) -> Kink:
-        site = self.program.sites[self.owner[slot]]
-        index = tuple(int(i) for i in np.unravel_index(self.local[slot], site.shape)) if site.shape else ()
-        return Kink(
-            "where" if site.kind == "comparison" else site.operation,
-            site.location,
-            index,
-            float(abs(records.z[slot])),
-            float(limit[slot]),
-            site.slopes,
-            active,
-            ways,
+            matrix = np.asarray(full, dtype=np.float64)
+            matrix = matrix[: m + rows.size, : n + columns.size]
+            # 0·inf in a branch not taken spoils a reverse sweep alone
+            if np.all(np.isfinite(matrix)):
+                return matrix
+        raise NotLipschitzError(
+            f"{name_singular_equation(self.program, leaves)}: the slope is not finite at this point. "
+            "Move the point, bound the operand away from the singularity, or for a norm use cx.norm."
         )
 
-    def _assemble(
-        self,
-        jacobian: np.ndarray,
-        records: Records,
-        limit: np.ndarray,
-        active: np.ndarray,
-        columns: np.ndarray,
-        comparisons: np.ndarray,
-    ) -> AbsNormal:
-        k = columns.size
-        m = jacobian.shape[0] - k - comparisons.size
-        n = jacobian.shape[1] - k
-        column_of = {int(slot): place for place, slot in enumerate(columns)}
-        increments, switches = jacobian[m : m + k], jacobian[m + k :]
-        controllers: dict[int, list[int]] = {}
-        for slot in columns:
-            owner = int(records.steer[slot]) if (self.is_branch | self.is_tie)[slot] else int(slot)
-            controllers.setdefault(owner, []).append(int(slot))
-
-        new_rows: list[np.ndarray] = []
-        weights: list[np.ndarray] = []  # new columns in terms of the old ones
-        groups: list[Group] = []
-        for owner in sorted(controllers):
-            slots = controllers[owner]
-            places = [column_of[s] for s in slots]
-            rows = increments[places]
-            units = np.eye(k)[places]
-            leader, ways = 0, 1
-            jax_weights: tuple[float, ...] = (float(records.jax[owner]),)
-            if self.is_tie[owner]:
-                members = sorted([owner, *slots])
-                leader, ways = members.index(owner), len(members)
-                jax_weights = tuple(float(records.jax[s]) for s in members)
-            elif self.is_comparison[owner]:
-                # one comparison switches all its branches together: eliminate them from each other
-                rows = np.linalg.solve(np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places))
-                rows, units = _as_one_kink(rows, units, switches[np.searchsorted(comparisons, owner)])
-            start = len(new_rows)
-            new_rows.extend(rows)
-            weights.extend(units)
-            kink = self._kink(owner, records, limit, True, ways)
-            groups.append(Group(kink, tuple(range(start, len(new_rows))), jax_weights, leader))
-
-        to_new = np.array(weights).reshape(len(weights), k).T
-        cut_rows = np.array(new_rows).reshape(len(new_rows), n + k)
-        return AbsNormal(
-            jacobian[:m, :n],
-            jacobian[:m, n:] @ to_new,
-            cut_rows[:, :n],
-            cut_rows[:, n:] @ to_new,
-            tuple(groups),
-            self._nearest_inactive(records, limit, active),
-            self.program.dtype,
+    def _nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
+        candidates = np.flatnonzero(
+            ~active & np.isin(self.kinds, ("kink", "comparison", "tie", "sort", "ball")) & np.isfinite(records.z)
         )
-
-    def _nearest_inactive(self, records: Records, limit: np.ndarray, active: np.ndarray) -> Kink | None:
-        leaders = self.is_tie & (records.natural == 1)
-        candidates = np.flatnonzero(~active & ~self.is_branch & ~leaders & np.isfinite(records.z))
         if candidates.size == 0:
             return None
         size = np.maximum(records.size[candidates], machine_epsilon(np.float64))
         nearest = candidates[np.argmin(np.abs(records.z[candidates]) / size)]
-        return self._kink(int(nearest), records, limit, False)
+        return self.kink(int(nearest), records, False)
+
+    def _roots(
+        self, full: np.ndarray, unknowns: np.ndarray, k: int, form: Callable[[np.ndarray], AbsNormal]
+    ) -> tuple[tuple[Location, AbsNormal], ...]:
+        """Each solve in the program, with the form of its residual's derivative in its own unknowns."""
+        outputs, cuts = self.outputs, slice(self.outputs, full.shape[0] - unknowns.size)
+        inputs = full.shape[1] - unknowns.size - k
+        found = []
+        for site in self.program.sites:
+            if site.kind != "root":
+                continue
+            for slots in site.slots().reshape(-1, site.shape[-1]):
+                own = np.searchsorted(unknowns, slots)
+                matrix = _eliminated(full, np.setdiff1d(np.arange(unknowns.size), own), unknowns.size, site.location)
+                # the residual becomes the output and its unknowns the input; the kinks stay
+                matrix = np.vstack([matrix[cuts.stop :], matrix[outputs : cuts.stop]])
+                order = np.concatenate([np.arange(inputs + k, matrix.shape[1]), np.arange(inputs, inputs + k)])
+                found.append((site.location, form(matrix[:, order])))
+        return tuple(found)
 
 
-def _without(rows: np.ndarray, n: int, places: Sequence[int]) -> np.ndarray:
-    cleared = rows.copy()
-    cleared[:, [n + p for p in places]] = 0.0
-    return cleared
+def cutter_for(
+    fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], rounds: int = 2
+) -> Cutter:
+    """The cutter of ``fun`` at arguments of these shapes: made once, kept as long as ``fun`` lives."""
+    leaves, tree = jax.tree.flatten(tuple(args))
+    key = (tree, tuple((np.shape(a), str(jnp.result_type(a))) for a in leaves), tuple(argnums), rounds)
+    try:
+        kept = _CACHE.setdefault(fun, {})
+    except TypeError:  # a callable that cannot be referred to weakly
+        kept = {}
+    if key not in kept:
+        kept[key] = Cutter(fun, args, argnums, rounds)
+    return kept[key]
 
 
-def _as_one_kink(
-    rows: np.ndarray, units: np.ndarray, switch: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Continuity makes the branches' difference a multiple w of the comparison's own increment.
+def cut(
+    fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], tolerance: Tolerance
+) -> AbsNormal:
+    """The abs-normal form of ``fun`` at ``args`` in the arguments ``argnums``."""
+    _require_finite(args, argnums)
+    leaves = jax.tree.leaves(tuple(args))
+    rounds = 2
+    while True:
+        cutter = cutter_for(fun, args, argnums, rounds)
+        records = cutter.records(leaves, tolerance)
+        active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
+        if needed <= rounds:
+            return cutter.cut(leaves, records, active)
+        rounds = needed
 
-    Where that shows in the rows, the comparison becomes one scalar kink with z = its increment;
-    otherwise its branches stay separate columns that share one weight.
-    """
-    norm = switch @ switch
-    if norm == 0:
-        return rows, units
-    multiples = rows @ switch / norm
-    if np.linalg.norm(rows - np.outer(multiples, switch)) > _RANK_ONE * np.linalg.norm(rows):
-        return rows, units
-    return switch[None, :], multiples[None, :] @ units
+
+def _require_finite(args: Sequence[Any], argnums: Sequence[int]) -> None:
+    for number in argnums:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(args[number]):
+            if not np.all(np.isfinite(np.asarray(leaf, dtype=np.float64))):
+                raise InvalidInputError(
+                    f"argument {number}{jax.tree_util.keystr(path)} holds NaN or infinity; pass finite values."
+                )
+
+
+def _eliminated(full: np.ndarray, drop: np.ndarray, unknowns: int, place: Location) -> np.ndarray:
+    """The Jacobian without some of its unknowns (last columns), by their residuals (last rows)."""
+    if drop.size == 0:
+        return full
+    rows, columns = full.shape[0] - unknowns + drop, full.shape[1] - unknowns + drop
+    keep_rows = np.setdiff1d(np.arange(full.shape[0]), rows)
+    keep_columns = np.setdiff1d(np.arange(full.shape[1]), columns)
+    block = full[np.ix_(rows, columns)]
+    smallest = np.linalg.svd(block, compute_uv=False)[-1]
+    if smallest <= singular_value_floor(block, np.float64):
+        raise SingularError(
+            f"{place}: the equations of a solve are singular at the base selection (σ_min = {smallest:.3g}), "
+            "so its solution has no derivative. Run the check method of that solver for the witness."
+        )
+    solved = np.linalg.solve(block, full[np.ix_(rows, keep_columns)])
+    return full[np.ix_(keep_rows, keep_columns)] - full[np.ix_(keep_rows, columns)] @ solved
 
 
 def _padded(index: np.ndarray, filler: int) -> np.ndarray:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .interpreter import run_program
-from .locations import Location, locate
-from .program import Program
+from .locations import Location
+from .program import Program, Step
 from .tape import Discover
 
 
@@ -19,7 +19,7 @@ class _Watch(Discover):
     watches = True
     culprit: tuple[str, Location] | None = None
 
-    def watch(self, eqn: Any, values: Sequence[Any], bind: Any) -> None:
+    def watch(self, step: Step, values: Sequence[Any], bind: Any) -> None:
         if _Watch.culprit is not None:
             return
         floats = [i for i, v in enumerate(values) if jnp.issubdtype(jnp.result_type(v), jnp.floating)]
@@ -35,7 +35,7 @@ class _Watch(Discover):
         primals = [jnp.asarray(values[i]) for i in floats]
         slopes = jax.jvp(alone, primals, [jnp.ones_like(p) for p in primals])[1]
         if not all(np.all(np.isfinite(s)) for s in slopes if s.dtype != jax.dtypes.float0):
-            _Watch.culprit = (eqn.primitive.name, locate(eqn))
+            _Watch.culprit = (step.eqn.primitive.name, step.location)
 
 
 def name_singular_equation(program: Program, args: Sequence[Any]) -> str:

@@ -10,8 +10,7 @@ import numpy as np
 from ..errors import InvalidInputError, SelectionError, SingularError, TooManyKinksError
 from ..numerics import Tolerance, exact_input_tolerance
 from .abs_normal import AbsNormal, Kink
-from .cut import Cutter
-from .program import trace
+from .cut import cut
 
 _MAX_VERTICES = 1 << 16
 _CONDITION_LIMIT = 1e13
@@ -213,20 +212,18 @@ def conservative_jacobian(
     ([0.0, 1.0, 2.0], 2)
     """
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    cutters: dict[Any, Cutter] = {}
 
     def at(*args: Any) -> ConservativeJacobian:
         for number in numbers:
             if not -len(args) <= number < len(args):
                 raise InvalidInputError(f"argnums={argnums} but the function was called with {len(args)} arguments.")
         chosen = tuple(n % len(args) for n in numbers)
-        cutter = cutter_at(fun, args, chosen, cutters)
-        dtype = cutter.program.dtype
-        default = exact_input_tolerance(dtype)
+        leaves = [leaf for n in chosen for leaf in jax.tree.leaves(args[n])]
+        default = exact_input_tolerance(jax.numpy.result_type(*leaves))
         tolerance = Tolerance(
             default.atol if atol is None else atol, default.rtol if rtol is None else rtol
         )
-        form = cutter(jax.tree.leaves(args), tolerance)
+        form = cut(fun, args, chosen, tolerance)
         order: Any = [args[n] for n in chosen]
         inputs = order[0] if isinstance(argnums, int) else tuple(order)
         permutation = _columns_in_order(args, chosen)
@@ -235,18 +232,6 @@ def conservative_jacobian(
         return ConservativeJacobian.of(form, jax.eval_shape(fun, *args), inputs)
 
     return at
-
-
-def cutter_at(
-    fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], cache: dict[Any, Cutter]
-) -> Cutter:
-    """The compiled cutter of ``fun`` for arguments of these shapes, from the cache or made now."""
-    leaves, tree = jax.tree.flatten(tuple(args))
-    key = (tree, tuple((np.shape(a), str(jax.numpy.result_type(a))) for a in leaves), tuple(argnums))
-    if key not in cache:
-        varied = [i in argnums for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
-        cache[key] = Cutter(trace(fun, args, argnums), varied)
-    return cache[key]
 
 
 def without_duplicates(matrices: np.ndarray) -> np.ndarray:

@@ -5,6 +5,9 @@ hands the increment z of each kink to the pass in progress, gets back the select
 injected part r, and returns the operation's value carrying the tangent
 
     ṗ = a ż + (b − a)(q ż + r),    q = 1 for the slope on z > 0, q = 0 for the slope on z < 0.
+
+Comparisons, and what they steer, are values torn in two: see ``torn.py``. Operations that are
+programs of simpler ones stand in ``expansions.py``.
 """
 
 import functools
@@ -18,19 +21,25 @@ import jax.numpy as jnp
 SiteSpec = tuple[str, str, tuple[int, ...], tuple[float, float] | None]
 
 
+def _largest_operand(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
+    return [jnp.broadcast_to(functools.reduce(jnp.maximum, sizes), outs[0].shape)]
+
+
 @dataclass(frozen=True)
 class Entry:
     """A nonsmooth operation of the calculus.
 
-    ``sites(eqn, varied)`` gives (operation, kind, shape, slopes) of each group of kinks;
-    ``run(tape, step, *operands)`` runs it; ``dictionary`` is its o-minimal dictionary;
-    ``size(step, sizes)`` is the size of the result, by default the largest operand's.
+    ``sites(step, planner)`` gives (operation, kind, shape, slopes) of each group of kinks, in the
+    order in which ``run(tape, step, *operands)`` hands their increments to the tape;
+    ``dictionary`` is its o-minimal dictionary; ``size(step, sizes, outs)`` gives the sizes of the
+    results, by default the largest operand's; ``varies`` is False for what is locally constant.
     """
 
-    sites: Callable[[Any, Sequence[bool]], Sequence[SiteSpec]]
+    sites: Callable[[Any, Any], Sequence[SiteSpec]]
     run: Callable[..., Any]
     dictionary: str = "ALG"
-    size: Callable[[Any, Sequence[Any]], Any] = lambda step, sizes: functools.reduce(jnp.maximum, sizes)
+    size: Callable[[Any, Sequence[Any], Sequence[Any]], list[Any]] = _largest_operand
+    varies: bool = True
 
 
 TABLE: dict[str, Entry] = {}
@@ -67,8 +76,8 @@ def weigh(weights: Any, u: Any) -> Any:
     return jnp.where(weights == 0, 0, weights * u)
 
 
-def _shape(eqn: Any) -> tuple[int, ...]:
-    return eqn.outvars[0].aval.shape
+def _shape(step: Any) -> tuple[int, ...]:
+    return step.eqn.outvars[0].aval.shape
 
 
 def _binary(operation: str, upper_first: bool) -> Entry:
@@ -78,15 +87,15 @@ def _binary(operation: str, upper_first: bool) -> Entry:
         value = step.eqn.primitive.bind(u, v)
         swap = not step.in_varied[0]  # z = varied − constant: "upper" is the side of a large input
         big, small = (v, u) if swap else (u, v)
-        z = big - small
+        z = jnp.broadcast_to(big - small, value.shape)
         tie = 0.5 if step.tie == "balanced" else (0.0 if upper_first else 1.0)
-        q, r = tape.kink(z, tape.size(0) + tape.size(1), tie)
+        q, r = tape.kink(z, jnp.broadcast_to(tape.size(0) + tape.size(1), value.shape), tie)
         above, below = (big, small) if upper_first else (small, big)
         return carrying(value, mix(q, above, below)) + (r if upper_first else -r)
 
-    def sites(eqn: Any, varied: Sequence[bool]) -> Sequence[SiteSpec]:
+    def sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
         slopes = (0.0, 1.0) if upper_first else (1.0, 0.0)
-        return [(operation, "kink", _shape(eqn), slopes)]
+        return [(operation, "kink", _shape(step), slopes)]
 
     return Entry(sites, run)
 
@@ -112,28 +121,91 @@ def _extremum(operation: str, sign: int) -> Entry:
     def run(tape: Any, step: Any, u: Any) -> Any:
         axes = step.eqn.params["axes"]
         value = step.eqn.primitive.bind(u, **step.eqn.params)
-        weights, r = tape.tie(sign * u, tape.size(0), axes)
+        weights, r = tape.tie(sign * u, tape.size(0), axes, step.tie == "first")
         combined = jnp.sum(weigh(weights, u) + sign * r, axis=axes)
         return carrying(value, combined)
 
-    def sites(eqn: Any, varied: Sequence[bool]) -> Sequence[SiteSpec]:
-        return [(operation, "tie", eqn.invars[0].aval.shape, (0.0, 1.0))]
+    def sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
+        return [(operation, "tie", step.eqn.invars[0].aval.shape, (0.0, 1.0))]
 
-    return Entry(sites, run, size=lambda step, sizes: jnp.max(sizes[0], axis=step.eqn.params["axes"]))
+    def size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
+        finite = jnp.where(jnp.isfinite(sizes[0]), sizes[0], 0)  # a mask of infinities measures nothing
+        return [jnp.maximum(jnp.max(finite, axis=step.eqn.params["axes"]), jnp.abs(outs[0]))]
+
+    return Entry(sites, run, size=size)
+
+
+def _jump(operation: str, distance: Callable[..., Any], dictionary: str = "BOUNDED", varies: bool = False) -> Entry:
+    """A step function: locally constant (or smooth) off its jumps, refused on one."""
+
+    def run(tape: Any, step: Any, *operands: Any) -> Any:
+        (value,) = [step.eqn.primitive.bind(*operands, **step.eqn.params)]
+        away = distance(step, *operands)
+        tape.jump(jnp.broadcast_to(jax.lax.stop_gradient(away), value.shape), 1.0)
+        return value if varies else jax.lax.stop_gradient(value)
+
+    return Entry(
+        lambda step, _: [(operation, "jump", _shape(step), None)],
+        run,
+        dictionary,
+        size=_largest_operand if varies else lambda step, sizes, outs: [jnp.abs(outs[0])],
+        varies=varies,
+    )
+
+
+def _to_integer(step: Any, x: Any) -> Any:
+    return jnp.abs(x - jnp.round(x))
+
+
+def _to_half_integer(step: Any, x: Any) -> Any:
+    return jnp.abs(x - jnp.floor(x) - 0.5)
+
+
+def _to_truncation(step: Any, x: Any) -> Any:
+    """Truncation towards zero jumps at the integers but 0; a boolean jumps at 0 alone."""
+    if step.eqn.outvars[0].aval.dtype == bool:
+        return jnp.abs(x)
+    nearest = jnp.round(x)
+    return jnp.where(nearest == 0, 1 - jnp.abs(x), jnp.abs(x - nearest))
+
+
+def _to_wrap(step: Any, x: Any, y: Any) -> Any:
+    """The remainder of x by y jumps where x is a multiple of y other than 0."""
+    nearest = jnp.round(x / y)
+    return jnp.where(nearest == 0, jnp.inf, jnp.abs(x - nearest * y))
+
+
+def _to_runner_up(sign: int) -> Callable[..., Any]:
+    def distance(step: Any, x: Any) -> Any:
+        axes = step.eqn.params["axes"]
+        u = sign * x
+        best = jnp.max(u, axis=axes, keepdims=True)
+        tied = jnp.sum(u == best, axis=axes) > 1
+        second = jnp.max(jnp.where(u == best, -jnp.inf, u), axis=axes)
+        return jnp.where(tied, 0, jnp.squeeze(best, axes) - second)
+
+    return distance
 
 
 register("max", _binary("max", True))
 register("min", _binary("min", False))
-register("abs", Entry(lambda eqn, _: [("abs", "kink", _shape(eqn), (-1.0, 1.0))], _run_abs))
+register("abs", Entry(lambda step, _: [("abs", "kink", _shape(step), (-1.0, 1.0))], _run_abs))
 register(
     "clamp",
     Entry(
-        lambda eqn, _: [
-            ("clamp (lower bound)", "kink", _shape(eqn), (0.0, 1.0)),
-            ("clamp (upper bound)", "kink", _shape(eqn), (1.0, 0.0)),
+        lambda step, _: [
+            ("clamp (lower bound)", "kink", _shape(step), (0.0, 1.0)),
+            ("clamp (upper bound)", "kink", _shape(step), (1.0, 0.0)),
         ],
         _run_clamp,
     ),
 )
 register("reduce_max", _extremum("reduce_max", 1))
 register("reduce_min", _extremum("reduce_min", -1))
+register("floor", _jump("floor", _to_integer))
+register("ceil", _jump("ceil", _to_integer))
+register("round", _jump("round", _to_half_integer))
+register("truncate", _jump("truncation", _to_truncation))
+register("rem", _jump("remainder", _to_wrap, varies=True))
+register("argmax", _jump("argmax", _to_runner_up(1), "ALG"))
+register("argmin", _jump("argmin", _to_runner_up(-1), "ALG"))

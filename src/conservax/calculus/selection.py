@@ -10,9 +10,11 @@ import numpy as np
 
 from ..errors import SelectionError
 from .interpreter import run_program
-from .program import Program, Site, trace
+from .planning import trace
+from .program import Program, Site
 from .tape import POLICIES, Select
 
+_SELECTABLE = ("kink", "comparison", "tie", "sort")
 Selection = str | Mapping[str, Any]
 
 
@@ -71,7 +73,7 @@ def sites(fun: Callable[..., Any]) -> Callable[..., tuple[Site, ...]]:
 
     def of(*args: Any) -> tuple[Site, ...]:
         floats = [i for i, arg in enumerate(args) if _is_differentiable(arg)]
-        return tuple(s for s in trace(fun, args, floats).sites if s.kind != "branch")
+        return tuple(s for s in trace(fun, args, floats).sites if s.kind in _SELECTABLE)
 
     return of
 
@@ -80,7 +82,7 @@ def explicit_weights(program: Program, selection: Mapping[str, Any]) -> jax.Arra
     """One flat array over the program's slots: the weights asked for, NaN elsewhere."""
     known: dict[str, list[Site]] = {}
     for site in program.sites:
-        if site.kind != "branch":
+        if site.kind in _SELECTABLE:
             known.setdefault(site.name, []).append(site)
     flat = jnp.full(program.size, jnp.nan, program.dtype)
     for name, weights in selection.items():

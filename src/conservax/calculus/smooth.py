@@ -40,7 +40,7 @@ STRUCTURAL = {
 _SUMS = {"reduce_sum", "reduce_window_sum", "psum", "cumsum", "scatter-add", "scatter_add", "pad", "scatter", "dynamic_update_slice", "split"}
 _ELEMENTWISE_ADD = {"add", "sub", "add_any"}
 _BILINEAR = {"mul", "dot_general", "conv_general_dilated"}
-_UNARY = {
+UNARY = {
     name
     for names in ("exp exp2 log log1p expm1 tanh logistic sinh cosh sin cos tan atan asin acos asinh acosh atanh "
                   "sqrt rsqrt square integer_pow erf erfc erf_inv lgamma digamma neg real imag "
@@ -76,7 +76,7 @@ def sizes_after(
         made = [jnp.maximum(full[0] / v, u * full[1] / (v * v))]
     elif name == "select_n":
         made = bind(values[0], *full[1:])
-    elif name in _UNARY:
+    elif name in UNARY:
         slope = jax.jvp(lambda x: bind(x)[0], (values[0],), (full[0],))[1]
         made = [jnp.abs(slope)]
     else:  # every output entry may have been made from the largest one

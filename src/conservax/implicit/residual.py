@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..calculus.interpreter import measured_outputs
-from ..calculus.program import trace
+from ..calculus.cut import cutter_for
 from ..errors import InvalidInputError, NotARootError
 from ..numerics import Tolerance, is_root, solver_output_tolerance
 
@@ -44,8 +43,8 @@ def measure_residual(optimality_fun: Callable[..., Any], sol: Any, args: Sequenc
         for i, arg in enumerate((sol, *args))
         if all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(arg))
     ]
-    program = trace(optimality_fun, (sol, *args), floats)
-    outs, sizes = measured_outputs(program, jax.tree.leaves((sol, *args)))
+    cutter = cutter_for(optimality_fun, (sol, *args), floats)
+    outs, sizes = cutter.measured_outputs(jax.tree.leaves((sol, *args)))
     unknowns = sum(int(np.size(leaf)) for leaf in leaves)
     equations = sum(int(np.size(o)) for o in outs)
     if unknowns != equations:
@@ -55,7 +54,7 @@ def measure_residual(optimality_fun: Callable[..., Any], sol: Any, args: Sequenc
         )
     value = max((float(np.max(np.abs(o), initial=0.0)) for o in outs), default=0.0)
     scale = max((float(np.max(s, initial=0.0)) for s in sizes), default=0.0)
-    return Residual(value, scale, unknowns, program.dtype)
+    return Residual(value, scale, unknowns, cutter.program.dtype)
 
 
 def require_root(optimality_fun: Callable[..., Any], sol: Any, args: Sequence[Any]) -> Residual:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
-from ..calculus import select
+from ..calculus import roots, select
 from ..calculus.selection import Selection
 from ..errors import InvalidInputError, NotARootError, SingularError
 from ..numerics import machine_epsilon
@@ -237,9 +237,28 @@ def _implicit_call(
     residual, residual_consts = jax.closure_convert(residual, sol_shape, *arrays)
     n, n_solver = len(arrays), len(solver_consts)
 
-    @jax.custom_jvp
-    def root(*inputs: Any) -> Any:
+    sol_leaves, sol_tree = jax.tree.flatten(sol_shape)
+
+    def trace_residual() -> Any:
+        def flat(*inputs: Any) -> Any:
+            sol = jax.tree.unflatten(sol_tree, inputs[: len(sol_leaves)])
+            return jax.tree.leaves(residual(sol, *inputs[len(sol_leaves) :]))
+
+        shapes = [jax.eval_shape(jnp.asarray, x) for x in (*arrays, *residual_consts)]
+        return jax.make_jaxpr(flat)(*sol_leaves, *shapes)
+
+    def find_root(*inputs: Any) -> Any:
         return run_solver(*inputs[: n + n_solver])
+
+    find_root.__name__ = find_root.__qualname__ = roots.record(
+        roots.Root(
+            trace_residual,
+            sum(leaf.size for leaf in sol_leaves),
+            len(sol_leaves),
+            (*range(n), *range(n + n_solver, n + n_solver + len(residual_consts))),
+        )
+    )
+    root = jax.custom_jvp(find_root)
 
     def rule(primals: Any, tangents: Any) -> Any:
         sol, aux = root(*primals)

@@ -1,0 +1,104 @@
+"""From the Jacobian of a cut program to its abs-normal form: one group of columns a kink."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .abs_normal import AbsNormal, Group, Kink
+from .tape import Records
+
+_RANK_ONE = 1e-9  # relative; float64 rows of one comparison that differ by more are no multiples
+
+
+def assemble(
+    jacobian: np.ndarray,
+    records: Records,
+    kinds: np.ndarray,
+    columns: np.ndarray,
+    comparisons: np.ndarray,
+    kink_at: Callable[[int, int], Kink],
+) -> AbsNormal:
+    """The abs-normal form of a Jacobian with rows (F, z[columns], z[comparisons]) and columns (x, r).
+
+    ``columns`` are the active slots that were cut, ``comparisons`` the slots of the comparisons
+    that steer some of them; ``kink_at(slot, ways)`` describes a kink.
+    """
+    k = columns.size
+    m = jacobian.shape[0] - k - comparisons.size
+    n = jacobian.shape[1] - k
+    increments, switches = jacobian[m : m + k], jacobian[m + k :]
+    place_of = {int(slot): place for place, slot in enumerate(columns)}
+    members: dict[int, list[int]] = {}
+    for slot in columns:
+        steered = kinds[slot] in ("branch", "tie", "ball")
+        members.setdefault(int(records.steer[slot]) if steered else int(slot), []).append(int(slot))
+
+    new_rows: list[np.ndarray] = []
+    weights: list[np.ndarray] = []  # new columns in terms of the old ones
+    groups: list[Group] = []
+    for owner in sorted(members):
+        slots = members[owner]
+        places = [place_of[s] for s in slots]
+        rows, units = increments[places], np.eye(k)[places]
+        leader, kind, switch = 0, "segment", None
+        jax_weights: tuple[float, ...] = (float(records.jax[owner]),)
+        if kinds[owner] == "tie":
+            order = sorted([owner, *slots])
+            kind, leader = "simplex", order.index(owner)
+            jax_weights = tuple(float(records.jax[s]) for s in order)
+        elif kinds[owner] == "ball":
+            kind, jax_weights = "ball", (0.0,) * len(slots)
+        elif kinds[owner] == "comparison":
+            # one comparison switches all its branches together: eliminate them from each other
+            rows = np.linalg.solve(np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places))
+            switch = switches[np.searchsorted(comparisons, owner)]
+            rows, units, switch = _as_one_kink(rows, units, switch)
+        start = len(new_rows)
+        new_rows.extend(rows)
+        weights.extend(units)
+        ways = 1 if kind == "segment" else len(jax_weights)
+        groups.append(
+            Group(kink_at(owner, ways), tuple(range(start, len(new_rows))), jax_weights, leader, kind, switch)
+        )
+
+    to_new = np.array(weights).reshape(len(weights), k).T
+    cut_rows = np.array(new_rows).reshape(len(new_rows), n + k)
+
+    def in_new(row: np.ndarray) -> np.ndarray:
+        return np.concatenate([row[:n], row[n:] @ to_new])
+
+    return AbsNormal(
+        jacobian[:m, :n],
+        jacobian[:m, n:] @ to_new,
+        cut_rows[:, :n],
+        cut_rows[:, n:] @ to_new,
+        tuple(
+            g if g.switch is None else Group(g.kink, g.columns, g.jax, g.leader, g.kind, in_new(g.switch))
+            for g in groups
+        ),
+        None,
+        np.dtype(np.float64),
+    )
+
+
+def _without(rows: np.ndarray, n: int, places: Sequence[int]) -> np.ndarray:
+    cleared = rows.copy()
+    cleared[:, [n + p for p in places]] = 0.0
+    return cleared
+
+
+def _as_one_kink(
+    rows: np.ndarray, units: np.ndarray, switch: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Continuity makes the branches' difference a multiple w of the comparison's own increment.
+
+    Where that shows in the rows, the comparison becomes one scalar kink with z = its increment;
+    otherwise its branches stay separate columns that share one weight, and keep their switch.
+    """
+    norm = switch @ switch
+    if norm == 0:
+        return rows, units, switch
+    multiples = rows @ switch / norm
+    if np.linalg.norm(rows - np.outer(multiples, switch)) > _RANK_ONE * np.linalg.norm(rows):
+        return rows, units, switch
+    return switch[None, :], multiples[None, :] @ units, None

@@ -1,0 +1,565 @@
+"""Plan a traced program before anything runs: what varies, what is torn, which slot each kink has.
+
+One walk over the jaxpr follows which variables depend on the inputs that are differentiated (they
+are *varied*) and which a comparison tears; gives every kink of every execution its own slot (loop
+iteration first, then row-major); shares a comparison's kink between all that it steers; and refuses
+by name, file and line whatever the calculus does not know.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex_core
+
+from ..errors import InvalidInputError, UnsupportedOperationError
+from . import kinks, roots, smooth
+from .expansions import EXPANSIONS
+from .locations import Location, defined_in_jax, locate
+from .program import Block, Program, Site, Step
+
+# Calls whose body is the program: running the body in place is running the call.
+_INLINE = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+# Functions of jax.nn with a custom rule that is a choice at a kink, not a different function.
+_SEEN_THROUGH = {"relu", "relu6"}
+_CUSTOM_RULES = {"custom_jvp_call": "", "custom_vjp_call": "forward", "custom_vjp_call_jaxpr": "forward"}
+_COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
+_MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
+# At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
+_SIDE = {"sign": "middle", "gt": "lower", "le": "lower", "ge": "upper", "lt": "upper", "eq": "equal", "ne": "equal"}
+_NUMBERED = {"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "neg", "sub", "add", "mul"}
+_BOOLEAN = {"and", "or", "xor", "not"}
+# Entry by entry: what a torn operand can pass through without mixing its entries.
+_ELEMENTWISE = (
+    smooth.UNARY
+    | _COMPARISONS
+    | _BOOLEAN
+    | {"add", "sub", "mul", "div", "pow", "max", "min", "abs", "sign", "select_n", "clamp", "add_any", "rem",
+       "floor", "ceil", "round"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Info:
+    """What planning knows of a variable; equal ``number`` means equal value."""
+
+    number: int
+    varied: bool = False
+    torn: bool = False
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Where planning stands: the enclosing call's place, loops, JAX's tie rule, the name to report."""
+
+    call: Location | None = None
+    loops: tuple[int, ...] = ()  # the length of each enclosing scan
+    tie: str = "balanced"
+    operation: str | None = None
+    whiles: bool = False
+
+
+def trace(
+    fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], sort_rounds: int = 2
+) -> Program:
+    """Trace ``fun(*args)`` and plan it for differentiation in the arguments ``argnums``.
+
+    ``sort_rounds`` is the largest number of equal entries that a sort may meet.
+    """
+    leaves, in_tree = jax.tree.flatten(tuple(args))
+    varied = [i in argnums for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
+    for leaf, is_varied in zip(leaves, varied, strict=True):
+        if is_varied and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise InvalidInputError(
+                f"derivatives are taken in real floating-point inputs, got {jnp.result_type(leaf)}. "
+                "Convert the argument to float, or leave it out of argnums."
+            )
+    dtype = jnp.result_type(*[a for a, v in zip(leaves, varied, strict=True) if v])
+    out_trees = []
+
+    def flat(*flat_args: Any) -> list[Any]:
+        out_leaves, out_tree = jax.tree.flatten(fun(*jax.tree.unflatten(in_tree, flat_args)))
+        out_trees.append(out_tree)
+        return out_leaves
+
+    closed = jax.make_jaxpr(flat)(*leaves)
+    for var in closed.jaxpr.outvars:
+        if not jnp.issubdtype(var.aval.dtype, jnp.floating):
+            raise InvalidInputError(
+                f"the function returns {var.aval.dtype}; derivatives exist for real floating-point outputs."
+            )
+    planner = _Planner(sort_rounds)
+    infos = [_Info(planner.fresh(), v) for v in varied]
+    block, _ = planner.block(closed, infos, _Scope(), 0, whole=True)
+    sites = tuple(sorted((Site(**s) for s in planner.sites), key=lambda s: s.start))
+    return Program(
+        block, sites, tuple(planner.given_rules), frozenset(planner.modes), out_trees[-1], dtype
+    )
+
+
+class _Planner:
+    def __init__(self, sort_rounds: int) -> None:
+        self.sites: list[dict[str, Any]] = []
+        self.given_rules: list[tuple[str, Location]] = []
+        self.modes = {"forward", "reverse"}
+        self.numbers: dict[Any, int] = {}
+        self.comparisons: dict[Any, int] = {}
+        self.sort_rounds = sort_rounds
+
+    def number(self, key: Any) -> int:
+        return self.numbers.setdefault(key, len(self.numbers))
+
+    def fresh(self) -> int:
+        return self.number(object())
+
+    def block(
+        self,
+        closed: Any,
+        in_infos: Sequence[_Info],
+        scope: _Scope,
+        start: int,
+        out_felt: Sequence[bool] | None = None,
+        *,
+        whole: bool = False,
+    ) -> tuple[Block, list[_Info]]:
+        """Plan one jaxpr; returns its block and what is known of its outputs.
+
+        ``out_felt`` says whose derivative matters: a kink behind a stop_gradient has none.
+        ``whole``: nothing torn may leave.
+        """
+        jaxpr, consts = opened(closed)
+        block = Block(jaxpr, consts)
+        infos: dict[Any, _Info] = dict(zip(jaxpr.invars, in_infos, strict=True))
+        infos |= {v: _Info(self.number(("const", id(c)))) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+        felt = _felt(jaxpr, out_felt)
+
+        def info(atom: Any) -> _Info:
+            return self.literal(atom) if isinstance(atom, jex_core.Literal) else infos[atom]
+
+        for eqn in _live_equations(jaxpr):
+            step = Step(eqn, scope.call or locate(eqn), tie=scope.tie)
+            operands = [info(a) for a in eqn.invars]
+            if not any(v in felt for v in eqn.outvars):
+                operands = [replace(o, varied=False, torn=False) for o in operands]
+            results = self.step(step, operands, scope, start + block.size, [v in felt for v in eqn.outvars])
+            step.varied = any(r.varied for r in results)
+            block.steps.append(step)
+            block.size += step.own_size + self.inner_size(step)
+            infos |= zip(eqn.outvars, results, strict=True)
+        outs = [info(v) for v in jaxpr.outvars]
+        if whole and any(o.torn for o in outs):
+            outs = self.mend_outputs(block, outs, scope, start + block.size)
+        block.out_varied = tuple(o.varied for o in outs)
+        block.out_torn = tuple(o.torn for o in outs)
+        return block, outs
+
+    def mend_outputs(self, block: Block, outs: list[_Info], scope: _Scope, at: int) -> list[_Info]:
+        """Torn outputs leave as one value, whose two sides must agree."""
+        torn = [i for i, o in enumerate(outs) if o.torn]
+        place = block.steps[-1].location
+        leave = Step(None, place)
+        for i in torn:
+            aval = block.jaxpr.outvars[i].aval
+            if not jnp.issubdtype(aval.dtype, jnp.floating):
+                raise unsupported("an integer or boolean that a comparison decides, leaving its block", place)
+            self.add_site(leave, "where", "branch", aval.shape, None, scope, at)
+        block.mend = tuple(torn)
+        block.size += leave.own_size
+        return [_Info(o.number, o.varied or o.torn) for o in outs]
+
+    @staticmethod
+    def inner_size(step: Step) -> int:
+        repeats = step.eqn.params["length"] if step.action == "scan" else 1
+        return repeats * sum(b.size for b in step.blocks)
+
+    def literal(self, atom: Any) -> _Info:
+        value = np.asarray(atom.val)
+        key = (value.item(), str(value.dtype)) if value.size == 1 else (id(atom),)
+        return _Info(self.number(("literal", *key)))
+
+    def step(
+        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int, out_felt: Sequence[bool]
+    ) -> list[_Info]:
+        """Decide how one equation runs; returns what is known of its results."""
+        eqn, name = step.eqn, step.eqn.primitive.name
+        outs = eqn.outvars
+        step.in_varied = tuple(o.varied for o in operands)
+        step.torn = tuple(o.torn for o in operands)
+        step.felt = tuple(out_felt)
+        some_varied, some_torn = any(step.in_varied), any(step.torn)
+        plain = [_Info(self.fresh()) for _ in outs]
+        if name in _NUMBERED:
+            key = (name, tuple(o.number for o in operands), _parameters_key(eqn))
+            plain = [_Info(self.number(key))]
+        smooth_result = [replace(p, varied=_is_float(v)) for p, v in zip(plain, outs, strict=True)]
+
+        if not some_varied and not some_torn:
+            return plain
+        marker = kinks.TABLE.get(_marker(eqn))
+        if marker is not None:
+            return self.kink(step, marker, operands, scope, at, plain)
+        if name in _INLINE:
+            return self.inline(step, eqn.params[_INLINE[name]], operands, scope, at, out_felt)
+        if name in _CUSTOM_RULES:
+            return self.custom_rule(step, operands, smooth_result, scope, at, out_felt)
+        if name == "abs" and jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.complexfloating):
+            name = "complex_abs"
+        if name in EXPANSIONS:
+            expansion, tie = EXPANSIONS[name]
+            closed = jax.make_jaxpr(expansion(eqn))(*[v.aval for v in eqn.invars])
+            inside = replace(scope, call=step.location, tie=tie, operation=scope.operation or name)
+            self.mend(step, operands, scope, at)
+            operands = [replace(o, torn=False, varied=o.varied or o.torn) for o in operands]
+            return self.inline(step, closed, operands, inside, at + step.own_size, out_felt)
+        if name == "scan":
+            return self.scan(step, operands, scope, at)
+        if name == "while":
+            return self.while_loop(step, operands, scope, at)
+        if name == "cond":
+            return self.switch(step, operands, scope, at, out_felt)
+        if some_varied and sum(step.torn) > 1:  # one torn operand can steer the others, once they are whole
+            whole = [
+                replace(o, torn=o.torn and _is_float(a)) for o, a in zip(operands, eqn.invars, strict=True)
+            ]
+            self.mend(step, whole, scope, at)
+            step.torn = tuple(t and i not in step.mend for i, t in enumerate(step.torn))
+            step.in_varied = tuple(v or i in step.mend for i, v in enumerate(step.in_varied))
+            some_torn = any(step.torn)
+        if some_torn and self.tears(step, operands, scope, at):
+            return [_Info(p.number, torn=True) for p in plain]
+        if some_torn and step.action == "branch":
+            for var in outs:
+                if not _is_float(var):
+                    raise unsupported(f"'{name}' of varied values steered by a comparison", step.location)
+                self.add_site(step, "where", "branch", var.aval.shape, None, scope, at)
+            return smooth_result
+        if some_torn:  # an operation that mixes its entries, or has kinks of its own
+            left = [replace(o, torn=t) for o, t in zip(operands, step.torn, strict=True)]
+            self.mend(step, left, scope, at)
+            step.in_varied = tuple(v or t for v, t in zip(step.in_varied, step.torn, strict=True))
+        if name in _COMPARISONS or name == "sign":
+            return self.compare(step, operands, scope, at, plain)
+        if name == "convert_element_type" and not _is_float(outs[0]):
+            name = "truncate"
+        if name in kinks.TABLE:
+            return self.kink(step, kinks.TABLE[name], operands, scope, at, plain)
+        if name in smooth.CONSTANT:
+            return plain
+        if name in smooth.SMOOTH:
+            if not all(r.varied for r in smooth_result):
+                raise unsupported(f"'{name}' of varied values with a result that is not real", step.location)
+            return smooth_result
+        raise unsupported(f"the operation '{name}'", step.location)
+
+    def kink(
+        self,
+        step: Step,
+        entry: "kinks.Entry",
+        operands: Sequence[_Info],
+        scope: _Scope,
+        at: int,
+        plain: list[_Info],
+    ) -> list[_Info]:
+        """An operation of the table: its sites in order, its results varied where they are real."""
+        if not step.mend and any(step.torn):
+            self.mend(step, operands, scope, at)
+        step.action, step.entry = "kink", entry
+        for operation, kind, shape, slopes in entry.sites(step, self):
+            self.add_site(step, operation, kind, shape, slopes, scope, at)
+        return [
+            replace(p, varied=_is_float(v) and entry.varies)
+            for p, v in zip(plain, step.eqn.outvars, strict=True)
+        ]
+
+    def add_site(
+        self,
+        step: Step,
+        operation: str,
+        kind: str,
+        shape: tuple[int, ...],
+        slopes: tuple[float, float] | None,
+        scope: _Scope,
+        at: int,
+    ) -> None:
+        row_major = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+        self.sites.append(
+            dict(
+                operation=scope.operation or operation,
+                kind="loop" if scope.whiles and kind in ("kink", "comparison", "tie", "sort") else kind,
+                location=step.location,
+                shape=scope.loops + shape,
+                start=at + step.own_size,
+                strides=[0] * len(scope.loops) + row_major,  # a scan sets its own when planned
+                slopes=slopes,
+                loops=len(scope.loops),
+            )
+        )
+        step.slots = (*step.slots, shape)
+
+    def tears(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> bool:
+        """Whether the result of an operation on torn operands is torn; sets how the step runs."""
+        eqn, name = step.eqn, step.eqn.primitive.name
+        torn = [i for i, t in enumerate(step.torn) if t]
+        scalar = all(eqn.invars[i].aval.shape == () for i in torn)
+        moves = name in smooth.STRUCTURAL and torn == [0]
+        entrywise = scalar or moves or name in _ELEMENTWISE
+        shape = eqn.outvars[0].aval.shape
+        if name in ("reduce_or", "reduce_and"):
+            step.action = "combine"
+            self.add_site(step, name.removeprefix("reduce_"), "comparison", shape, None, scope, at)
+            return True
+        if not entrywise:
+            return False
+        if any(step.in_varied):
+            if name in smooth.SMOOTH and len(torn) == 1:
+                step.action = "branch"
+            return False
+        if len(torn) == 1:
+            step.action = "push"
+            return True
+        if len(torn) == 2 and name in _ELEMENTWISE:
+            step.action = "combine"
+            is_bool = eqn.outvars[0].aval.dtype == bool
+            self.add_site(step, name, "comparison" if is_bool else "jump", shape, None, scope, at)
+            return True
+        raise unsupported(f"'{name}' of {len(torn)} values that comparisons decide", step.location)
+
+    def mend(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> None:
+        """Turn torn operands into single values, whose two sides must agree where they meet."""
+        for i, operand in enumerate(operands):
+            if not operand.torn:
+                continue
+            aval = step.eqn.invars[i].aval
+            if not jnp.issubdtype(aval.dtype, jnp.floating):
+                raise unsupported(
+                    f"'{step.eqn.primitive.name}' of an integer or boolean that a comparison decides",
+                    step.location,
+                )
+            step.mend = (*step.mend, i)
+            self.add_site(step, "where", "branch", aval.shape, None, scope, at)
+
+    def inline(
+        self, step: Step, closed: Any, operands: Sequence[_Info], scope: _Scope, at: int, felt: Sequence[bool]
+    ) -> list[_Info]:
+        inside = replace(scope, call=step.location) if defined_in_jax(opened(closed)[0]) else scope
+        sub, results = self.block(closed, operands, inside, at, felt)
+        step.action, step.blocks = "inline", (sub,)
+        return results
+
+    def custom_rule(
+        self,
+        step: Step,
+        operands: Sequence[_Info],
+        results: list[_Info],
+        scope: _Scope,
+        at: int,
+        felt: Sequence[bool],
+    ) -> list[_Info]:
+        """jax.nn's relus are seen through, implicit functions lifted; other rules are taken as given."""
+        eqn, name = step.eqn, step.eqn.primitive.name
+        closed = eqn.params["call_jaxpr"] if "call_jaxpr" in eqn.params else eqn.params["fun_jaxpr"]
+        body = opened(closed)[0]
+        function = function_name(body)
+        ours = defined_in_jax(body)
+        if ours and function in _SEEN_THROUGH:
+            inside = replace(scope, call=step.location, tie="constant", operation=function)
+            return self.inline(step, closed, operands, inside, at, felt)
+        self.mend(step, operands, scope, at)
+        root = roots.find(function)
+        if root is not None:
+            moving = [replace(o, torn=False, varied=o.varied or o.torn) for o in operands]
+            return self.root(step, root, moving, scope, at, results)
+        self.modes.discard(_CUSTOM_RULES[name])
+        if not ours:
+            self.given_rules.append((function, step.location))
+        return results
+
+    def root(
+        self, step: Step, root: "roots.Root", operands: Sequence[_Info], scope: _Scope, at: int, results: list[_Info]
+    ) -> list[_Info]:
+        """An implicit function: its unknowns get slots, its residual is planned like any program."""
+        step.root = root
+        self.add_site(step, "root", "root", (root.unknowns,), None, scope, at)
+        infos = [_Info(self.fresh(), True) for _ in range(root.leaves)]
+        hoisted = step.eqn.params.get("num_consts", 0)  # JAX puts what a rule closes over first
+        step.kept = tuple(hoisted + i for i in root.inputs)
+        kept = [operands[i] for i in step.kept]
+        sub, _ = self.block(
+            root.residual(), [*infos, *kept], replace(scope, call=None), at + step.own_size, whole=True
+        )
+        step.action, step.blocks = "root", (sub,)
+        return [replace(r, varied=i < root.leaves) for i, r in enumerate(results)]
+
+    def scan(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> list[_Info]:
+        params = step.eqn.params
+        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        if any(o.torn for o in operands[first:]):
+            self.mend(step, [replace(o, torn=o.torn and i >= first) for i, o in enumerate(operands)], scope, at)
+        inside = replace(
+            scope,
+            call=step.location if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
+            loops=(*scope.loops, params["length"]),
+        )
+        varied = [o.varied or (o.torn and i >= first) for i, o in enumerate(operands)]
+        before = len(self.sites), len(self.given_rules)
+        while True:  # each pass can only add varied carries
+            infos = [
+                _Info(self.fresh(), v, o.torn and i < first)
+                for i, (o, v) in enumerate(zip(operands, varied, strict=True))
+            ]
+            sub, outs = self.block(params["jaxpr"], infos, inside, at + step.own_size, whole=True)
+            after = [v or o.varied for v, o in zip(varied[first:last], outs, strict=False)]
+            if after == varied[first:last]:
+                break
+            varied[first:last] = after
+            # the trial plan leaves nothing behind: only the one at the fixed point counts
+            del self.sites[before[0] :], self.given_rules[before[1] :]
+        for site in self.sites[before[0] :]:
+            site["strides"][len(scope.loops)] = sub.size
+        step.action, step.blocks = "scan", (sub,)
+        return [_Info(self.fresh(), v) for v in (*after, *sub.out_varied[last - first :])]
+
+    def while_loop(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> list[_Info]:
+        """Allowed where no kink inside is active: then the trip count and all slopes stay as they are."""
+        params = step.eqn.params
+        n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
+        self.mend(step, operands, scope, at)
+        varied = [o.varied or o.torn for o in operands]
+        start = at + step.own_size
+        inside = replace(scope, whiles=True)
+        before = len(self.sites), len(self.given_rules)
+        first = n_cond + n_body
+        while True:
+            infos = [_Info(self.fresh(), v) for v in varied]
+            cond, _ = self.block(params["cond_jaxpr"], [*infos[:n_cond], *infos[first:]], inside, start)
+            body, outs = self.block(
+                params["body_jaxpr"], [*infos[n_cond:first], *infos[first:]], inside, start + cond.size, whole=True
+            )
+            after = [v or o.varied for v, o in zip(varied[first:], outs, strict=True)]
+            if after == varied[first:]:
+                break
+            varied[first:] = after
+            del self.sites[before[0] :], self.given_rules[before[1] :]
+        if any(after):
+            self.modes.discard("reverse")
+        step.action, step.blocks = "while", (cond, body)
+        return [_Info(self.fresh(), v) for v in after]
+
+    def switch(
+        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int, felt: Sequence[bool]
+    ) -> list[_Info]:
+        """A branch chosen by a constant runs alone; one chosen by a comparison is a ``where``."""
+        index, *rest = operands
+        torn_index = replace(index, torn=False), *rest
+        self.mend(step, torn_index, scope, at)
+        rest = [replace(o, torn=False, varied=o.varied or o.torn) for o in rest]
+        start = inner_at = at + step.own_size
+        blocks = []
+        outs: list[list[_Info]] = []
+        shapes = [v.aval.shape for v in step.eqn.outvars]
+        for closed in step.eqn.params["branches"]:
+            sub, results = self.block(closed, rest, scope, inner_at, felt, whole=True)
+            inner_at += sub.size
+            blocks.append(sub)
+            outs.append(results)
+        varied = [any(o[i].varied for o in outs) for i in range(len(shapes))]
+        if index.torn:
+            for var in step.eqn.outvars:
+                if not _is_float(var):
+                    raise unsupported("a cond on varied values that returns integers or booleans", step.location)
+                # the choice comes after the branches: so do its slots
+                self.add_site(step, "cond", "branch", var.aval.shape, None, scope, at + inner_at - start)
+            varied = [True] * len(shapes)
+        step.action, step.blocks = "switch", tuple(blocks)
+        return [_Info(self.fresh(), v) for v in varied]
+
+    def compare(
+        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int, plain: list[_Info]
+    ) -> list[_Info]:
+        """A comparison of u and v is a kink of u − v; the same comparison twice is one kink."""
+        name = step.eqn.primitive.name
+        u, v = operands[0].number, operands[-1].number
+        if name == "sign":
+            v = -1
+        if u == v:  # x != x asks for NaN, and decides nothing
+            return plain
+        # z = varied − constant, so that "upper" is the side where the user's value is larger
+        step.swap = not step.in_varied[0]
+        if step.swap:
+            u, v, name = v, u, _MIRROR.get(name, name)
+        step.action, step.side = "compare", _SIDE[name]
+        step.entry = name
+        key = (u, v, step.side)
+        step.first = key not in self.comparisons
+        step.comparison = self.comparisons.setdefault(key, len(self.comparisons))
+        if step.first:
+            self.add_site(step, name, "comparison", step.eqn.outvars[0].aval.shape, None, scope, at)
+        return [replace(plain[0], torn=True)]
+
+
+def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr and its constants, whether it came closed or open."""
+    return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, jex_core.ClosedJaxpr) else (jaxpr, ())
+
+
+def _marker(eqn: Any) -> str:
+    """The dotted name of a marked function (``conservax.norm``): no primitive has one, few users do."""
+    for name in ("call_jaxpr", "fun_jaxpr", "jaxpr"):
+        if name in eqn.params and eqn.primitive.name in (*_INLINE, *_CUSTOM_RULES):
+            function = function_name(opened(eqn.params[name])[0])
+            return function if "." in function else ""
+    return ""
+
+
+def function_name(jaxpr: Any) -> str:
+    """The name of the Python function behind a jaxpr, as JAX recorded it."""
+    info = getattr(jaxpr, "debug_info", None)
+    return "" if info is None else info.func_src_info.split(" ")[0]
+
+
+def unsupported(what: str, here: Location) -> UnsupportedOperationError:
+    """The refusal, by name and place, with what to do."""
+    return UnsupportedOperationError(
+        f"{here}: the calculus has no rule for {what}. "
+        "Rewrite the line with supported operations, move it out of the differentiated program, "
+        "or keep it from the derivative with jax.lax.stop_gradient if that is what you mean."
+    )
+
+
+def _live_equations(jaxpr: Any) -> list[Any]:
+    """The equations that some output, or an effect, needs; the rest is not executed."""
+    needed = {v for v in jaxpr.outvars if not isinstance(v, jex_core.Literal)}
+    live = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in needed for v in eqn.outvars):
+            live.append(eqn)
+            needed.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
+    return live[::-1]
+
+
+def _felt(jaxpr: Any, out_felt: Sequence[bool] | None) -> set[Any]:
+    """Variables whose change is felt at an output that is differentiated."""
+    wanted = out_felt or [True] * len(jaxpr.outvars)
+    felt = {v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and not isinstance(v, jex_core.Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if any(v in felt for v in eqn.outvars) and eqn.primitive.name not in smooth.CONSTANT:
+            felt.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
+    return felt
+
+
+def _is_float(var: Any) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+def _parameters_key(eqn: Any) -> str:
+    return str(sorted((k, str(v)) for k, v in eqn.params.items())) + str(eqn.outvars[0].aval)
