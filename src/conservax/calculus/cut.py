@@ -214,11 +214,11 @@ def cut(
     fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], tolerance: Tolerance
 ) -> AbsNormal:
     """The abs-normal form of ``fun`` at ``args`` in the arguments ``argnums``."""
-    _require_finite(args, argnums)
     leaves = jax.tree.leaves(tuple(args))
     rounds = 2
     while True:
         cutter = cutter_for(fun, args, argnums, rounds)
+        _require_finite(args, argnums)
         records = cutter.records(leaves, tolerance)
         active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
         if needed <= rounds:

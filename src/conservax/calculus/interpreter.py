@@ -53,6 +53,8 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
 
     for step in block.steps:
         operands = [read(a) for a in step.eqn.invars]
+        if step.silent:
+            operands = [Value(jax.lax.stop_gradient(o.value)) for o in operands]
         for place in step.mend:
             operands[place] = _mended(operands[place], tape)
         outs = _ACTIONS[step.action](step, operands, tape)

@@ -150,6 +150,7 @@ class _Planner:
             step = Step(eqn, scope.call or locate(eqn), tie=scope.tie)
             operands = [info(a) for a in eqn.invars]
             if not any(v in felt for v in eqn.outvars):
+                step.silent = any(o.varied or o.torn for o in operands)
                 operands = [replace(o, varied=False, torn=False) for o in operands]
             results = self.step(step, operands, scope, start + block.size, [v in felt for v in eqn.outvars])
             step.varied = any(r.varied for r in results)

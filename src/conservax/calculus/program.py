@@ -62,6 +62,7 @@ class Step:
     varied: bool = False
     in_varied: tuple[bool, ...] = ()
     felt: tuple[bool, ...] = ()  # results whose change is felt at an output
+    silent: bool = False  # no change of its results is felt: its derivative is not even taken
     torn: tuple[bool, ...] = ()
     mend: tuple[int, ...] = ()  # torn operands that must become one value first; their slots come first
     tie: str = "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling)

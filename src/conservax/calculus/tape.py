@@ -90,7 +90,7 @@ class Discover:
         leader_slot = jnp.min(jnp.where(winners, slots, jnp.iinfo(jnp.int32).max), axis=axes, keepdims=True)
         leader = (slots == leader_slot).astype(u.dtype)
         leader_size = jnp.sum(weigh(leader, size), axis=axes, keepdims=True)
-        balanced = winners / jnp.sum(winners, axis=axes, keepdims=True)
+        balanced = winners.astype(u.dtype) / jnp.sum(winners, axis=axes, keepdims=True, dtype=u.dtype)
         self._record(
             jnp.where(winners, 0, u - best),
             jnp.where(jnp.isfinite(size), size, 0) + leader_size,
@@ -320,7 +320,7 @@ class Select:
         order = jnp.arange(u.size).reshape(u.shape)
         earliest = jnp.min(jnp.where(winners, order, u.size), axis=axes, keepdims=True)
         latest = jnp.max(jnp.where(winners, order, -1), axis=axes, keepdims=True)
-        balanced = winners / jnp.sum(winners, axis=axes, keepdims=True)
+        balanced = winners.astype(u.dtype) / jnp.sum(winners, axis=axes, keepdims=True, dtype=u.dtype)
         chosen = self._chosen(u, (order == earliest).astype(u.dtype) if first else balanced)
         if chosen.dtype == bool:
             chosen = (order == (latest if self.policy == "upper" else earliest)).astype(u.dtype)
