@@ -1,0 +1,21 @@
+"""Settings that every test shares: double precision inside a test, and hypothesis' budget."""
+
+import os
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A random program costs a compilation, so examples are few and deadlines would only measure XLA.
+settings.register_profile(
+    "default", deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    """Tests compute in float64 unless they hand over float32; doctests keep JAX's default."""
+    with jax.enable_x64(True):
+        yield
