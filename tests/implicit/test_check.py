@@ -1,0 +1,320 @@
+"""Verdicts on cases whose answer is known, witnesses that one SVD confirms, margins by sampling."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import conservax as cx
+from conservax import errors
+from conservax.invertibility import Verdict
+
+relu = jax.nn.relu
+
+
+def hinge(y, a):
+    return y - relu(y / 2 - a)
+
+
+def phi(v, w):
+    return jnp.stack([jnp.abs(v[0]) + v[1], 2 * v[0] + jnp.abs(v[1])]) - w
+
+
+def confirm(equation, sol, *args, report):
+    """The witness is an element of ∂F/∂sol, and singular: one SVD."""
+    J = cx.conservative_jacobian(equation, 0, rtol=report.tolerance)(sol, *args)
+    B = J.element(report.witness.selection)
+    values = np.linalg.svd(B, compute_uv=False)
+    assert values[-1] <= 1e-12 * max(values[0], 1.0)
+    np.testing.assert_allclose(values[-1], report.witness.sigma_min, atol=1e-12)
+    np.testing.assert_allclose(values[0], report.witness.sigma_max, rtol=1e-12)
+    null = report.witness.null_vector
+    np.testing.assert_allclose(np.linalg.norm(null), 1, rtol=1e-12)
+    np.testing.assert_allclose(B @ null, 0, atol=1e-12 * max(values[0], 1.0))
+
+
+def sampled_smallest(equation, sol, *args, count=400):
+    J = cx.conservative_jacobian(equation, 0)(sol, *args)
+    return np.linalg.svd(J.sample(jax.random.key(0), count), compute_uv=False)[:, -1].min()
+
+
+def test_the_hinge_is_proven():
+    report = cx.check(hinge, 0.0, 0.0)
+    assert report.verdict == Verdict.PROVEN
+    assert report.witness is None
+    np.testing.assert_allclose(report.margin, 0.5, rtol=1e-6)  # B = 1 − q/2
+    assert report.margin <= 0.5
+    np.testing.assert_allclose(report.lipschitz, 2.0, rtol=1e-9)
+    assert report.clarke_exact
+    assert report.n_vertices == 2
+    assert report.determinant_signs == (0, 0, 2)
+    assert [k.operation for k in report.kinks] == ["relu"]
+    assert report.residual == 0.0
+
+
+def test_example_1_is_proven():
+    report = cx.check(phi, jnp.zeros(2), jnp.zeros(2))
+    assert report.verdict == Verdict.PROVEN
+    assert report.determinant_signs == (4, 0, 0)  # −1, −3, −3, −1
+    assert 0 < report.margin <= sampled_smallest(phi, jnp.zeros(2), jnp.zeros(2))
+    inverses = [np.linalg.inv([[s, 1.0], [2.0, t]]) for s in (-1, 1) for t in (-1, 1)]
+    np.testing.assert_allclose(
+        report.lipschitz, max(np.linalg.norm(i, 2) for i in inverses), rtol=1e-9
+    )
+
+
+def test_between_two_invertible_vertices_a_singular_element_refutes():
+    equation = lambda y, t: y - 2 * relu(y) - t  # noqa: E731
+    report = cx.check(equation, 0.0, 0.0)
+    assert report.verdict == Verdict.REFUTED
+    np.testing.assert_allclose(report.witness.selection, [0.5], atol=1e-14)
+    assert report.determinant_signs == (1, 0, 1)
+    assert report.margin is None
+    assert report.lipschitz is None
+    confirm(equation, 0.0, 0.0, report=report)
+
+
+def test_a_singular_vertex_refutes():
+    equation = lambda y, t: y - relu(y) - t  # noqa: E731
+    report = cx.check(equation, 0.0, 0.0)
+    assert report.verdict == Verdict.REFUTED
+    np.testing.assert_array_equal(report.witness.selection, [1.0])
+    confirm(equation, 0.0, 0.0, report=report)
+
+
+def test_a_singular_smooth_root_refutes():
+    equation = lambda y, t: jnp.stack([y[0] ** 2, y[1] - t])  # noqa: E731
+    report = cx.check(equation, jnp.array([0.0, 1.0]), 1.0)
+    assert report.verdict == Verdict.REFUTED
+    assert report.kinks == ()
+    confirm(equation, jnp.array([0.0, 1.0]), 1.0, report=report)
+    np.testing.assert_allclose(np.abs(report.witness.null_vector), [1, 0], atol=1e-12)
+
+
+def test_a_singular_element_inside_a_cube_refutes():
+    """det = 1 − 2 q₁ q₂ … over three kinks: zero only deep inside."""
+
+    def equation(y, t):
+        p = [relu(y[0]), relu(y[1]), relu(y[2])]
+        return jnp.stack([y[0] - 2 * p[2], y[1] - p[0], y[2] - p[1]]) - t
+
+    report = cx.check(equation, jnp.zeros(3), jnp.zeros(3))
+    assert report.verdict == Verdict.REFUTED
+    assert np.isclose(2 * np.prod(report.witness.selection), 1)
+    confirm(equation, jnp.zeros(3), jnp.zeros(3), report=report)
+
+
+def nested(seed):
+    """A random program with nested kinks, y ↦ M y + |C relu(A y)|."""
+    rng = np.random.default_rng(seed)
+    M, A, C = rng.normal(size=(3, 2, 2))
+
+    def equation(y, t):
+        return M @ y + C @ jnp.abs(relu(A @ y) + y) - t
+
+    return equation, (M, A, C)
+
+
+def determinants(matrices, count=4000):
+    M, A, C = matrices
+    rng = np.random.default_rng(0)
+    corners = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, -1).T
+    q = np.concatenate([corners, rng.uniform(size=(count, 4)), rng.beta(0.3, 0.3, size=(count, 4))])
+    first, second = q[:, :2], 2 * q[:, 2:] - 1
+    inner = first[:, :, None] * A + np.eye(2)
+    return np.linalg.det(M + C @ (second[:, :, None] * inner)), corners.shape[0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_nested_programs_against_brute_force(seed):
+    equation, matrices = nested(seed)
+    det, corners = determinants(matrices)
+    report = cx.check(equation, jnp.zeros(2), jnp.zeros(2))
+    same_sign = np.all(det[:corners] > 0) or np.all(det[:corners] < 0)
+    assert report.verdict == (Verdict.PROVEN if same_sign else Verdict.REFUTED)
+    assert report.n_vertices == corners
+    if same_sign:
+        assert np.all(np.sign(det) == np.sign(det[0]))  # nothing sampled contradicts it
+        assert report.margin <= sampled_smallest(equation, jnp.zeros(2), jnp.zeros(2)) + 1e-12
+    else:
+        confirm(equation, jnp.zeros(2), jnp.zeros(2), report=report)
+
+
+def search_nested_hull():
+    """Nested kinks: all vertex determinants ≥ 1, and yet a singular matrix in their hull.
+
+    B = M + h₁ r₁ᵀ + h₂ r₂ᵀ with r₁ = q₁ g and r₂ = q₂ (e + c r₁): one weight multiplies another.
+    """
+    rng = np.random.default_rng(4)
+    while True:
+        M, H = rng.normal(size=(2, 2, 2))
+        g, e = rng.normal(size=(2, 2))
+        c = 4 * rng.normal()
+
+        def element(q1, q2, M=M, H=H, g=g, e=e, c=c):
+            r1 = q1 * g
+            r2 = q2 * (e + c * r1)
+            return M + np.outer(H[0], r1) + np.outer(H[1], r2)
+
+        vertices = [element(a, b) for a in (0, 1) for b in (0, 1)]
+        if min(np.linalg.det(v) for v in vertices) < 1:
+            continue
+        weights = rng.dirichlet(np.full(4, 0.3), size=2000)
+        hull = np.linalg.det(np.einsum("wv,vij->wij", weights, np.array(vertices)))
+        if hull.min() < -0.1:
+            return M, H, g, e, c
+
+
+def test_a_singular_matrix_in_the_hull_of_nested_kinks_does_not_refute():
+    M, H, g, e, c = search_nested_hull()
+
+    def equation(y, t):
+        p1 = relu(g @ y)
+        p2 = relu(e @ y + c * p1)
+        return M @ y + H[0] * p1 + H[1] * p2 - t
+
+    report = cx.check(equation, jnp.zeros(2), jnp.zeros(2))
+    assert report.verdict == Verdict.PROVEN
+    assert report.determinant_signs == (0, 0, 4)
+    assert 0 < report.margin <= sampled_smallest(equation, jnp.zeros(2), jnp.zeros(2), count=2000)
+
+
+def test_ties_are_simplices_not_cubes():
+    # B = 1 + 0.9 (w₁ + 2 w₂ − w₃) is at least 0.1 with w on the simplex
+    equation = lambda y, t: y + 0.9 * jnp.max(jnp.stack([y, 2 * y, -y])) - t  # noqa: E731
+    report = cx.check(equation, 0.0, 0.0)
+    assert report.verdict == Verdict.PROVEN
+    assert report.n_vertices == 3
+    np.testing.assert_allclose(report.margin, 0.1, rtol=1e-6)
+    worse = lambda y, t: y + 1.1 * jnp.max(jnp.stack([y, 2 * y, -y])) - t  # noqa: E731
+    report = cx.check(worse, 0.0, 0.0)
+    assert report.verdict == Verdict.REFUTED
+    np.testing.assert_allclose(np.sum(report.witness.selection), 1, atol=1e-12)
+    confirm(worse, 0.0, 0.0, report=report)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_ties_against_sampling(seed):
+    rng = np.random.default_rng(seed)
+    A, c = rng.normal(size=(3, 2)), rng.normal(size=2)
+    M = 1.5 * np.eye(2)
+    equation = lambda y, t: M @ y + c * jnp.max(A @ y) + jnp.array([1.0, 0.0]) * relu(y[0]) - t  # noqa: E731
+    report = cx.check(equation, jnp.zeros(2), jnp.zeros(2))
+    elements = [M + np.outer(c, A[i]) + np.diag([q, 0.0]) for i in range(3) for q in (0, 1)]
+    signs = {np.sign(np.linalg.det(e)) for e in elements}
+    assert report.verdict == (Verdict.PROVEN if len(signs) == 1 else Verdict.REFUTED)
+    assert report.n_vertices == 6
+    if len(signs) == 1:
+        assert report.margin <= sampled_smallest(equation, jnp.zeros(2), jnp.zeros(2))
+    else:
+        confirm(equation, jnp.zeros(2), jnp.zeros(2), report=report)
+
+
+def test_twelve_kinks_are_decided_and_thirteen_are_not():
+    for n, verdict in ((12, Verdict.PROVEN), (13, Verdict.UNKNOWN)):
+        report = cx.check(lambda y, t: y - relu(y / 2 - t), jnp.zeros(n), jnp.zeros(n))
+        assert report.verdict == verdict
+        assert len(report.kinks) == n
+    assert report.margin is None
+    assert "13" in report.reason
+    # a singular base or neighbour refutes without enumeration
+    report = cx.check(lambda y, t: y - relu(y) - t, jnp.zeros(13), jnp.zeros(13))
+    assert report.verdict == Verdict.REFUTED
+
+
+def test_kinks_that_move_nothing_do_not_count_towards_the_limit():
+    equation = lambda y, t: y - 0.5 * relu(y) - jnp.sum(jnp.abs(t))  # noqa: E731
+    report = cx.check(equation, 0.0, jnp.zeros(15))
+    assert report.verdict == Verdict.PROVEN
+    assert report.n_vertices == 2
+
+
+def test_smooth_roots_are_proven_with_their_exact_margin():
+    A = np.array([[3.0, 1.0], [0.0, 2.0]])
+    report = cx.check(lambda y, t: A @ y - t, np.linalg.solve(A, np.ones(2)), np.ones(2))
+    assert report.verdict == Verdict.PROVEN
+    smallest = np.linalg.svd(A, compute_uv=False)[-1]
+    assert 0.999 * smallest < report.margin <= smallest
+    np.testing.assert_allclose(report.lipschitz, 1 / smallest, rtol=1e-9)
+
+
+def test_a_contraction_is_always_proven():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        W = rng.normal(size=(4, 4))
+        W *= 0.9 / np.linalg.norm(W, 2)
+        report = cx.check(contraction, jnp.zeros(4), jnp.zeros(4), W)
+        assert report.verdict == Verdict.PROVEN
+        assert report.margin > 0
+
+
+def contraction(z, x, W):
+    return z - relu(W @ z + x)
+
+
+def test_lipschitz_concerns_the_chosen_arguments():
+    equation = lambda y, a, b: 2 * y - 3 * a - jnp.abs(8 * b)  # noqa: E731
+    lipschitz = lambda **kw: cx.check(equation, 0.0, 0.0, 0.0, **kw).lipschitz  # noqa: E731
+    np.testing.assert_allclose(lipschitz(argnums=(0,)), 1.5)
+    np.testing.assert_allclose(lipschitz(argnums=(1,)), 4.0)
+    np.testing.assert_allclose(lipschitz(), np.hypot(1.5, 4.0))
+    assert cx.check(equation, 0.0, 0.0, 0.0, argnums=()).verdict == Verdict.PROVEN
+
+
+def test_the_hull_is_not_called_clarke_where_kinks_depend_on_each_other():
+    # |t| − |t|: the program's set is {−2, 0, 2}, the Clarke set {0}
+    report = cx.check(lambda y, t: y - jnp.abs(t) + jnp.abs(1 * t), 0.0, 0.0)
+    assert report.verdict == Verdict.PROVEN
+    assert not report.clarke_exact
+
+
+def test_integer_arguments_are_left_alone():
+    report = cx.check(lambda y, t, n: y - relu(y / n - t), 0.0, 0.0, 2)
+    assert report.verdict == Verdict.PROVEN
+    np.testing.assert_allclose(report.lipschitz, 2.0)
+
+
+def test_the_tolerance_follows_the_residual():
+    equation = lambda y, a: y - 1 - relu((y - 1) / 2 - a)  # noqa: E731
+    exact = cx.check(equation, 1.0, 1e-5)  # y = 1 is the root; the kink is 1e-5 away
+    assert exact.kinks == ()
+    np.testing.assert_allclose(exact.nearest_inactive.distance, 1e-5, rtol=1e-6)
+    rough = cx.check(equation, 1.0 + 1e-8, 1e-5)
+    assert len(rough.kinks) == 1
+    assert rough.tolerance > 10 * exact.tolerance
+    assert len(cx.check(equation, 1.0, 1e-5, rtol=1e-3).kinks) == 1
+
+
+def test_the_report_prints_and_serialises():
+    refuted = lambda y, t: y - 2 * relu(y) - t  # noqa: E731
+    for equation, word in ((hinge, "proven"), (refuted, "refuted")):
+        report = cx.check(equation, 0.0, 0.0)
+        assert word.upper() in str(report)
+        assert "test_check.py" in str(report)
+        data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+        assert data["verdict"] == word
+        assert word.upper() in report._repr_html_()
+
+
+def test_bad_input_gives_no_verdict():
+    with pytest.raises(errors.NotARootError):
+        cx.check(hinge, 1.0, 1.0)
+    with pytest.raises(errors.InvalidInputError, match="sol"):
+        cx.check(hinge, np.nan, 0.0)
+    with pytest.raises(errors.InvalidInputError, match="1 numbers for a solution of 2"):
+        cx.check(lambda y, t: jnp.sum(y) - t, jnp.zeros(2), 0.0)
+    with pytest.raises(errors.UnsupportedOperationError, match=r"test_check\.py"):
+        cx.check(lambda y, t: jax.lax.nextafter(y, y) - t, 0.0, 0.0)
+    with pytest.raises(errors.DiscontinuousError, match=r"test_check\.py"):
+        cx.check(lambda y, t: y - jnp.where(y > t, y + 1, y), 0.0, 0.0)
+
+
+def test_pytree_solutions():
+    def equation(sol, t):
+        return {"u": sol["u"] - relu(sol["u"] / 2 - t), "v": [2 * sol["v"][0] - sol["u"]]}
+
+    report = cx.check(equation, {"u": 0.0, "v": [0.0]}, 0.0)
+    assert report.verdict == Verdict.PROVEN
+    np.testing.assert_allclose(report.lipschitz, np.hypot(2, 1), rtol=1e-9)
