@@ -119,7 +119,9 @@ class AbsNormal:
         diagonal = np.zeros(self.L.shape[0])
         at = 0
         for group in self.groups:
-            diagonal[list(group.columns)] = group.column_weights(list(weights[at : at + group.ways]))
+            diagonal[list(group.columns)] = group.column_weights(
+                list(weights[at : at + group.ways])
+            )
             at += group.ways
         return diagonal
 

@@ -52,7 +52,9 @@ def active_slots(
     return active, needed
 
 
-def _activate_branches(kinds: np.ndarray, records: Records, near: np.ndarray, active: np.ndarray, site) -> None:  # type: ignore[no-untyped-def]
+def _activate_branches(
+    kinds: np.ndarray, records: Records, near: np.ndarray, active: np.ndarray, site
+) -> None:  # type: ignore[no-untyped-def]
     """A branch is as active as its comparison; branches that differ decide a comparison that is only near."""
     branches = (kinds == "branch") & (records.steer >= 0)
     switch = np.where(branches, records.steer, 0)
@@ -73,7 +75,9 @@ def _activate_sorts(program: Program, near: np.ndarray, active: np.ndarray) -> i
     for site in program.sites:
         if site.kind != "sort" or not site.shape[-1]:
             continue
-        slots = np.moveaxis(site.slots(), site.loops, -2).reshape(-1, site.shape[site.loops], site.shape[-1])
+        slots = np.moveaxis(site.slots(), site.loops, -2).reshape(
+            -1, site.shape[site.loops], site.shape[-1]
+        )
         for network in slots[near[slots[:, 0]].any(axis=-1)]:
             swaps, depth = active_comparators(near[network[0]], len(network))
             active[network[swaps]] = True

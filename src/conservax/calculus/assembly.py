@@ -41,16 +41,18 @@ def assemble(
         places = [place_of[s] for s in slots]
         rows, units = increments[places], np.eye(k)[places]
         leader, kind, switch = 0, "segment", None
-        jax_weights: tuple[float, ...] = (float(records.jax[owner]),)
+        jax_weights: tuple[float, ...] = (float(records.choice[owner]),)
         if kinds[owner] == "tie":
             order = sorted([owner, *slots])
             kind, leader = "simplex", order.index(owner)
-            jax_weights = tuple(float(records.jax[s]) for s in order)
+            jax_weights = tuple(float(records.choice[s]) for s in order)
         elif kinds[owner] == "ball":
             kind, jax_weights = "ball", (0.0,) * len(slots)
         elif kinds[owner] == "comparison":
             # one comparison switches all its branches together: eliminate them from each other
-            rows = np.linalg.solve(np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places))
+            rows = np.linalg.solve(
+                np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places)
+            )
             switch = switches[np.searchsorted(comparisons, owner)]
             rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)
@@ -58,7 +60,14 @@ def assemble(
         weights.extend(units)
         ways = 1 if kind == "segment" else len(jax_weights)
         groups.append(
-            Group(kink_at(owner, ways), tuple(range(start, len(new_rows))), jax_weights, leader, kind, switch)
+            Group(
+                kink_at(owner, ways),
+                tuple(range(start, len(new_rows))),
+                jax_weights,
+                leader,
+                kind,
+                switch,
+            )
         )
 
     to_new = np.array(weights).reshape(len(weights), k).T
@@ -73,7 +82,9 @@ def assemble(
         cut_rows[:, :n],
         cut_rows[:, n:] @ to_new,
         tuple(
-            g if g.switch is None else Group(g.kink, g.columns, g.jax, g.leader, g.kind, in_new(g.switch))
+            g
+            if g.switch is None
+            else Group(g.kink, g.columns, g.jax, g.leader, g.kind, in_new(g.switch))
             for g in groups
         ),
         None,

@@ -34,10 +34,14 @@ _MAX_COLUMNS = 1 << 14
 class Cutter:
     """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
-    def __init__(self, fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], rounds: int) -> None:
+    def __init__(
+        self, fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], rounds: int
+    ) -> None:
         self.program = trace(fun, args, argnums, rounds)
         self.sort_rounds = rounds
-        self.varied = tuple(i in argnums for i, arg in enumerate(args) for _ in jax.tree.leaves(arg))
+        self.varied = tuple(
+            i in argnums for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)
+        )
         self.owner = np.zeros(self.program.size, np.int32)
         self.local = np.zeros(self.program.size, np.int64)
         for number, site in enumerate(self.program.sites):
@@ -69,7 +73,7 @@ class Cutter:
         if columns.size + unknowns.size > _MAX_COLUMNS:
             raise TooManyKinksError(
                 f"{columns.size} kinks are active at this point (and {unknowns.size} unknowns are implicit); "
-                f"the linearised program is kept to {_MAX_COLUMNS}. Lower rtol, or move the point off the kinks."
+                f"the linearised program is kept to {_MAX_COLUMNS}. Lower rtol, or move off the kinks."
             )
         base = np.where(active & (kinds != "tie"), 0.0, natural)
         base = np.where(kinds == "comparison", active, base)
@@ -80,7 +84,12 @@ class Cutter:
 
         def form(matrix: np.ndarray) -> AbsNormal:
             return assemble(
-                matrix, records, kinds, columns, steering, lambda slot, ways: self.kink(slot, records, True, ways)
+                matrix,
+                records,
+                kinds,
+                columns,
+                steering,
+                lambda slot, ways: self.kink(slot, records, True, ways),
             )
 
         result = form(_eliminated(full, np.arange(unknowns.size), unknowns.size, place))
@@ -95,7 +104,11 @@ class Cutter:
     def kink(self, slot: int, records: Records, active: bool, ways: int = 1) -> Kink:
         """The description of a kink at a slot."""
         site = self.program.sites[self.owner[slot]]
-        index = tuple(int(i) for i in np.unravel_index(self.local[slot], site.shape)) if site.shape else ()
+        index = (
+            tuple(int(i) for i in np.unravel_index(self.local[slot], site.shape))
+            if site.shape
+            else ()
+        )
         if site.kind == "ball":  # one kink for all entries under the norm
             index = ()
         return Kink(
@@ -167,7 +180,9 @@ class Cutter:
 
     def _nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
         candidates = np.flatnonzero(
-            ~active & np.isin(self.kinds, ("kink", "comparison", "tie", "sort", "ball")) & np.isfinite(records.z)
+            ~active
+            & np.isin(self.kinds, ("kink", "comparison", "tie", "sort", "ball"))
+            & np.isfinite(records.z)
         )
         if candidates.size == 0:
             return None
@@ -176,7 +191,11 @@ class Cutter:
         return self.kink(int(nearest), records, False)
 
     def _roots(
-        self, full: np.ndarray, unknowns: np.ndarray, k: int, form: Callable[[np.ndarray], AbsNormal]
+        self,
+        full: np.ndarray,
+        unknowns: np.ndarray,
+        k: int,
+        form: Callable[[np.ndarray], AbsNormal],
     ) -> tuple[tuple[Location, AbsNormal], ...]:
         """Each solve in the program, with the form of its residual's derivative in its own unknowns."""
         outputs, cuts = self.outputs, slice(self.outputs, full.shape[0] - unknowns.size)
@@ -187,10 +206,14 @@ class Cutter:
                 continue
             for slots in site.slots().reshape(-1, site.shape[-1]):
                 own = np.searchsorted(unknowns, slots)
-                matrix = _eliminated(full, np.setdiff1d(np.arange(unknowns.size), own), unknowns.size, site.location)
+                matrix = _eliminated(
+                    full, np.setdiff1d(np.arange(unknowns.size), own), unknowns.size, site.location
+                )
                 # the residual becomes the output and its unknowns the input; the kinks stay
                 matrix = np.vstack([matrix[cuts.stop :], matrix[outputs : cuts.stop]])
-                order = np.concatenate([np.arange(inputs + k, matrix.shape[1]), np.arange(inputs, inputs + k)])
+                order = np.concatenate(
+                    [np.arange(inputs + k, matrix.shape[1]), np.arange(inputs, inputs + k)]
+                )
                 found.append((site.location, form(matrix[:, order])))
         return tuple(found)
 
@@ -200,7 +223,12 @@ def cutter_for(
 ) -> Cutter:
     """The cutter of ``fun`` at arguments of these shapes: made once, kept as long as ``fun`` lives."""
     leaves, tree = jax.tree.flatten(tuple(args))
-    key = (tree, tuple((np.shape(a), str(jnp.result_type(a))) for a in leaves), tuple(argnums), rounds)
+    key = (
+        tree,
+        tuple((np.shape(a), str(jnp.result_type(a))) for a in leaves),
+        tuple(argnums),
+        rounds,
+    )
     try:
         kept = _CACHE.setdefault(fun, {})
     except TypeError:  # a callable that cannot be referred to weakly

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .interpreter import run_program
 from .locations import Location
@@ -17,12 +18,16 @@ class _Watch(Discover):
     """Run eagerly and remember the first equation whose own derivative is not finite."""
 
     watches = True
-    culprit: tuple[str, Location] | None = None
+
+    def __post_init__(self) -> None:
+        self.culprits: list[tuple[str, Location]] = []
 
     def watch(self, step: Step, values: Sequence[Any], bind: Any) -> None:
-        if _Watch.culprit is not None:
-            return
-        floats = [i for i, v in enumerate(values) if jnp.issubdtype(jnp.result_type(v), jnp.floating)]
+        if self.culprits or any(isinstance(v, Tracer) for v in values):
+            return  # the first is enough; inside a loop there are no values to see
+        floats = [
+            i for i, v in enumerate(values) if jnp.issubdtype(jnp.result_type(v), jnp.floating)
+        ]
         if not floats:
             return
 
@@ -35,14 +40,13 @@ class _Watch(Discover):
         primals = [jnp.asarray(values[i]) for i in floats]
         slopes = jax.jvp(alone, primals, [jnp.ones_like(p) for p in primals])[1]
         if not all(np.all(np.isfinite(s)) for s in slopes if s.dtype != jax.dtypes.float0):
-            _Watch.culprit = (step.eqn.primitive.name, step.location)
+            self.culprits.append((step.eqn.primitive.name, step.location))
 
 
 def name_singular_equation(program: Program, args: Sequence[Any]) -> str:
     """``file:line: operation`` of the first equation with a slope that is not finite."""
-    _Watch.culprit = None
-    run_program(program, args, _Watch(jnp.float32))
-    if _Watch.culprit is None:
-        return "the derivative of the program"
-    operation, location = _Watch.culprit
-    return f"{location}: '{operation}'"
+    watch = _Watch(jnp.float32)
+    run_program(program, args, watch)
+    for operation, location in watch.culprits:
+        return f"{location}: '{operation}'"
+    return "the derivative of the program"

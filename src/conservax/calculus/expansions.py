@@ -22,7 +22,9 @@ def _cumulative(combine: Callable[[Any, Any], Any]) -> Expansion:
 
     def expand(eqn: Any) -> Callable[..., Any]:
         params = eqn.params
-        return lambda x: lax.associative_scan(combine, x, reverse=params["reverse"], axis=params["axis"])
+        return lambda x: lax.associative_scan(
+            combine, x, reverse=params["reverse"], axis=params["axis"]
+        )
 
     return expand
 
@@ -34,13 +36,19 @@ def _window(reduce: Callable[..., Any], filler: float) -> Expansion:
         p = eqn.params
 
         def pooled(x: jax.Array) -> jax.Array:
-            dilated = [(low, high, base - 1) for (low, high), base in zip(p["padding"], p["base_dilation"], strict=True)]
+            dilated = [
+                (low, high, base - 1)
+                for (low, high), base in zip(p["padding"], p["base_dilation"], strict=True)
+            ]
             padded = lax.pad(x, jnp.asarray(filler, x.dtype), dilated)
             shape = eqn.outvars[0].aval.shape
             slices = []
             for offsets in itertools.product(*map(range, p["window_dimensions"])):
                 start = [o * d for o, d in zip(offsets, p["window_dilation"], strict=True)]
-                stop = [s + (n - 1) * k + 1 for s, n, k in zip(start, shape, p["window_strides"], strict=True)]
+                stop = [
+                    s + (n - 1) * k + 1
+                    for s, n, k in zip(start, shape, p["window_strides"], strict=True)
+                ]
                 slices.append(lax.slice(padded, start, stop, p["window_strides"]))
             return reduce(jnp.stack(slices, axis=-1), axis=-1)
 
@@ -56,7 +64,9 @@ def _top_k(eqn: Any) -> Callable[..., Any]:
     def top(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         order = lax.broadcasted_iota(eqn.outvars[1].aval.dtype, x.shape, axis)
         descending, index = lax.sort((-x, order), dimension=axis, num_keys=1)
-        return -lax.slice_in_dim(descending, 0, k, axis=axis), lax.slice_in_dim(index, 0, k, axis=axis)
+        return -lax.slice_in_dim(descending, 0, k, axis=axis), lax.slice_in_dim(
+            index, 0, k, axis=axis
+        )
 
     return top
 

@@ -75,7 +75,15 @@ def _mended(operand: Value, tape: Any) -> Value:
     """A torn operand as one varied value: its sides must agree where it is torn."""
     torn = operand.torn
     assert torn is not None
-    return _branched(jnp.asarray(operand.value), torn.upper, torn.lower, operand.measure, torn.above, torn.steering, tape)
+    return _branched(
+        jnp.asarray(operand.value),
+        torn.upper,
+        torn.lower,
+        operand.measure,
+        torn.above,
+        torn.steering,
+        tape,
+    )
 
 
 def _branched(
@@ -126,7 +134,8 @@ def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         z = jnp.broadcast_to(u.value - (v[0].value if v else 0), value.shape)
         total = sum(o.measure for o in operands) if tape.measures else 0.0
         tape.torn[step.comparison] = tape.compare(z, total, step.side)
-    return [Value(value, torn=of_comparison(step.entry, *tape.torn[step.comparison], value.dtype))]
+    above, steering = tape.torn[step.comparison]
+    return [Value(value, torn=of_comparison(step.entry, above, steering, value.dtype))]
 
 
 def _push(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
@@ -175,11 +184,17 @@ def _combine(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     same = (by_a.slot == by_b.slot) & (above_a == above_b) & tape.measures
     compound = by_a.active & by_b.active & ~same
     if value.dtype == bool:
-        meeting = Torn(jnp.ones(shape, bool), jnp.zeros(shape, bool), value, tape.meet(compound, value, "or"))
+        meeting = Torn(
+            jnp.ones(shape, bool), jnp.zeros(shape, bool), value, tape.meet(compound, value, "or")
+        )
     else:
         meeting = both._replace(steering=tape.meet(compound, above_a, "jump"))
     single = joined(only_a, only_b, by_a.active)
-    return [Value(value, torn=joined(meeting, joined(both, single, by_a.active & by_b.active), compound))]
+    return [
+        Value(
+            value, torn=joined(meeting, joined(both, single, by_a.active & by_b.active), compound)
+        )
+    ]
 
 
 def _reduced(step: Step, value: Any, torn: Torn, result: Any, tape: Any) -> Torn:
@@ -196,7 +211,9 @@ def _reduced(step: Step, value: Any, torn: Torn, result: Any, tape: Any) -> Torn
     open_ = ~settled & (count > 0)
     meeting = tape.meet(open_ & (count > 1), result, "or")
     above = jnp.where(count == 1, of_active(torn.above) > 0, result)
-    steering = Steering(open_ & (count == 1), of_active(torn.steering.slot), of_active(torn.steering.q))
+    steering = Steering(
+        open_ & (count == 1), of_active(torn.steering.slot), of_active(torn.steering.q)
+    )
     alone = Torn(of_active(torn.upper) > 0, of_active(torn.lower) > 0, above, steering)
     together = Torn(jnp.ones_like(result), jnp.zeros_like(result), result, meeting)
     decided = Torn(result, result, result, steering._replace(active=jnp.zeros_like(open_)))
@@ -216,7 +233,9 @@ def _branch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     outs, uppers, lowers = through(values[place]), through(torn.upper), through(torn.lower)
     sizes: Sequence[Any] = [0.0] * len(outs)
     if tape.measures:
-        sizes = smooth.sizes_after(step.eqn, values, [o.size for o in operands], outs, lambda *v: bind(step.eqn, *v))
+        sizes = smooth.sizes_after(
+            step.eqn, values, [o.size for o in operands], outs, lambda *v: bind(step.eqn, *v)
+        )
         sizes = [
             jnp.maximum(s, jnp.maximum(jnp.abs(u), jnp.abs(v)))
             for s, u, v in zip(sizes, uppers, lowers, strict=True)
@@ -235,7 +254,9 @@ def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     torn = index.torn
     outs = []
     for i, block in enumerate(step.blocks):
-        reachable = (index.value == i) | (torn.steering.active & ((torn.upper == i) | (torn.lower == i)))
+        reachable = (index.value == i) | (
+            torn.steering.active & ((torn.upper == i) | (torn.lower == i))
+        )
         child = tape.masked(reachable)
         outs.append(run_block(block, rest, child))
         if child is not tape:
@@ -244,11 +265,14 @@ def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     for cases in zip(*outs, strict=True):
         values = [jnp.asarray(c.value) for c in cases]
         value, upper, lower = (
-            jax.lax.select_n(jnp.asarray(i, jnp.int32), *values) for i in (index.value, torn.upper, torn.lower)
+            jax.lax.select_n(jnp.asarray(i, jnp.int32), *values)
+            for i in (index.value, torn.upper, torn.lower)
         )
         sizes = [c.measure for c in cases] if tape.measures else []
         size = functools.reduce(jnp.maximum, sizes) if sizes else 0.0
-        results.append(_branched(value, upper, lower, size, *broadcast_steering(torn, value.shape), tape))
+        results.append(
+            _branched(value, upper, lower, size, *broadcast_steering(torn, value.shape), tape)
+        )
     return results
 
 
@@ -260,17 +284,30 @@ def _constant_switch(step: Step, index: Any, operands: Sequence[Value], tape: An
 
     def branch(i: int) -> Callable[..., Any]:
         def run(values: Sequence[Any], sizes: Sequence[Any]) -> Any:
-            inputs = jax.tree.map(lambda a: a[starts[i] :][: step.blocks[i].size] if jnp.ndim(a) else a + starts[i], base)
+            inputs = jax.tree.map(
+                lambda a: a[starts[i] :][: step.blocks[i].size] if jnp.ndim(a) else a + starts[i],
+                base,
+            )
             child = tape.child(inputs)
-            outs = run_block(step.blocks[i], [Value(v, s) for v, s in zip(values, sizes, strict=True)], child)
-            parts = [child.outputs() if j == i else tape.blank(b.size) for j, b in enumerate(step.blocks)]
+            outs = run_block(
+                step.blocks[i], [Value(v, s) for v, s in zip(values, sizes, strict=True)], child
+            )
+            parts = [
+                child.outputs() if j == i else tape.blank(b.size) for j, b in enumerate(step.blocks)
+            ]
             recorded = jax.tree.map(lambda *p: jnp.concatenate(p), *parts)
-            return [jnp.asarray(o.value) for o in outs], [_floating_size(o, tape) for o in outs], recorded
+            return (
+                [jnp.asarray(o.value) for o in outs],
+                [_floating_size(o, tape) for o in outs],
+                recorded,
+            )
 
         return run
 
     values = [o.value for o in operands]
-    outs, out_sizes, recorded = jax.lax.switch(index, [branch(i) for i in range(len(step.blocks))], values, sizes)
+    outs, out_sizes, recorded = jax.lax.switch(
+        index, [branch(i) for i in range(len(step.blocks))], values, sizes
+    )
     tape.absorb(recorded)
     return [Value(o, s) for o, s in zip(outs, out_sizes, strict=True)]
 
@@ -291,7 +328,9 @@ def _scan(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     def body(carry: Any, inputs: Any) -> Any:
         xs, tape_inputs = inputs
         child = tape.child(tape_inputs)
-        outs = run_block(sub, [*consts, *(Value(*c) for c in carry), *(Value(*x) for x in xs)], child)
+        outs = run_block(
+            sub, [*consts, *(Value(*c) for c in carry), *(Value(*x) for x in xs)], child
+        )
         pairs = [(jnp.asarray(o.value), _floating_size(o, tape)) for o in outs]
         carried = [(v.astype(c[0].dtype), s) for (v, s), c in zip(pairs[:n], carry, strict=True)]
         return carried, (pairs[n:], child.outputs())
@@ -306,7 +345,7 @@ def _scan(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         unroll=params["unroll"],
     )
     tape.absorb(recorded)
-    return [Value(*pair) for pair in (*carry, *ys)]
+    return [Value(v, s) for v, s in (*carry, *ys)]
 
 
 def _while(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:

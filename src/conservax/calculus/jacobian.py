@@ -26,7 +26,9 @@ class ConservativeJacobian:
         form: the abs-normal form itself.
     """
 
-    def __init__(self, form: AbsNormal, unflatten: Callable[[np.ndarray], Any] | None = None) -> None:
+    def __init__(
+        self, form: AbsNormal, unflatten: Callable[[np.ndarray], Any] | None = None
+    ) -> None:
         self.form = form
         self._unflatten = unflatten
 
@@ -67,7 +69,9 @@ class ConservativeJacobian:
                 place = 0 if selection == "lower" else -1
                 chosen = [list(g.vertices())[place] for g in groups]
             else:
-                raise SelectionError(f"selection={selection!r} is not 'jax', 'lower', 'upper' or weights.")
+                raise SelectionError(
+                    f"selection={selection!r} is not 'jax', 'lower', 'upper' or weights."
+                )
             return np.array([w for weights in chosen for w in weights])
         q = np.asarray(selection, dtype=np.float64)
         if q.shape != (self.form.weight_count,):
@@ -81,7 +85,9 @@ class ConservativeJacobian:
         for group in groups:
             total = q[at : at + group.ways].sum()
             if group.ways > 1 and abs(total - 1) > 1e-9:
-                raise SelectionError(f"the {group.ways} weights of the tie {group.kink} sum to {total}, not 1.")
+                raise SelectionError(
+                    f"the {group.ways} weights of the tie {group.kink} sum to {total}, not 1."
+                )
             at += group.ways
         return q
 
@@ -112,7 +118,9 @@ class ConservativeJacobian:
         [-3.0, -1.0, 1.0, 3.0]
         """
         extremes = self._extreme_weights()
-        diagonals = np.array([self.form.diagonal(np.array(w)) for w in extremes]).reshape(len(extremes), -1)
+        diagonals = np.array([self.form.diagonal(np.array(w)) for w in extremes]).reshape(
+            len(extremes), -1
+        )
         return without_duplicates(self._elements(diagonals))
 
     def sample(self, key: jax.Array, count: int) -> np.ndarray:
@@ -126,7 +134,9 @@ class ConservativeJacobian:
         seed = np.asarray(jax.random.bits(key, (4,), "uint32"))
         rng = np.random.default_rng(seed)
         draws = [
-            rng.uniform(size=(count, 1)) if g.ways == 1 else rng.dirichlet(np.ones(g.ways), size=count)
+            rng.uniform(size=(count, 1))
+            if g.ways == 1
+            else rng.dirichlet(np.ones(g.ways), size=count)
             for g in self.form.groups
         ]
         weights = np.concatenate([np.zeros((count, 0)), *draws], axis=1)
@@ -160,13 +170,16 @@ class ConservativeJacobian:
                 "Use .sample or .element, or lower the tolerance if kinks are active that should not be."
             )
         choices = [
-            list(g.vertices()) if i in moving else [next(g.vertices())] for i, g in enumerate(self.form.groups)
+            list(g.vertices()) if i in moving else [next(g.vertices())]
+            for i, g in enumerate(self.form.groups)
         ]
         return [tuple(itertools.chain.from_iterable(pick)) for pick in itertools.product(*choices)]
 
     def _elements(self, diagonals: np.ndarray) -> np.ndarray:
         form = self.form
-        if form.L.size and not np.all(np.triu(form.L) == 0):  # an implicit function: systems may be singular
+        if form.L.size and not np.all(
+            np.triu(form.L) == 0
+        ):  # an implicit function: systems may be singular
             systems = np.eye(form.L.shape[0]) - diagonals[:, :, None] * form.L
             conditions = np.linalg.cond(systems)
             if not np.all(conditions < _CONDITION_LIMIT):
@@ -216,7 +229,9 @@ def conservative_jacobian(
     def at(*args: Any) -> ConservativeJacobian:
         for number in numbers:
             if not -len(args) <= number < len(args):
-                raise InvalidInputError(f"argnums={argnums} but the function was called with {len(args)} arguments.")
+                raise InvalidInputError(
+                    f"argnums={argnums} but the function was called with {len(args)} arguments."
+                )
         chosen = tuple(n % len(args) for n in numbers)
         leaves = [leaf for n in chosen for leaf in jax.tree.leaves(args[n])]
         default = exact_input_tolerance(jax.numpy.result_type(*leaves))
@@ -265,7 +280,8 @@ def _as_pytree(matrix: np.ndarray, outputs: Any, inputs: Any) -> Any:
     for out, rows in zip(out_leaves, np.split(matrix, row_ends, axis=0), strict=True):
         pieces = np.split(rows, column_ends, axis=1)
         inner = [
-            p.reshape((*np.shape(out), *np.shape(leaf))) for p, leaf in zip(pieces, in_leaves, strict=True)
+            p.reshape((*np.shape(out), *np.shape(leaf)))
+            for p, leaf in zip(pieces, in_leaves, strict=True)
         ]
         blocks.append(jax.tree.unflatten(in_tree, inner))
     return jax.tree.unflatten(out_tree, blocks)

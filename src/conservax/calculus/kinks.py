@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 SiteSpec = tuple[str, str, tuple[int, ...], tuple[float, float] | None]
 
@@ -66,9 +67,19 @@ def _carrying_jvp(primals: Any, tangents: Any) -> Any:
 def mix(q: Any, upper: Any, lower: Any) -> Any:
     """``lower + q (upper − lower)``, exact at q = 0 and 1 so that an unused branch cannot leak NaN."""
     if q.dtype == bool:
-        return jnp.where(q, upper, lower)
+        shape = jnp.shape(q)
+        return lax.select(q, _full(upper, shape), _full(lower, shape))
     between = lower + q * (upper - lower)
     return jnp.where(q == 1, upper, jnp.where(q == 0, lower, between))
+
+
+def cut(p: Any, jump: float, r: Any) -> Any:
+    """p + jump · r where the pass injects r, and p where it does not."""
+    return p if r is None else p + jump * r
+
+
+def _full(x: Any, shape: tuple[int, ...]) -> Any:
+    return x if jnp.shape(x) == shape else jnp.broadcast_to(x, shape)
 
 
 def weigh(weights: Any, u: Any) -> Any:
@@ -87,11 +98,11 @@ def _binary(operation: str, upper_first: bool) -> Entry:
         value = step.eqn.primitive.bind(u, v)
         swap = not step.in_varied[0]  # z = varied − constant: "upper" is the side of a large input
         big, small = (v, u) if swap else (u, v)
-        z = jnp.broadcast_to(big - small, value.shape)
+        z = _full(lax.sub(big, small) if big.dtype == small.dtype else big - small, value.shape)
         tie = 0.5 if step.tie == "balanced" else (0.0 if upper_first else 1.0)
-        q, r = tape.kink(z, jnp.broadcast_to(tape.size(0) + tape.size(1), value.shape), tie)
+        q, r = tape.kink(z, tape.size(0) + tape.size(1), tie)
         above, below = (big, small) if upper_first else (small, big)
-        return carrying(value, mix(q, above, below)) + (r if upper_first else -r)
+        return cut(carrying(value, mix(q, above, below)), 1 if upper_first else -1, r)
 
     def sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
         slopes = (0.0, 1.0) if upper_first else (1.0, 0.0)
@@ -102,7 +113,7 @@ def _binary(operation: str, upper_first: bool) -> Entry:
 
 def _run_abs(tape: Any, step: Any, x: Any) -> Any:
     q, r = tape.kink(x, tape.size(0), 1.0)
-    return carrying(jnp.abs(x), mix(q, x, -x)) + 2 * r
+    return cut(carrying(lax.abs(x), mix(q, x, -x)), 2, r)
 
 
 def _run_clamp(tape: Any, step: Any, low: Any, x: Any, high: Any) -> Any:
@@ -110,9 +121,9 @@ def _run_clamp(tape: Any, step: Any, low: Any, x: Any, high: Any) -> Any:
     value = step.eqn.primitive.bind(low, x, high)
     inner = jnp.maximum(x, low)
     q0, r0 = tape.kink(x - low, tape.size(0) + tape.size(1), 0.0)
-    inner = carrying(inner, mix(q0, x, jnp.broadcast_to(low, x.shape))) + r0
+    inner = cut(carrying(inner, mix(q0, x, jnp.broadcast_to(low, x.shape))), 1, r0)
     q1, r1 = tape.kink(inner - high, tape.size(0) + tape.size(1) + tape.size(2), 1.0)
-    return carrying(value, mix(q1, jnp.broadcast_to(high, x.shape), inner)) - r1
+    return cut(carrying(value, mix(q1, jnp.broadcast_to(high, x.shape), inner)), -1, r1)
 
 
 def _extremum(operation: str, sign: int) -> Entry:
@@ -129,13 +140,17 @@ def _extremum(operation: str, sign: int) -> Entry:
         return [(operation, "tie", step.eqn.invars[0].aval.shape, (0.0, 1.0))]
 
     def size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-        finite = jnp.where(jnp.isfinite(sizes[0]), sizes[0], 0)  # a mask of infinities measures nothing
+        finite = jnp.where(
+            jnp.isfinite(sizes[0]), sizes[0], 0
+        )  # a mask of infinities measures nothing
         return [jnp.maximum(jnp.max(finite, axis=step.eqn.params["axes"]), jnp.abs(outs[0]))]
 
     return Entry(sites, run, size=size)
 
 
-def _jump(operation: str, distance: Callable[..., Any], dictionary: str = "BOUNDED", varies: bool = False) -> Entry:
+def _jump(
+    operation: str, distance: Callable[..., Any], dictionary: str = "BOUNDED", varies: bool = False
+) -> Entry:
     """A step function: locally constant (or smooth) off its jumps, refused on one."""
 
     def run(tape: Any, step: Any, *operands: Any) -> Any:

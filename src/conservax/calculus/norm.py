@@ -30,7 +30,9 @@ def norm(x: Any, axis: int | Sequence[int] | None = None) -> jax.Array:
     ([0.0, 0.0], 5.0)
     """
     x = jnp.asarray(x)
-    axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = (
+        tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    )
     kept = [i for i in range(x.ndim) if i not in {a % x.ndim for a in axes}]
     shape = [x.shape[i] for i in kept]
     rows = jnp.transpose(x, (*kept, *(a % x.ndim for a in axes))).reshape(*shape, -1)
@@ -42,7 +44,9 @@ def _value(rows: jax.Array) -> jax.Array:
     largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True, initial=0)
     scale = jnp.where(largest > 0, largest, 1)
     total = jnp.sum((rows / scale) ** 2, axis=-1)
-    return jnp.squeeze(scale, -1) * jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
+    return jnp.squeeze(scale, -1) * jnp.where(
+        total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0
+    )
 
 
 def _plain(rows: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from jax.extend import core as jex_core
 from ..errors import InvalidInputError, UnsupportedOperationError
 from . import kinks, roots, smooth
 from .expansions import EXPANSIONS
-from .locations import Location, defined_in_jax, locate
+from .locations import Location, defined_in_jax
 from .program import Block, Program, Site, Step
 
 # Calls whose body is the program: running the body in place is running the call.
@@ -32,12 +32,33 @@ _INLINE = {
 }
 # Functions of jax.nn with a custom rule that is a choice at a kink, not a different function.
 _SEEN_THROUGH = {"relu", "relu6"}
-_CUSTOM_RULES = {"custom_jvp_call": "", "custom_vjp_call": "forward", "custom_vjp_call_jaxpr": "forward"}
+_CUSTOM_RULES = {
+    "custom_jvp_call": "",
+    "custom_vjp_call": "forward",
+    "custom_vjp_call_jaxpr": "forward",
+}
 _COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
 _MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 # At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
-_SIDE = {"sign": "middle", "gt": "lower", "le": "lower", "ge": "upper", "lt": "upper", "eq": "equal", "ne": "equal"}
-_NUMBERED = {"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "neg", "sub", "add", "mul"}
+_SIDE = {
+    "sign": "middle",
+    "gt": "lower",
+    "le": "lower",
+    "ge": "upper",
+    "lt": "upper",
+    "eq": "equal",
+    "ne": "equal",
+}
+_NUMBERED = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "reshape",
+    "squeeze",
+    "neg",
+    "sub",
+    "add",
+    "mul",
+}
 _BOOLEAN = {"and", "or", "xor", "not"}
 # Entry by entry: what a torn operand can pass through without mixing its entries.
 _ELEMENTWISE = (
@@ -62,7 +83,7 @@ class _Info:
 class _Scope:
     """Where planning stands: the enclosing call's place, loops, JAX's tie rule, the name to report."""
 
-    call: Location | None = None
+    call: Any = None
     loops: tuple[int, ...] = ()  # the length of each enclosing scan
     tie: str = "balanced"
     operation: str | None = None
@@ -101,7 +122,7 @@ def trace(
     planner = _Planner(sort_rounds)
     infos = [_Info(planner.fresh(), v) for v in varied]
     block, _ = planner.block(closed, infos, _Scope(), 0, whole=True)
-    sites = tuple(sorted((Site(**s) for s in planner.sites), key=lambda s: s.start))
+    sites = tuple(sorted(planner.sites, key=lambda s: s.start))
     return Program(
         block, sites, tuple(planner.given_rules), frozenset(planner.modes), out_trees[-1], dtype
     )
@@ -109,7 +130,7 @@ def trace(
 
 class _Planner:
     def __init__(self, sort_rounds: int) -> None:
-        self.sites: list[dict[str, Any]] = []
+        self.sites: list[Site] = []
         self.given_rules: list[tuple[str, Location]] = []
         self.modes = {"forward", "reverse"}
         self.numbers: dict[Any, int] = {}
@@ -140,19 +161,24 @@ class _Planner:
         jaxpr, consts = opened(closed)
         block = Block(jaxpr, consts)
         infos: dict[Any, _Info] = dict(zip(jaxpr.invars, in_infos, strict=True))
-        infos |= {v: _Info(self.number(("const", id(c)))) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+        infos |= {
+            v: _Info(self.number(("const", id(c))))
+            for v, c in zip(jaxpr.constvars, consts, strict=True)
+        }
         felt = _felt(jaxpr, out_felt)
 
         def info(atom: Any) -> _Info:
             return self.literal(atom) if isinstance(atom, jex_core.Literal) else infos[atom]
 
         for eqn in _live_equations(jaxpr):
-            step = Step(eqn, scope.call or locate(eqn), tie=scope.tie)
+            step = Step(eqn, scope.call or eqn, tie=scope.tie)
             operands = [info(a) for a in eqn.invars]
             if not any(v in felt for v in eqn.outvars):
                 step.silent = any(o.varied or o.torn for o in operands)
                 operands = [replace(o, varied=False, torn=False) for o in operands]
-            results = self.step(step, operands, scope, start + block.size, [v in felt for v in eqn.outvars])
+            results = self.step(
+                step, operands, scope, start + block.size, [v in felt for v in eqn.outvars]
+            )
             step.varied = any(r.varied for r in results)
             block.steps.append(step)
             block.size += step.own_size + self.inner_size(step)
@@ -167,12 +193,14 @@ class _Planner:
     def mend_outputs(self, block: Block, outs: list[_Info], scope: _Scope, at: int) -> list[_Info]:
         """Torn outputs leave as one value, whose two sides must agree."""
         torn = [i for i, o in enumerate(outs) if o.torn]
-        place = block.steps[-1].location
-        leave = Step(None, place)
+        leave = Step(None, block.steps[-1].origin)
         for i in torn:
             aval = block.jaxpr.outvars[i].aval
             if not jnp.issubdtype(aval.dtype, jnp.floating):
-                raise unsupported("an integer or boolean that a comparison decides, leaving its block", place)
+                raise unsupported(
+                    "an integer or boolean that a comparison decides, leaving its block",
+                    leave.location,
+                )
             self.add_site(leave, "where", "branch", aval.shape, None, scope, at)
         block.mend = tuple(torn)
         block.size += leave.own_size
@@ -189,7 +217,12 @@ class _Planner:
         return _Info(self.number(("literal", *key)))
 
     def step(
-        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int, out_felt: Sequence[bool]
+        self,
+        step: Step,
+        operands: Sequence[_Info],
+        scope: _Scope,
+        at: int,
+        out_felt: Sequence[bool],
     ) -> list[_Info]:
         """Decide how one equation runs; returns what is known of its results."""
         eqn, name = step.eqn, step.eqn.primitive.name
@@ -200,8 +233,7 @@ class _Planner:
         some_varied, some_torn = any(step.in_varied), any(step.torn)
         plain = [_Info(self.fresh()) for _ in outs]
         if name in _NUMBERED:
-            key = (name, tuple(o.number for o in operands), _parameters_key(eqn))
-            plain = [_Info(self.number(key))]
+            plain = [_Info(self.number((name, *(o.number for o in operands), *_parameters(eqn))))]
         smooth_result = [replace(p, varied=_is_float(v)) for p, v in zip(plain, outs, strict=True)]
 
         if not some_varied and not some_torn:
@@ -218,7 +250,7 @@ class _Planner:
         if name in EXPANSIONS:
             expansion, tie = EXPANSIONS[name]
             closed = jax.make_jaxpr(expansion(eqn))(*[v.aval for v in eqn.invars])
-            inside = replace(scope, call=step.location, tie=tie, operation=scope.operation or name)
+            inside = replace(scope, call=step.origin, tie=tie, operation=scope.operation or name)
             self.mend(step, operands, scope, at)
             operands = [replace(o, torn=False, varied=o.varied or o.torn) for o in operands]
             return self.inline(step, closed, operands, inside, at + step.own_size, out_felt)
@@ -228,9 +260,12 @@ class _Planner:
             return self.while_loop(step, operands, scope, at)
         if name == "cond":
             return self.switch(step, operands, scope, at, out_felt)
-        if some_varied and sum(step.torn) > 1:  # one torn operand can steer the others, once they are whole
+        if (
+            some_varied and sum(step.torn) > 1
+        ):  # one torn operand can steer the others, once they are whole
             whole = [
-                replace(o, torn=o.torn and _is_float(a)) for o, a in zip(operands, eqn.invars, strict=True)
+                replace(o, torn=o.torn and _is_float(a))
+                for o, a in zip(operands, eqn.invars, strict=True)
             ]
             self.mend(step, whole, scope, at)
             step.torn = tuple(t and i not in step.mend for i, t in enumerate(step.torn))
@@ -241,7 +276,9 @@ class _Planner:
         if some_torn and step.action == "branch":
             for var in outs:
                 if not _is_float(var):
-                    raise unsupported(f"'{name}' of varied values steered by a comparison", step.location)
+                    raise unsupported(
+                        f"'{name}' of varied values steered by a comparison", step.location
+                    )
                 self.add_site(step, "where", "branch", var.aval.shape, None, scope, at)
             return smooth_result
         if some_torn:  # an operation that mixes its entries, or has kinks of its own
@@ -258,7 +295,9 @@ class _Planner:
             return plain
         if name in smooth.SMOOTH:
             if not all(r.varied for r in smooth_result):
-                raise unsupported(f"'{name}' of varied values with a result that is not real", step.location)
+                raise unsupported(
+                    f"'{name}' of varied values with a result that is not real", step.location
+                )
             return smooth_result
         raise unsupported(f"the operation '{name}'", step.location)
 
@@ -293,16 +332,17 @@ class _Planner:
         at: int,
     ) -> None:
         row_major = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+        in_while = scope.whiles and kind in ("kink", "comparison", "tie", "sort", "ball")
         self.sites.append(
-            dict(
-                operation=scope.operation or operation,
-                kind="loop" if scope.whiles and kind in ("kink", "comparison", "tie", "sort") else kind,
-                location=step.location,
-                shape=scope.loops + shape,
-                start=at + step.own_size,
-                strides=[0] * len(scope.loops) + row_major,  # a scan sets its own when planned
-                slopes=slopes,
-                loops=len(scope.loops),
+            Site(
+                scope.operation or operation,
+                "loop" if in_while else kind,
+                step.origin,
+                scope.loops + shape,
+                at + step.own_size,
+                [0] * len(scope.loops) + row_major,  # a scan sets its own stride once it is planned
+                slopes,
+                len(scope.loops),
             )
         )
         step.slots = (*step.slots, shape)
@@ -350,9 +390,15 @@ class _Planner:
             self.add_site(step, "where", "branch", aval.shape, None, scope, at)
 
     def inline(
-        self, step: Step, closed: Any, operands: Sequence[_Info], scope: _Scope, at: int, felt: Sequence[bool]
+        self,
+        step: Step,
+        closed: Any,
+        operands: Sequence[_Info],
+        scope: _Scope,
+        at: int,
+        felt: Sequence[bool],
     ) -> list[_Info]:
-        inside = replace(scope, call=step.location) if defined_in_jax(opened(closed)[0]) else scope
+        inside = replace(scope, call=step.origin) if defined_in_jax(opened(closed)[0]) else scope
         sub, results = self.block(closed, operands, inside, at, felt)
         step.action, step.blocks = "inline", (sub,)
         return results
@@ -373,7 +419,7 @@ class _Planner:
         function = function_name(body)
         ours = defined_in_jax(body)
         if ours and function in _SEEN_THROUGH:
-            inside = replace(scope, call=step.location, tie="constant", operation=function)
+            inside = replace(scope, call=step.origin, tie="constant", operation=function)
             return self.inline(step, closed, operands, inside, at, felt)
         self.mend(step, operands, scope, at)
         root = roots.find(function)
@@ -386,7 +432,13 @@ class _Planner:
         return results
 
     def root(
-        self, step: Step, root: "roots.Root", operands: Sequence[_Info], scope: _Scope, at: int, results: list[_Info]
+        self,
+        step: Step,
+        root: "roots.Root",
+        operands: Sequence[_Info],
+        scope: _Scope,
+        at: int,
+        results: list[_Info],
     ) -> list[_Info]:
         """An implicit function: its unknowns get slots, its residual is planned like any program."""
         step.root = root
@@ -396,7 +448,11 @@ class _Planner:
         step.kept = tuple(hoisted + i for i in root.inputs)
         kept = [operands[i] for i in step.kept]
         sub, _ = self.block(
-            root.residual(), [*infos, *kept], replace(scope, call=None), at + step.own_size, whole=True
+            root.residual(),
+            [*infos, *kept],
+            replace(scope, call=None),
+            at + step.own_size,
+            whole=True,
         )
         step.action, step.blocks = "root", (sub,)
         return [replace(r, varied=i < root.leaves) for i, r in enumerate(results)]
@@ -405,10 +461,15 @@ class _Planner:
         params = step.eqn.params
         first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
         if any(o.torn for o in operands[first:]):
-            self.mend(step, [replace(o, torn=o.torn and i >= first) for i, o in enumerate(operands)], scope, at)
+            self.mend(
+                step,
+                [replace(o, torn=o.torn and i >= first) for i, o in enumerate(operands)],
+                scope,
+                at,
+            )
         inside = replace(
             scope,
-            call=step.location if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
+            call=step.origin if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
             loops=(*scope.loops, params["length"]),
         )
         varied = [o.varied or (o.torn and i >= first) for i, o in enumerate(operands)]
@@ -426,11 +487,13 @@ class _Planner:
             # the trial plan leaves nothing behind: only the one at the fixed point counts
             del self.sites[before[0] :], self.given_rules[before[1] :]
         for site in self.sites[before[0] :]:
-            site["strides"][len(scope.loops)] = sub.size
+            site.strides[len(scope.loops)] = sub.size
         step.action, step.blocks = "scan", (sub,)
         return [_Info(self.fresh(), v) for v in (*after, *sub.out_varied[last - first :])]
 
-    def while_loop(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> list[_Info]:
+    def while_loop(
+        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int
+    ) -> list[_Info]:
         """Allowed where no kink inside is active: then the trip count and all slopes stay as they are."""
         params = step.eqn.params
         n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
@@ -442,9 +505,15 @@ class _Planner:
         first = n_cond + n_body
         while True:
             infos = [_Info(self.fresh(), v) for v in varied]
-            cond, _ = self.block(params["cond_jaxpr"], [*infos[:n_cond], *infos[first:]], inside, start)
+            cond, _ = self.block(
+                params["cond_jaxpr"], [*infos[:n_cond], *infos[first:]], inside, start
+            )
             body, outs = self.block(
-                params["body_jaxpr"], [*infos[n_cond:first], *infos[first:]], inside, start + cond.size, whole=True
+                params["body_jaxpr"],
+                [*infos[n_cond:first], *infos[first:]],
+                inside,
+                start + cond.size,
+                whole=True,
             )
             after = [v or o.varied for v, o in zip(varied[first:], outs, strict=True)]
             if after == varied[first:]:
@@ -477,9 +546,13 @@ class _Planner:
         if index.torn:
             for var in step.eqn.outvars:
                 if not _is_float(var):
-                    raise unsupported("a cond on varied values that returns integers or booleans", step.location)
+                    raise unsupported(
+                        "a cond on varied values that returns integers or booleans", step.location
+                    )
                 # the choice comes after the branches: so do its slots
-                self.add_site(step, "cond", "branch", var.aval.shape, None, scope, at + inner_at - start)
+                self.add_site(
+                    step, "cond", "branch", var.aval.shape, None, scope, at + inner_at - start
+                )
             varied = [True] * len(shapes)
         step.action, step.blocks = "switch", tuple(blocks)
         return [_Info(self.fresh(), v) for v in varied]
@@ -551,7 +624,11 @@ def _live_equations(jaxpr: Any) -> list[Any]:
 def _felt(jaxpr: Any, out_felt: Sequence[bool] | None) -> set[Any]:
     """Variables whose change is felt at an output that is differentiated."""
     wanted = out_felt or [True] * len(jaxpr.outvars)
-    felt = {v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and not isinstance(v, jex_core.Literal)}
+    felt = {
+        v
+        for v, w in zip(jaxpr.outvars, wanted, strict=True)
+        if w and not isinstance(v, jex_core.Literal)
+    }
     for eqn in reversed(jaxpr.eqns):
         if any(v in felt for v in eqn.outvars) and eqn.primitive.name not in smooth.CONSTANT:
             felt.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
@@ -562,5 +639,6 @@ def _is_float(var: Any) -> bool:
     return jnp.issubdtype(var.aval.dtype, jnp.inexact)
 
 
-def _parameters_key(eqn: Any) -> str:
-    return str(sorted((k, str(v)) for k, v in eqn.params.items())) + str(eqn.outvars[0].aval)
+def _parameters(eqn: Any) -> tuple[Any, ...]:
+    """What, besides its operands, an equation's result depends on."""
+    return (*map(str, eqn.params.values()), eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from .locations import Location
+from .locations import Location, locate
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,17 @@ class Site:
 
     operation: str
     kind: str
-    location: Location
+    origin: Any
     shape: tuple[int, ...]
     start: int
-    strides: Sequence[int]
+    strides: list[int]
     slopes: tuple[float, float] | None
     loops: int
+
+    @cached_property
+    def location(self) -> Location:
+        """The line that holds the operation; found when asked, since tracebacks are slow to read."""
+        return locate(self.origin)
 
     def slots(self) -> np.ndarray:
         """The tape slots of this site, as an integer array of the site's shape."""
@@ -54,7 +60,7 @@ class Step:
     """
 
     eqn: Any
-    location: Location
+    origin: Any  # the equation to report: this one, or the call into JAX that it came from
     action: str = "plain"
     slots: tuple[tuple[int, ...], ...] = ()
     blocks: tuple["Block", ...] = ()
@@ -64,14 +70,23 @@ class Step:
     felt: tuple[bool, ...] = ()  # results whose change is felt at an output
     silent: bool = False  # no change of its results is felt: its derivative is not even taken
     torn: tuple[bool, ...] = ()
-    mend: tuple[int, ...] = ()  # torn operands that must become one value first; their slots come first
-    tie: str = "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling)
+    mend: tuple[
+        int, ...
+    ] = ()  # torn operands that must become one value first; their slots come first
+    tie: str = (
+        "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling)
+    )
     side: str = ""  # of a comparison: where equality stands, "lower", "upper" or "equal"
     comparison: int = -1
     first: bool = True
     swap: bool = False
     root: Any = None
     kept: tuple[int, ...] = ()  # operands that the residual of a root reads
+
+    @cached_property
+    def location(self) -> Location:
+        """The line that holds the operation."""
+        return locate(self.origin)
 
     @property
     def own_size(self) -> int:

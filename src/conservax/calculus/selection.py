@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..errors import SelectionError
 from .interpreter import run_program
@@ -45,7 +46,9 @@ def select(fun: Callable[..., Any], selection: Selection) -> Callable[..., Any]:
     [0.0, 0.0, 1.0]
     """
     if isinstance(selection, str) and selection not in POLICIES:
-        raise SelectionError(f"selection={selection!r} is not one of {', '.join(POLICIES)}, nor a dict.")
+        raise SelectionError(
+            f"selection={selection!r} is not one of {', '.join(POLICIES)}, nor a dict."
+        )
     if selection == "jax":
         return fun
 
@@ -97,7 +100,7 @@ def explicit_weights(program: Program, selection: Mapping[str, Any]) -> jax.Arra
                 raise SelectionError(
                     f"selection[{name!r}] has shape {shape}; the site has shape {site.shape}."
                 )
-            if not isinstance(weights, jax.core.Tracer):
+            if not isinstance(weights, Tracer):
                 values = np.asarray(weights)
                 if not np.all((values >= 0) & (values <= 1)):
                     raise SelectionError(f"selection[{name!r}] has weights outside [0, 1].")
@@ -108,4 +111,6 @@ def explicit_weights(program: Program, selection: Mapping[str, Any]) -> jax.Arra
 
 def _is_differentiable(arg: Any) -> bool:
     leaves = jax.tree.leaves(arg)
-    return bool(leaves) and all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves)
+    return bool(leaves) and all(
+        jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves
+    )

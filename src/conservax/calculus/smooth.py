@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 
 _ALG, _AN, _EXP = "ALG", "AN", "EXP"
-_PFAFF, _BOUNDED = "AN_EXP", "BOUNDED"  # o-minimal by Pfaffian closure; definable on bounded boxes only
+_PFAFF, _BOUNDED = (
+    "AN_EXP",
+    "BOUNDED",
+)  # o-minimal by Pfaffian closure; definable on bounded boxes only
 
 # The o-minimal dictionary each operation lives in (THEORY §7 follows the paper's (a)–(e)).
 SMOOTH: dict[str, str] = {
@@ -26,9 +29,15 @@ SMOOTH: dict[str, str] = {
         _ALG,
     ),
     **dict.fromkeys("atan atan2 asin acos asinh acosh atanh".split(), _AN),
-    **dict.fromkeys("exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp".split(), _EXP),
+    **dict.fromkeys(
+        "exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp".split(), _EXP
+    ),
     **dict.fromkeys("erf erfc erf_inv".split(), _PFAFF),
-    **dict.fromkeys("sin cos tan fft lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i0e bessel_i1e igamma igammac".split(), _BOUNDED),
+    **dict.fromkeys(
+        "sin cos tan fft lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i0e "
+        "bessel_i1e igamma igammac".split(),
+        _BOUNDED,
+    ),
 }
 # Locally constant by decree: JAX gives them the derivative 0 and users mean it.
 CONSTANT = {"stop_gradient", "is_finite", "iota", "random_bits", "random_wrap", "random_unwrap"}
@@ -37,16 +46,25 @@ STRUCTURAL = {
     "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "copy", "copy_p",
     "concatenate", "gather", "dynamic_slice", "stack", "unstack", "device_put", "name", "sharding_constraint",
 }  # fmt: skip
-_SUMS = {"reduce_sum", "reduce_window_sum", "psum", "cumsum", "scatter-add", "scatter_add", "pad", "scatter", "dynamic_update_slice", "split"}
+_SUMS = {
+    "reduce_sum",
+    "reduce_window_sum",
+    "psum",
+    "cumsum",
+    "scatter-add",
+    "scatter_add",
+    "pad",
+    "scatter",
+    "dynamic_update_slice",
+    "split",
+}
 _ELEMENTWISE_ADD = {"add", "sub", "add_any"}
 _BILINEAR = {"mul", "dot_general", "conv_general_dilated"}
-UNARY = {
-    name
-    for names in ("exp exp2 log log1p expm1 tanh logistic sinh cosh sin cos tan atan asin acos asinh acosh atanh "
-                  "sqrt rsqrt square integer_pow erf erfc erf_inv lgamma digamma neg real imag "
-                  "convert_element_type reduce_precision",)
-    for name in names.split()
-}  # fmt: skip
+UNARY = set(
+    "exp exp2 log log1p expm1 tanh logistic sinh cosh sin cos tan atan asin acos asinh acosh atanh "
+    "sqrt rsqrt square integer_pow erf erfc erf_inv lgamma digamma neg real imag "
+    "convert_element_type reduce_precision".split()
+)
 
 
 def size_of(value: Any, size: Any) -> Any:
@@ -55,7 +73,11 @@ def size_of(value: Any, size: Any) -> Any:
 
 
 def sizes_after(
-    eqn: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], bind: Callable[..., Any]
+    eqn: Any,
+    values: Sequence[Any],
+    sizes: Sequence[Any],
+    outs: Sequence[Any],
+    bind: Callable[..., Any],
 ) -> list[Any]:
     """Sizes of the outputs of a smooth equation, given its inputs, their sizes and its outputs."""
     name = eqn.primitive.name

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import UnsupportedOperationError
-from .kinks import Entry, SiteSpec, carrying, register
+from .kinks import Entry, SiteSpec, carrying, cut, register
 
 
 def active_comparators(near: np.ndarray, rounds: int) -> tuple[np.ndarray, int]:
@@ -63,7 +63,7 @@ def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
         z = order[..., 1:] - order[..., :-1]
         q, r = tape.kink(z, jnp.broadcast_to(size, z.shape), 1.0)
         q = tape.comparator(q, (pairs + t) % 2 == 0)
-        exchanged = (1 - q) * z - r
+        exchanged = cut((1 - q) * z, -1, r)
         moved = order.at[..., :-1].add(exchanged).at[..., 1:].add(-exchanged)
         order = carrying(value, moved)
     if any(step.felt[1:]):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .kinks import weigh
 from .torn import Steering
@@ -22,14 +23,14 @@ class Records(NamedTuple):
 
     ``size``: of the terms that made z; ``limit``: the distance within which the kink is active;
     ``steer``: the slot of the comparison that decides a branch, of the leader of a tie; else −1.
-    ``natural``: the selection that the values ask for; ``jax``: JAX's own, different only at z = 0.
+    ``natural``: the selection that the values ask for; ``choice``: JAX's, different only at z = 0.
     """
 
     z: jax.Array
     size: jax.Array
     limit: jax.Array
     natural: jax.Array
-    jax: jax.Array
+    choice: jax.Array
     steer: jax.Array
 
 
@@ -59,17 +60,23 @@ class Discover:
     def size(self, operand: int) -> Any:
         return self.sizes[operand]
 
-    def _record(self, z: Any, size: Any, natural: Any, choice: Any, steer: Any, limit: Any = None) -> None:
+    def _record(
+        self, z: Any, size: Any, natural: Any, choice: Any, steer: Any, limit: Any = None
+    ) -> None:
         if limit is None:
             limit = self.atol + self.rtol * jnp.maximum(size, jnp.abs(z))
         z = jnp.where(self.executed, z, jnp.inf)
         limit = jnp.where(self.executed, limit, 0.0)
 
-        def flat(a: Any, dtype: Any) -> Any:
-            return jnp.broadcast_to(jnp.asarray(a, dtype), z.shape).ravel()
+        shape = z.shape
 
-        floats = (flat(a, self.dtype) for a in (z, size, limit, natural, choice))
-        self.records.append(Records(*floats, flat(steer, jnp.int32)))
+        def flat(a: Any, dtype: Any) -> Any:
+            return jnp.broadcast_to(jnp.asarray(a, dtype), shape).ravel()
+
+        z, size, limit, natural, choice = (
+            flat(a, self.dtype) for a in (z, size, limit, natural, choice)
+        )
+        self.records.append(Records(z, size, limit, natural, choice, flat(steer, jnp.int32)))
         self.cursor += z.size
 
     def _slots(self, shape: tuple[int, ...]) -> Any:
@@ -87,10 +94,14 @@ class Discover:
         best = jnp.max(u, axis=axes, keepdims=True)
         winners = u == best
         slots = self._slots(u.shape)
-        leader_slot = jnp.min(jnp.where(winners, slots, jnp.iinfo(jnp.int32).max), axis=axes, keepdims=True)
+        leader_slot = jnp.min(
+            jnp.where(winners, slots, jnp.iinfo(jnp.int32).max), axis=axes, keepdims=True
+        )
         leader = (slots == leader_slot).astype(u.dtype)
         leader_size = jnp.sum(weigh(leader, size), axis=axes, keepdims=True)
-        balanced = winners.astype(u.dtype) / jnp.sum(winners, axis=axes, keepdims=True, dtype=u.dtype)
+        balanced = winners.astype(u.dtype) / jnp.sum(
+            winners, axis=axes, keepdims=True, dtype=u.dtype
+        )
         self._record(
             jnp.where(winners, 0, u - best),
             jnp.where(jnp.isfinite(size), size, 0) + leader_size,
@@ -134,7 +145,9 @@ class Discover:
         self._record(z, 1.0, above, above, -1, limit=jnp.where(compound, 1.0, 0.0))
         return Steering(compound, slots, above.astype(self.dtype))
 
-    def branch(self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering) -> tuple[Any, Any]:
+    def branch(
+        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering
+    ) -> tuple[Any, Any]:
         gap = jnp.where(upper == lower, 0, upper - lower)
         steer = jnp.where(steering.active, steering.slot, -1)
         self._record(gap, size, above, above, steer)
@@ -173,7 +186,9 @@ class Discover:
         return Records(far, zero, zero, zero, zero, jnp.full(size, -1, jnp.int32))
 
     def outputs(self) -> Records:
-        return Records(*(jnp.concatenate(parts) for parts in zip(*[self.blank(0), *self.records], strict=True)))
+        return Records(
+            *(jnp.concatenate(parts) for parts in zip(*[self.blank(0), *self.records], strict=True))
+        )
 
     def absorb(self, recorded: Records) -> None:
         self.records.append(Records(*(a.reshape(-1) for a in recorded)))
@@ -238,7 +253,9 @@ class Linearise:
         active, _ = self._next(jnp.zeros(compound.shape, self.base.dtype))
         return Steering(active == 1, jnp.zeros(compound.shape, jnp.int32), active)
 
-    def branch(self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering) -> tuple[Any, Any]:
+    def branch(
+        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering
+    ) -> tuple[Any, Any]:
         return self._next(upper - lower)
 
     def root(self, solution: Any, residual_of: Any, size: int) -> Any:
@@ -308,11 +325,11 @@ class Select:
         return jnp.where(jnp.isnan(chosen), tie, chosen)
 
     def kink(self, z: Any, size: Any, tie: float) -> tuple[Any, Any]:
-        chosen = self._chosen(z, tie)
-        zero = jnp.zeros((), z.dtype)
-        if chosen.dtype == bool:
-            return jnp.where(z == 0, chosen, z > 0), zero
-        return jnp.where(z == 0, chosen, (z > 0).astype(z.dtype)), zero
+        if isinstance(self.policy, str) and self.policy != "jax":
+            self.cursor += z.size
+            zero = lax.full_like(z, 0)
+            return (lax.gt if self.policy == "lower" else lax.ge)(z, zero), None
+        return jnp.where(z == 0, self._chosen(z, tie), (z > 0).astype(z.dtype)), None
 
     def tie(self, u: Any, size: Any, axes: tuple[int, ...], first: bool) -> tuple[Any, Any]:
         winners = u == jnp.max(u, axis=axes, keepdims=True)
@@ -320,7 +337,9 @@ class Select:
         order = jnp.arange(u.size).reshape(u.shape)
         earliest = jnp.min(jnp.where(winners, order, u.size), axis=axes, keepdims=True)
         latest = jnp.max(jnp.where(winners, order, -1), axis=axes, keepdims=True)
-        balanced = winners.astype(u.dtype) / jnp.sum(winners, axis=axes, keepdims=True, dtype=u.dtype)
+        balanced = winners.astype(u.dtype) / jnp.sum(
+            winners, axis=axes, keepdims=True, dtype=u.dtype
+        )
         chosen = self._chosen(u, (order == earliest).astype(u.dtype) if first else balanced)
         if chosen.dtype == bool:
             chosen = (order == (latest if self.policy == "upper" else earliest)).astype(u.dtype)
@@ -347,7 +366,9 @@ class Select:
         self.cursor += compound.size
         return Steering(compound, jnp.zeros(compound.shape, jnp.int32), above.astype(jnp.float32))
 
-    def branch(self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering) -> tuple[Any, Any]:
+    def branch(
+        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering
+    ) -> tuple[Any, Any]:
         self.cursor += upper.size
         q = jnp.where(steering.active, steering.q, above).astype(upper.dtype)
         return jax.lax.stop_gradient(q), jnp.zeros((), upper.dtype)

@@ -39,7 +39,9 @@ def of_comparison(name: str, above: Any, steering: Steering, dtype: Any) -> Torn
 
 def broadcast_steering(torn: Torn, shape: tuple[int, ...]) -> tuple[Any, Steering]:
     """``above`` and the steering of a torn operand for a result of another (elementwise) shape."""
-    above, steering = jax.tree.map(lambda a: jnp.broadcast_to(a, shape), (torn.above, torn.steering))
+    above, steering = jax.tree.map(
+        lambda a: jnp.broadcast_to(a, shape), (torn.above, torn.steering)
+    )
     return above, steering
 
 

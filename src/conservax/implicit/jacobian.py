@@ -63,7 +63,9 @@ def implicit_jacobian(
     return at
 
 
-def inverse_jacobian(fun: Callable[..., Any], *, rtol: float | None = None) -> Callable[[Any], ConservativeJacobian]:
+def inverse_jacobian(
+    fun: Callable[..., Any], *, rtol: float | None = None
+) -> Callable[[Any], ConservativeJacobian]:
     """The set of derivatives of the inverse of ``fun`` at ``fun(x)``: ``inverse_jacobian(fun)(x)``.
 
     {B⁻¹ : B ∈ J_fun(x)}; with every B invertible, ``fun`` has a Lipschitz inverse near x.

@@ -119,7 +119,9 @@ def _krylov(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
 def _least_norm(operator: Any, b: jax.Array) -> jax.Array:
     """The pseudo-inverse applied to b; singular values below n·eps·σ_max count as zero."""
     if b.size <= _DENSE_LEAST_NORM:
-        return lx.linear_solve(lx.MatrixLinearOperator(_matrix(operator, b)), b, lx.SVD(), throw=False).value
+        return lx.linear_solve(
+            lx.MatrixLinearOperator(_matrix(operator, b)), b, lx.SVD(), throw=False
+        ).value
     tight = machine_epsilon(b.dtype) ** 0.8
     solver = lx.Normal(lx.CG(rtol=tight, atol=0.0, max_steps=10 * b.size))
     return lx.linear_solve(_operator(operator, b, "general"), b, solver, throw=False).value

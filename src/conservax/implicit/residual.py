@@ -36,8 +36,12 @@ def measure_residual(optimality_fun: Callable[..., Any], sol: Any, args: Sequenc
                 np.isfinite(np.asarray(leaf, dtype=np.float64))
             ):
                 raise InvalidInputError(f"{name} holds NaN or infinity; pass finite values.")
-    if not leaves or not all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves):
-        raise InvalidInputError("sol must hold real floating-point arrays; convert it with float or astype.")
+    if not leaves or not all(
+        jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves
+    ):
+        raise InvalidInputError(
+            "sol must hold real floating-point arrays; convert it with float or astype."
+        )
     floats = [
         i
         for i, arg in enumerate((sol, *args))

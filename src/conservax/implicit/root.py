@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
@@ -21,7 +22,6 @@ from ..calculus.selection import Selection
 from ..errors import InvalidInputError, NotARootError, SingularError
 from ..numerics import machine_epsilon
 from .linear import Singular, Solve, Structure, linear_solve
-
 
 _NEEDS_VALUES = (
     jax.errors.ConcretizationTypeError,
@@ -80,7 +80,9 @@ def custom_root(
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             if not bound.args:
-                raise InvalidInputError("the solver takes the initial point as its first argument: solver(init, ...)")
+                raise InvalidInputError(
+                    "the solver takes the initial point as its first argument: solver(init, ...)"
+                )
             init, *parameters = bound.args
             return _implicit_call(
                 solver,
@@ -88,7 +90,9 @@ def custom_root(
                 init,
                 (tuple(parameters), bound.kwargs),
                 has_aux,
-                functools.partial(linear_solve, solve=solve, singular=singular, structure=structure),
+                functools.partial(
+                    linear_solve, solve=solve, singular=singular, structure=structure
+                ),
             )
 
         solve_and_differentiate.optimality_fun = optimality_fun  # type: ignore[attr-defined]
@@ -213,7 +217,7 @@ def _implicit_call(
         moving, still = iter(arrays), iter(others)
         return jax.tree.unflatten(tree, [next(moving) if a else next(still) for a in is_array])
 
-    def run_solver(*arrays: Any) -> tuple[Any, Any]:
+    def solve_at(*arrays: Any) -> tuple[Any, Any]:
         init, (args, kwargs) = rebuild(arrays)
         out = solver(init, *args, **kwargs)
         return out if has_aux else (out, ())
@@ -223,13 +227,12 @@ def _implicit_call(
         return optimality_fun(sol, *args, **kwargs)
 
     try:
-        run_solver, solver_consts = jax.closure_convert(run_solver, *arrays)
+        run_solver, solver_consts = jax.closure_convert(solve_at, *arrays)
     except _NEEDS_VALUES:  # a solver on the host: run it on values, and hand the rule what it found
-        found = run_solver(*jax.lax.stop_gradient(arrays))
+        found = solve_at(*jax.lax.stop_gradient(arrays))
         solver_consts, found_tree = jax.tree.flatten(found)
 
-        def run_solver(*inputs: Any) -> tuple[Any, Any]:
-            return jax.tree.unflatten(found_tree, inputs[len(arrays) :])
+        run_solver = functools.partial(_found, found_tree, len(arrays))
 
     sol_shape = jax.eval_shape(lambda *a: run_solver(*a, *solver_consts)[0], *arrays)
     _check_shapes(sol_shape, residual, arrays)
@@ -265,7 +268,8 @@ def _implicit_call(
         inputs = [*primals[:n], *primals[n + n_solver :]]
         moves = [*tangents[:n], *tangents[n + n_solver :]]
         moving = [
-            not isinstance(t, SymbolicZero) and getattr(t, "dtype", None) != jax.dtypes.float0 for t in moves
+            not isinstance(t, SymbolicZero) and getattr(t, "dtype", None) != jax.dtypes.float0
+            for t in moves
         ]
         flat_sol, unravel = ravel_pytree(sol)
 
@@ -279,7 +283,9 @@ def _implicit_call(
 
         if any(moving):
             some = [x for x, m in zip(inputs, moving, strict=True) if m]
-            value, change = jax.jvp(of_inputs, some, [t for t, m in zip(moves, moving, strict=True) if m])
+            value, change = jax.jvp(
+                of_inputs, some, [t for t, m in zip(moves, moving, strict=True) if m]
+            )
             _check_root(value, of_solution, flat_sol, change)
             _, apply_jacobian = jax.linearize(of_solution, flat_sol)
             tangent = solve(apply_jacobian, -change)
@@ -294,10 +300,16 @@ def _implicit_call(
     return (sol, aux) if has_aux else sol
 
 
+def _found(tree: Any, skip: int, *inputs: Any) -> tuple[Any, Any]:
+    return jax.tree.unflatten(tree, inputs[skip:])
+
+
 def _check_shapes(sol: Any, residual: Callable[..., Any], arrays: Sequence[Any]) -> None:
     leaves = jax.tree.leaves(sol)
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise InvalidInputError("the solver must return real floating-point arrays (a pytree of them).")
+        raise InvalidInputError(
+            "the solver must return real floating-point arrays (a pytree of them)."
+        )
     outs = jax.tree.leaves(jax.eval_shape(residual, sol, *arrays))
     unknowns, equations = sum(leaf.size for leaf in leaves), sum(o.size for o in outs)
     if unknowns != equations:
@@ -310,7 +322,7 @@ def _check_shapes(sol: Any, residual: Callable[..., Any], arrays: Sequence[Any])
 
 def _check_root(value: Any, of_solution: Any, sol: Any, change: Any) -> None:
     """Eagerly, refuse a point that is no root; under a transformation nothing can be raised."""
-    if isinstance(value, jax.core.Tracer) or isinstance(change, jax.core.Tracer):
+    if isinstance(value, Tracer) or isinstance(change, Tracer):
         return
     residual = float(jnp.max(jnp.abs(value), initial=0.0))
     terms = jnp.abs(jax.jvp(of_solution, (sol,), (sol,))[1])
@@ -325,7 +337,7 @@ def _check_root(value: Any, of_solution: Any, sol: Any, change: Any) -> None:
 
 
 def _check_tangent(tangent: Any) -> None:
-    if not isinstance(tangent, jax.core.Tracer) and bool(jnp.any(jnp.isnan(tangent))):
+    if not isinstance(tangent, Tracer) and bool(jnp.any(jnp.isnan(tangent))):
         raise SingularError(
             "∂F/∂sol is singular to working precision, so the solution has no derivative here. "
             'Run cx.check for the kinks and the null vector, or pass singular="least_norm".'

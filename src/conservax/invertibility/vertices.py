@@ -41,7 +41,10 @@ def certify_by_vertices(form: AbsNormal) -> Certificate:
             (0, 0, 0),
             0,
         )
-    choices = [list(g.vertices()) if i in moving else [next(g.vertices())] for i, g in enumerate(form.groups)]
+    choices = [
+        list(g.vertices()) if i in moving else [next(g.vertices())]
+        for i, g in enumerate(form.groups)
+    ]
     count = math.prod(map(len, choices))
     complete = count <= _MAX_VERTICES
     if complete:
@@ -50,7 +53,9 @@ def certify_by_vertices(form: AbsNormal) -> Certificate:
         picks = [tuple(c[0] for c in choices)]
         for i, c in enumerate(choices):
             picks += [(*picks[0][:i], w, *picks[0][i + 1 :]) for w in c[1:]]
-    weights = np.array([list(itertools.chain.from_iterable(p)) for p in picks]).reshape(len(picks), -1)
+    weights = np.array([list(itertools.chain.from_iterable(p)) for p in picks]).reshape(
+        len(picks), -1
+    )
     diagonals = np.array([form.diagonal(w) for w in weights]).reshape(len(picks), -1)
     inner = np.linalg.slogdet(np.eye(form.L.shape[0]) - diagonals[:, :, None] * form.L)[0]
     elements = form.jacobian(diagonals)
@@ -60,14 +65,24 @@ def certify_by_vertices(form: AbsNormal) -> Certificate:
     smallest = singular_values[:, -1] if singular_values.shape[1] else np.ones(len(picks))
     floors = np.array([singular_value_floor(e, form.dtype) for e in elements])
     at_zero = smallest <= floors
-    counts = (int(np.sum(signs[~at_zero] < 0)), int(np.sum(at_zero)), int(np.sum(signs[~at_zero] > 0)))
+    counts = (
+        int(np.sum(signs[~at_zero] < 0)),
+        int(np.sum(at_zero)),
+        int(np.sum(signs[~at_zero] > 0)),
+    )
     worst = int(np.argmin(smallest))
 
-    def certificate(verdict: Verdict, reason: str, selection: np.ndarray | None = None) -> Certificate:
+    def certificate(
+        verdict: Verdict, reason: str, selection: np.ndarray | None = None
+    ) -> Certificate:
         margin = float(np.min(smallest - floors)) if verdict == Verdict.PROVEN else None
         method = f"determinant signs at {len(picks)} of {count} vertices"
         witness = None if selection is None else _witness(form, selection)
-        least = float(smallest[worst]) if witness is None else min(float(smallest[worst]), witness.sigma_min)
+        least = (
+            float(smallest[worst])
+            if witness is None
+            else min(float(smallest[worst]), witness.sigma_min)
+        )
         return Certificate(verdict, method, reason, margin, least, witness, counts, len(picks))
 
     if np.any(at_zero):
@@ -81,7 +96,7 @@ def certify_by_vertices(form: AbsNormal) -> Certificate:
     if np.any(inner <= 0):
         return certificate(
             Verdict.UNKNOWN,
-            "a solve inside these equations is singular for some choice of slopes; check that solver by itself.",
+            "a solve inside these equations is singular for some choice of slopes; check it by itself.",
         )
     if counts[0] and counts[2]:
         return certificate(
