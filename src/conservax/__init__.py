@@ -4,6 +4,7 @@ from . import calculus, errors
 from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
 from .implicit import (
     CheckReport,
+    argmin,
     check,
     custom_fixed_point,
     custom_root,
@@ -22,6 +23,7 @@ __all__ = [
     "Kink",
     "Verdict",
     "Witness",
+    "argmin",
     "calculus",
     "check",
     "conservative_jacobian",

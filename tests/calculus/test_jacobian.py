@@ -281,9 +281,8 @@ def test_too_many_kinks_to_enumerate():
         jnp.zeros(20)
     )
     assert len(J.kinks) == 20
-    for question in (J.vertices, J.bounds):
-        with pytest.raises(errors.TooManyKinksError, match="20"):
-            question()
+    with pytest.raises(errors.TooManyKinksError, match="20"):
+        J.vertices()
     np.testing.assert_allclose(J.element("upper")[0], np.arange(1.0, 21.0))
     np.testing.assert_allclose(J.element("lower")[0], -np.arange(1.0, 21.0))
 

@@ -1,19 +1,20 @@
 """``conservative_jacobian`` and the set it returns."""
 
-import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..errors import InvalidInputError, SelectionError, SingularError, TooManyKinksError
-from ..numerics import Tolerance, exact_input_tolerance
+from ..errors import InvalidInputError, SelectionError, TooManyKinksError
+from ..numerics import Tolerance, exact_input_tolerance, machine_epsilon
 from .abs_normal import AbsNormal, Kink
+from .complementarity import one_sided_derivative
 from .cut import cut
-
-_MAX_VERTICES = 1 << 16
-_CONDITION_LIMIT = 1e13
+from .hull import MAX_DECISIONS, Hull, elements, solve_vertices, spans_clarke_jacobian
+from .membership import has_exact_element, nearest_in_hull
+from .pivots import SmallPivotError, decide
 
 
 class ConservativeJacobian:
@@ -27,15 +28,19 @@ class ConservativeJacobian:
     """
 
     def __init__(
-        self, form: AbsNormal, unflatten: Callable[[np.ndarray], Any] | None = None
+        self,
+        form: AbsNormal,
+        unflatten: Callable[[np.ndarray], Any] | None = None,
+        inputs: Any = None,
     ) -> None:
         self.form = form
         self._unflatten = unflatten
+        self._inputs = inputs
 
     @classmethod
     def of(cls, form: AbsNormal, outputs: Any, inputs: Any) -> "ConservativeJacobian":
         """The set of a map from pytrees like ``inputs`` to pytrees like ``outputs``."""
-        return cls(form, lambda matrix: _as_pytree(matrix, outputs, inputs))
+        return cls(form, lambda matrix: _as_pytree(matrix, outputs, inputs), inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,36 +63,26 @@ class ConservativeJacobian:
     def weights(self, selection: str | Sequence[float] | np.ndarray) -> np.ndarray:
         """The flat weights of a named selection, or an explicit one checked.
 
-        One weight in [0, 1] a scalar kink, r weights on the simplex for an r-way tie, kinks in
-        execution order. For a tie, "lower" and "upper" follow the first and the last entry.
+        One weight in [0, 1] a scalar kink, r weights on the simplex for an r-way tie, n weights in the
+        Euclidean unit ball for a norm at 0; kinks in execution order. For a tie, "lower" and "upper"
+        follow the first and the last entry; for a norm all names mean JAX's weights.
         """
         groups = self.form.groups
         if isinstance(selection, str):
-            if selection == "jax":
-                chosen = [g.jax for g in groups]
-            elif selection in ("lower", "upper"):
-                place = 0 if selection == "lower" else -1
-                chosen = [list(g.vertices())[place] for g in groups]
-            else:
+            if selection not in ("jax", "lower", "upper"):
                 raise SelectionError(
                     f"selection={selection!r} is not 'jax', 'lower', 'upper' or weights."
                 )
-            return np.array([w for weights in chosen for w in weights])
+            return np.array([w for g in groups for w in g.named(selection)], dtype=np.float64)
         q = np.asarray(selection, dtype=np.float64)
         if q.shape != (self.form.weight_count,):
             raise SelectionError(
                 f"q has shape {q.shape}; this set has {len(groups)} active kinks and takes "
                 f"{self.form.weight_count} weights, in the order of .kinks."
             )
-        if not np.all((q >= 0) & (q <= 1)):
-            raise SelectionError("q has weights outside [0, 1] (or NaN).")
         at = 0
         for group in groups:
-            total = q[at : at + group.ways].sum()
-            if group.ways > 1 and abs(total - 1) > 1e-9:
-                raise SelectionError(
-                    f"the {group.ways} weights of the tie {group.kink} sum to {total}, not 1."
-                )
+            group.check(q[at : at + group.ways])
             at += group.ways
         return q
 
@@ -104,27 +99,40 @@ class ConservativeJacobian:
         >>> [float(J.element(s)[0, 0]) for s in ("jax", "lower", "upper", [0.25])]
         [0.5, 0.0, 1.0, 0.25]
         """
-        return self._elements(self.form.diagonal(self.weights(selection))[None])[0]
+        return elements(self.form, self.form.diagonal(self.weights(selection))[None])[0]
 
     def vertices(self) -> np.ndarray:
         """All elements at extreme selections, without duplicates: an array (V, m, n).
 
         The set's convex hull is theirs, and every entrywise bound is attained at one of them
-        (THEORY T5). Raises TooManyKinksError beyond 2¹⁶ selections.
+        (THEORY T5). They are found by principal pivots, about m n numbers a vertex.
+
+        Raises TooManyKinksError beyond 2¹⁶ selections, NotPolyhedralError for a norm at 0,
+        SingularError if an implicit function's system is singular at one of them.
 
         >>> import jax.numpy as jnp, conservax as cx
         >>> J = cx.conservative_jacobian(lambda x: jnp.abs(x) + jnp.abs(2 * x))(0.0)
         >>> sorted(J.vertices().ravel().tolist())
         [-3.0, -1.0, 1.0, 3.0]
         """
-        extremes = self._extreme_weights()
-        diagonals = np.array([self.form.diagonal(np.array(w)) for w in extremes]).reshape(
-            len(extremes), -1
-        )
-        return without_duplicates(self._elements(diagonals))
+        form = self.form
+        moving = [form.groups[i] for i in form.moving()]
+        count = math.prod(len(list(g.vertices())) for g in moving)
+        if count > MAX_DECISIONS:
+            raise TooManyKinksError(
+                f"{len(moving)} active kinks have {count:.3g} extreme selections, more than {MAX_DECISIONS}. "
+                "Use .bounds, .sample or .element, or lower the tolerance if kinks are active that should "
+                "not be."
+            )
+        try:
+            return without_duplicates(decide(form, moving, []))
+        except SmallPivotError:
+            return without_duplicates(solve_vertices(form, moving))
 
     def sample(self, key: jax.Array, count: int) -> np.ndarray:
-        """``count`` elements at random selections (uniform weights, uniform on simplices): (count, m, n).
+        """``count`` elements at random selections, an array (count, m, n).
+
+        Weights are uniform in [0, 1], on the simplex, or in the ball, kinks independent of each other.
 
         >>> import jax, jax.numpy as jnp, conservax as cx
         >>> J = cx.conservative_jacobian(jnp.abs)(0.0)
@@ -133,25 +141,150 @@ class ConservativeJacobian:
         """
         seed = np.asarray(jax.random.bits(key, (4,), "uint32"))
         rng = np.random.default_rng(seed)
-        draws = [
-            rng.uniform(size=(count, 1))
-            if g.ways == 1
-            else rng.dirichlet(np.ones(g.ways), size=count)
-            for g in self.form.groups
-        ]
+        draws = [g.draw(rng, count) for g in self.form.groups]
         weights = np.concatenate([np.zeros((count, 0)), *draws], axis=1)
-        return self._elements(np.array([self.form.diagonal(w) for w in weights]).reshape(count, -1))
+        return elements(self.form, self.form.diagonal(weights))
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Entrywise lower and upper bounds, each (m, n), attained at vertices.
+        """Entrywise lower and upper bounds, each (m, n), attained (THEORY T5).
+
+        min and max of J_ab over the set: in closed form, Σ_i min(0, H_ai E_ib), for kinks that no
+        other sees or that see none, however many; over all selections of the rest.
+
+        Raises TooManyKinksError beyond 2¹⁶ of those; SingularError as ``vertices``;
+        NotPolyhedralError where extreme selections do not span the hull (a norm at 0 between kinks).
 
         >>> import jax, conservax as cx
         >>> low, high = cx.conservative_jacobian(jax.nn.relu)(0.0).bounds()
         >>> float(low[0, 0]), float(high[0, 0])
         (0.0, 1.0)
         """
-        vertices = self.vertices()
-        return vertices.min(axis=0), vertices.max(axis=0)
+        return Hull.of(self.form).bounds()
+
+    def directional(self, v: Any) -> np.ndarray:
+        """The true one-sided derivative f'(x; v) = lim (f(x + t v) − f(x))/t, t ↓ 0: an array (m,).
+
+        Every kink takes the side that the direction moves it to; one element of the set, times v.
+
+        Args:
+            v: a vector (n,), or a pytree like the inputs.
+
+        Raises:
+            InvalidInputError: v has another shape. NotUniqueError, SingularError: an implicit
+            function's linearised equations have several solutions in this direction, or none;
+            TooManyKinksError: neither could be excluded. UnsupportedOperationError: a ``where``
+            whose side the direction does not decide.
+
+        Source: forward substitution in the abs-normal form (Griewank and others, LAA 2015); for
+        implicit functions the linear complementarity problem of THEORY §4. It is the derivative of
+        the function at a point exactly on its kinks.
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> J = cx.conservative_jacobian(lambda x: jnp.abs(x[0]) - jnp.maximum(x[0], x[1]))(
+        ...     jnp.zeros(2)
+        ... )
+        >>> J.directional([1.0, 0.0]).tolist(), J.directional([-1.0, 0.0]).tolist()
+        ([0.0], [1.0])
+        """
+        return one_sided_derivative(self.form, self._flat_direction(v))
+
+    def min_norm(self) -> np.ndarray:
+        """Scalar functions: the shortest element g of the convex hull, argmin ‖g‖₂, an array (n,).
+
+        −g is a sound descent direction, f'(x; −g) ≤ −‖g‖²; g = 0 proves criticality only if
+        ``clarke_exact``, for the set may hold artefacts.
+
+        Raises InvalidInputError unless m = 1; TooManyKinksError beyond 2¹⁶ selections of nested
+        kinks, and NotPolyhedralError, SingularError, as ``bounds``.
+
+        Source: Wolfe's nearest-point algorithm (1976) on the support function; THEORY §6.
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> cx.conservative_jacobian(lambda x: 2 * x + jnp.abs(x))(0.0).min_norm().tolist()
+        [1.0]
+        """
+        m, n = self.shape
+        if m != 1:
+            raise InvalidInputError(
+                f"min_norm is for scalar functions; this one has {m} outputs. Take .distance of a zero "
+                "matrix, or differentiate a scalar function of the outputs."
+            )
+        found = nearest_in_hull(self.form, np.zeros((1, n)))
+        self._require_decided(
+            found.upper - found.lower, self._scale(found.point), "the shortest element"
+        )
+        return found.point[0]
+
+    def distance(self, matrix: Any) -> float:
+        """min ‖P − X‖ (Frobenius) over P in the convex hull of the set, for X (m, n).
+
+        Exact to round-off for any number of kinks that are not nested, and up to 2¹⁶ selections of
+        nested ones. Beyond, the hull is searched from inside and bounded from outside.
+
+        Raises InvalidInputError if X has another shape; TooManyKinksError if those bounds differ;
+        NotPolyhedralError, SingularError as ``bounds``.
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> cx.conservative_jacobian(jnp.abs)(0.0).distance([[3.0]])
+        2.0
+        """
+        target = self._matrix(matrix)
+        found = nearest_in_hull(self.form, target)
+        self._require_decided(found.upper - found.lower, self._scale(target), "the distance")
+        return found.upper
+
+    def contains(self, matrix: Any, hull: bool = True, tol: float | None = None) -> bool:
+        """Whether X (m, n) lies in the convex hull of the set, or (``hull=False``) in the set itself.
+
+        Up to ``tol`` in the Frobenius norm, by default √eps of the user's dtype times the size of
+        the matrices. For the set itself True is certain: weights were found that give X. False is
+        certain where the kinks are not nested, where H or E has full rank (X then determines the
+        weights), and outside the hull; else it means that a search from 32 starts found none.
+
+        Raises InvalidInputError if X has another shape; for the hull TooManyKinksError if that is
+        undecided, and NotPolyhedralError, SingularError, as ``bounds``.
+
+        Source: THEORY §4.
+
+        >>> import jax, jax.numpy as jnp, conservax as cx
+        >>> J = cx.conservative_jacobian(
+        ...     lambda x: jnp.stack([jnp.abs(x), jnp.abs(jax.nn.relu(x) - x)])
+        ... )(0.0)
+        >>> J.contains([[1.0], [0.0]], hull=False), J.contains([[2.0], [0.0]])
+        (True, False)
+        """
+        target = self._matrix(matrix)
+        tol = (
+            self._scale(target) * math.sqrt(machine_epsilon(self.form.dtype))
+            if tol is None
+            else tol
+        )
+        if not hull:
+            return has_exact_element(self.form, target, tol)
+        found = nearest_in_hull(self.form, target)
+        if found.upper <= tol:
+            return True
+        if found.lower > tol:
+            return False
+        self._require_decided(found.upper - found.lower, self._scale(target), "membership")
+        return False
+
+    @property
+    def clarke_exact(self) -> bool | None:
+        """True where the set's convex hull is known to be the Clarke Jacobian; None where not known.
+
+        It is if no active kink moves anything, or if the increments of those that do move
+        independently (rank E = k) and no selection is singular (N = I − L a P-matrix, which needs no
+        proof for a program's own derivative): then every pattern of signs is met nearby.
+
+        Source: THEORY T6; LIKQ of Griewank and Walther (2016).
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> cx.conservative_jacobian(jnp.abs)(0.0).clarke_exact
+        True
+        >>> cx.conservative_jacobian(lambda x: jnp.abs(x) - jnp.abs(1.0 * x))(0.0).clarke_exact
+        """
+        return spans_clarke_jacobian(self.form) or None
 
     def unflatten(self, matrix: np.ndarray) -> Any:
         """A matrix (m, n) of the set as the pytree that ``jax.jacobian`` would return."""
@@ -159,37 +292,46 @@ class ConservativeJacobian:
             return matrix
         return self._unflatten(np.asarray(matrix))
 
-    def _extreme_weights(self) -> list[tuple[float, ...]]:
-        moving = set(self.form.moving())
-        count = 1
-        for place, group in enumerate(self.form.groups):
-            count *= max(2, group.ways) if place in moving else 1
-        if count > _MAX_VERTICES:
-            raise TooManyKinksError(
-                f"{len(moving)} active kinks have {count:.3g} extreme selections, more than {_MAX_VERTICES}. "
-                "Use .sample or .element, or lower the tolerance if kinks are active that should not be."
+    def _flat_direction(self, v: Any) -> np.ndarray:
+        n = self.shape[1]
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(self._inputs)]
+        alike = self._inputs is not None and jax.tree.structure(v) == jax.tree.structure(
+            self._inputs
+        )
+        if alike and [np.shape(leaf) for leaf in jax.tree.leaves(v)] == shapes:
+            flat = np.concatenate([np.zeros(0), *(np.ravel(leaf) for leaf in jax.tree.leaves(v))])
+        else:
+            try:
+                flat = np.asarray(v, dtype=np.float64)
+            except (TypeError, ValueError):
+                flat = np.zeros((0, 0))
+        if flat.shape != (n,) or not np.all(np.isfinite(flat)):
+            raise InvalidInputError(
+                f"v must be a vector of {n} finite numbers or a pytree like the inputs, with leaves of "
+                f"shape {shapes}."
             )
-        choices = [
-            list(g.vertices()) if i in moving else [next(g.vertices())]
-            for i, g in enumerate(self.form.groups)
-        ]
-        return [tuple(itertools.chain.from_iterable(pick)) for pick in itertools.product(*choices)]
+        return flat.astype(np.float64)
 
-    def _elements(self, diagonals: np.ndarray) -> np.ndarray:
+    def _matrix(self, matrix: Any) -> np.ndarray:
+        X = np.asarray(matrix, dtype=np.float64)
+        if X.shape != self.shape or not np.all(np.isfinite(X)):
+            raise InvalidInputError(
+                f"X must be a finite matrix of shape {self.shape}; it has {X.shape}."
+            )
+        return X
+
+    def _scale(self, target: np.ndarray) -> float:
         form = self.form
-        if form.L.size and not np.all(
-            np.triu(form.L) == 0
-        ):  # an implicit function: systems may be singular
-            systems = np.eye(form.L.shape[0]) - diagonals[:, :, None] * form.L
-            conditions = np.linalg.cond(systems)
-            if not np.all(conditions < _CONDITION_LIMIT):
-                worst = diagonals[int(np.argmax(np.nan_to_num(conditions, nan=np.inf)))]
-                raise SingularError(
-                    f"the implicit system is singular at the selection D = diag({np.round(worst, 6).tolist()}), "
-                    f"so the set is unbounded. Kinks: {'; '.join(map(str, form.kinks))}. "
-                    "Run cx.check for the witness."
-                )
-        return form.jacobian(diagonals)
+        size = np.linalg.norm(form.A) + np.linalg.norm(form.H) * np.linalg.norm(form.E)
+        return float(np.linalg.norm(target) + size)
+
+    def _require_decided(self, gap: float, scale: float, what: str) -> None:
+        if gap > 1e-9 * scale:
+            raise TooManyKinksError(
+                f"{what} is only known to within {gap:.3g}: {len(self.kinks)} active kinks are too many to "
+                "visit. Use .sample or .element, or lower the tolerance if kinks are active that should "
+                "not be."
+            )
 
 
 def conservative_jacobian(

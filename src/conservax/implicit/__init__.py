@@ -1,5 +1,6 @@
 """Implicit functions: the derivative of a solution, as a number, as a set, and with a verdict."""
 
+from .argmin import argmin
 from .check import CheckReport, check
 from .jacobian import implicit_jacobian, inverse_jacobian
 from .polish import polish
@@ -7,6 +8,7 @@ from .root import custom_fixed_point, custom_root, root_jvp, root_vjp
 
 __all__ = [
     "CheckReport",
+    "argmin",
     "check",
     "custom_fixed_point",
     "custom_root",

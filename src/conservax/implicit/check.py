@@ -116,9 +116,7 @@ def check(
             lipschitz = float(np.max(np.linalg.norm(elements, 2, axis=(1, 2))))
         except TooManyKinksError:
             pass
-        # every sign pattern of the kinks is met nearby if their increments move independently (T6)
-        rank = np.linalg.matrix_rank(implicit.E) if implicit.E.size else 0
-        clarke_exact = bool(rank == len(implicit.E)) or None
+        clarke_exact = ConservativeJacobian(implicit).clarke_exact
     return CheckReport(
         verdict=certificate.verdict,
         reason=certificate.reason,

@@ -115,8 +115,17 @@ def eliminate(form: AbsNormal, unknowns: int) -> AbsNormal:
     solved = np.linalg.solve(base, np.concatenate([rest, form.H], axis=1))
     by_rest, by_cut = solved[:, : rest.shape[1]], solved[:, rest.shape[1] :]
     seen = form.E[:, :unknowns]
+
+    def without_unknowns(switch: np.ndarray) -> np.ndarray:
+        return switch[unknowns:] - switch[:unknowns] @ solved
+
+    groups = (
+        g if g.switch is None else replace(g, switch=without_unknowns(g.switch))
+        for g in form.groups
+    )
     return replace(
         form,
+        groups=tuple(groups),
         A=-by_rest,
         H=-by_cut,
         E=form.E[:, unknowns:] - seen @ by_rest,
