@@ -43,8 +43,10 @@ def is_root(residual: float, scale: float, dtype: DTypeLike) -> bool:
     """Whether ``‖F(sol)‖`` is small against the terms of F: below the fourth root of eps.
 
     A looser point says more about the solver than about the solution; the derivative there is noise.
+    Where all terms vanish together (a root at 0) their size is taken to be that root, too.
     """
-    return residual <= machine_epsilon(dtype) ** 0.25 * max(scale, np.finfo(np.float64).tiny)
+    small = machine_epsilon(dtype) ** 0.25
+    return residual <= small * max(scale, small)
 
 
 def singular_value_floor(matrix: np.ndarray, dtype: DTypeLike) -> float:

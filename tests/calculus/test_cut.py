@@ -154,3 +154,12 @@ def test_empty_inputs_and_outputs(size):
     J = cx.conservative_jacobian(lambda x: jnp.abs(x))(jnp.zeros(size))
     assert J.shape == (size, size)
     assert J.vertices().shape == (max(1, 2 * size), size, size)
+
+
+def test_an_entry_masked_by_infinity_is_no_part_of_a_tie():
+    mask = jnp.array([True, False, True, True])
+    J = cx.conservative_jacobian(lambda x: jnp.max(jnp.where(mask, x, -jnp.inf)))(
+        jnp.array([1.0, 5.0, 1.0, 0.0])
+    )
+    assert [k.ways for k in J.kinks] == [2]
+    assert_same_set(J.vertices()[:, 0], [[1, 0, 0, 0], [0, 0, 1, 0]])

@@ -309,3 +309,10 @@ def test_weights_of_the_wrong_shape_are_refused_with_both_shapes(shape):
     with pytest.raises(errors.SelectionError, match=re.escape(str(shape))) as error:
         cx.select(fun, {name: np.full(shape, 0.5)})(jnp.zeros(3))
     assert "(3,)" in str(error.value)
+
+
+def test_a_pytree_that_mixes_floats_and_integers_keeps_its_selection():
+    fun = lambda p: jnp.abs(p["w"]) * p["n"]  # noqa: E731
+    assert jax.grad(lambda w: cx.select(fun, "lower")({"w": w, "n": 3}))(0.0) == -3.0
+    plus = lambda p, x: jnp.abs(p["w"]) * p["n"] + x  # noqa: E731
+    assert jax.grad(lambda w: cx.select(plus, "lower")({"w": w, "n": 3}, 1.0))(0.0) == -3.0

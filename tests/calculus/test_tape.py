@@ -12,7 +12,7 @@ from helpers import Program, at, points, programs
 
 
 def discover(fun, *args):
-    program = trace(fun, args, range(len(args)))
+    program = trace(fun, args, [True] * len(args))
 
     def run(*inputs):
         tape = Discover(program.dtype)
@@ -25,7 +25,7 @@ def discover(fun, *args):
 @given(programs(outputs=2), points(2))
 def test_every_tape_computes_the_programs_value(program: Program, x):
     fun, point = program.to_jax(), at(x)
-    traced = trace(fun, (point,), (0,))
+    traced = trace(fun, (point,), (True,))
     expected = program(x)
     base = jnp.full(traced.size, 0.25)
     tapes = [
@@ -46,14 +46,14 @@ def test_increments_sizes_and_choices_of_scalar_kinks():
     np.testing.assert_allclose(records.z, [0.0, 3.0, -3.0, 3.0])
     np.testing.assert_allclose(records.size, [2.0, 5.0, 3.0, 3.0])
     np.testing.assert_array_equal(records.natural, [0, 1, 0, 1])
-    np.testing.assert_array_equal(records.jax, [0, 1, 0, 1])
+    np.testing.assert_array_equal(records.choice, [0, 1, 0, 1])
 
 
 def test_increments_of_a_tie_are_measured_from_its_leader():
     _, records = discover(jnp.max, jnp.array([2.0, 5.0, 5.0, 1.0]))
     np.testing.assert_array_equal(records.z, [-3.0, 0.0, 0.0, -4.0])
     np.testing.assert_array_equal(records.natural, [0, 1, 0, 0])
-    np.testing.assert_array_equal(records.jax, [0, 0.5, 0.5, 0])
+    np.testing.assert_array_equal(records.choice, [0, 0.5, 0.5, 0])
     np.testing.assert_array_equal(records.steer, [1, 1, 1, 1])
 
 
@@ -80,7 +80,7 @@ def test_a_loop_records_its_iterations_in_order():
 
 def test_sizes_remember_what_cancelled():
     fun = lambda x: (x + 1e6) - 1e6  # noqa: E731
-    program = trace(fun, (1.0,), (0,))
+    program = trace(fun, (1.0,), (True,))
     (value,), (size,) = measured_outputs(program, [1.0])
     np.testing.assert_allclose(value, 1.0)
     assert 1e6 <= size <= 4e6
@@ -90,7 +90,7 @@ def test_sizes_bound_the_value_and_scale_with_it():
     rng = np.random.default_rng(0)
     A, x = rng.normal(size=(4, 3)), rng.normal(size=3)
     fun = lambda x: jnp.sum(jnp.abs(A @ x) * 2 - x[0]) + jnp.max(x)  # noqa: E731
-    program = trace(fun, (x,), (0,))
+    program = trace(fun, (x,), (True,))
     for scale in (1.0, 1e-6, 1e6):
         (value,), (size,) = measured_outputs(program, [scale * x])
         assert size >= abs(value)

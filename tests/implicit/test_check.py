@@ -318,3 +318,8 @@ def test_pytree_solutions():
     report = cx.check(equation, {"u": 0.0, "v": [0.0]}, 0.0)
     assert report.verdict == Verdict.PROVEN
     np.testing.assert_allclose(report.lipschitz, np.hypot(2, 1), rtol=1e-9)
+
+
+def test_a_solvers_error_at_a_root_where_all_terms_vanish():
+    hinge = lambda y, a: y - jax.nn.relu(y / 2 - a)  # noqa: E731
+    assert cx.check(hinge, 1e-9, 1e-9).verdict == Verdict.PROVEN

@@ -1,6 +1,7 @@
 """From the Jacobian of a cut program to its abs-normal form: one group of columns a kink."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,12 +17,14 @@ def assemble(
     kinds: np.ndarray,
     columns: np.ndarray,
     comparisons: np.ndarray,
+    equalities: Set[int],
     kink_at: Callable[[int, int], Kink],
 ) -> AbsNormal:
     """The abs-normal form of a Jacobian with rows (F, z[columns], z[comparisons]) and columns (x, r).
 
     ``columns`` are the active slots that were cut, ``comparisons`` the slots of the comparisons
-    that steer some of them; ``kink_at(slot, ways)`` describes a kink.
+    that steer some of them, ``equalities`` those among them that ask for z = 0; ``kink_at(slot, ways)``
+    describes a kink.
     """
     k = columns.size
     m = jacobian.shape[0] - k - comparisons.size
@@ -53,8 +56,9 @@ def assemble(
             rows = np.linalg.solve(
                 np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places)
             )
-            switch = switches[np.searchsorted(comparisons, owner)]
-            rows, units, switch = _as_one_kink(rows, units, switch)
+            if owner not in equalities:
+                switch = switches[np.searchsorted(comparisons, owner)]
+                rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)
         new_rows.extend(rows)
         weights.extend(units)
@@ -67,6 +71,7 @@ def assemble(
                 leader,
                 kind,
                 switch,
+                owner in equalities,
             )
         )
 
@@ -81,12 +86,7 @@ def assemble(
         jacobian[:m, n:] @ to_new,
         cut_rows[:, :n],
         cut_rows[:, n:] @ to_new,
-        tuple(
-            g
-            if g.switch is None
-            else Group(g.kink, g.columns, g.jax, g.leader, g.kind, in_new(g.switch))
-            for g in groups
-        ),
+        tuple(g if g.switch is None else replace(g, switch=in_new(g.switch)) for g in groups),
         None,
         np.dtype(np.float64),
     )

@@ -17,14 +17,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..errors import InvalidInputError, NotLipschitzError, SingularError, TooManyKinksError
-from ..numerics import Tolerance, machine_epsilon, singular_value_floor
+from ..numerics import Tolerance, exact_input_tolerance, machine_epsilon, singular_value_floor
 from .abs_normal import AbsNormal, Kink
 from .activity import active_slots
 from .assembly import assemble
 from .diagnosis import name_singular_equation
 from .interpreter import measured_outputs, run_program
 from .locations import Location
-from .planning import trace
+from .planning import leaves_of, trace
 from .tape import Discover, Linearise, Records
 
 _CACHE: "weakref.WeakKeyDictionary[Any, dict[Any, Cutter]]" = weakref.WeakKeyDictionary()
@@ -35,13 +35,11 @@ class Cutter:
     """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
     def __init__(
-        self, fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], rounds: int
+        self, fun: Callable[..., Any], args: Sequence[Any], varied: Sequence[bool], rounds: int
     ) -> None:
-        self.program = trace(fun, args, argnums, rounds)
+        self.program = trace(fun, args, varied, rounds)
         self.sort_rounds = rounds
-        self.varied = tuple(
-            i in argnums for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)
-        )
+        self.varied = tuple(varied)
         self.owner = np.zeros(self.program.size, np.int32)
         self.local = np.zeros(self.program.size, np.int64)
         for number, site in enumerate(self.program.sites):
@@ -69,6 +67,9 @@ class Cutter:
         leaders = (kinds == "tie") & (natural == 1)
         columns = np.flatnonzero(active & (kinds != "comparison") & ~leaders)
         steering = np.unique(records.steer[active & (kinds == "branch")])
+        equalities = {
+            int(s) for s in steering if self.program.sites[self.owner[s]].operation in ("eq", "ne")
+        }
         unknowns = np.flatnonzero(kinds == "root")
         if columns.size + unknowns.size > _MAX_COLUMNS:
             raise TooManyKinksError(
@@ -89,6 +90,7 @@ class Cutter:
                 kinds,
                 columns,
                 steering,
+                equalities,
                 lambda slot, ways: self.kink(slot, records, True, ways),
             )
 
@@ -219,14 +221,14 @@ class Cutter:
 
 
 def cutter_for(
-    fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], rounds: int = 2
+    fun: Callable[..., Any], args: Sequence[Any], varied: Sequence[bool], rounds: int = 2
 ) -> Cutter:
-    """The cutter of ``fun`` at arguments of these shapes: made once, kept as long as ``fun`` lives."""
+    """The cutter of ``fun`` at arguments of these shapes, made once and kept as long as ``fun`` lives."""
     leaves, tree = jax.tree.flatten(tuple(args))
     key = (
         tree,
         tuple((np.shape(a), str(jnp.result_type(a))) for a in leaves),
-        tuple(argnums),
+        tuple(varied),
         rounds,
     )
     try:
@@ -234,19 +236,27 @@ def cutter_for(
     except TypeError:  # a callable that cannot be referred to weakly
         kept = {}
     if key not in kept:
-        kept[key] = Cutter(fun, args, argnums, rounds)
+        kept[key] = Cutter(fun, args, varied, rounds)
     return kept[key]
 
 
 def cut(
-    fun: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int], tolerance: Tolerance
+    fun: Callable[..., Any],
+    args: Sequence[Any],
+    argnums: Sequence[int],
+    atol: float | None = None,
+    rtol: float | None = None,
 ) -> AbsNormal:
     """The abs-normal form of ``fun`` at ``args`` in the arguments ``argnums``."""
     leaves = jax.tree.leaves(tuple(args))
     rounds = 2
     while True:
-        cutter = cutter_for(fun, args, argnums, rounds)
+        cutter = cutter_for(fun, args, leaves_of(args, argnums), rounds)
         _require_finite(args, argnums)
+        default = exact_input_tolerance(cutter.program.dtype)
+        tolerance = Tolerance(
+            default.atol if atol is None else atol, default.rtol if rtol is None else rtol
+        )
         records = cutter.records(leaves, tolerance)
         active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
         if needed <= rounds:

@@ -1,6 +1,7 @@
 """Name the equation whose slope is not finite, when the linearised program shows one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,13 +15,12 @@ from .program import Program, Step
 from .tape import Discover
 
 
+@dataclass
 class _Watch(Discover):
     """Run eagerly and remember the first equation whose own derivative is not finite."""
 
+    culprits: list[tuple[str, Location]] = field(default_factory=list)
     watches = True
-
-    def __post_init__(self) -> None:
-        self.culprits: list[tuple[str, Location]] = []
 
     def watch(self, step: Step, values: Sequence[Any], bind: Any) -> None:
         if self.culprits or any(isinstance(v, Tracer) for v in values):

@@ -57,7 +57,8 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
             operands = [Value(jax.lax.stop_gradient(o.value)) for o in operands]
         for place in step.mend:
             operands[place] = _mended(operands[place], tape)
-        outs = _ACTIONS[step.action](step, operands, tape)
+        decided = tape.decides and step.action in ("push", "combine", "branch")
+        outs = _decided(step, operands) if decided else _ACTIONS[step.action](step, operands, tape)
         env |= zip(step.eqn.outvars, outs, strict=True)
     outs = [read(v) for v in jaxpr.outvars]
     for place in block.mend:
@@ -89,8 +90,19 @@ def _mended(operand: Value, tape: Any) -> Value:
 def _branched(
     value: Any, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, tape: Any
 ) -> Value:
+    if tape.decides:
+        return Value(carrying(value, upper))
     q, r = tape.branch(upper, lower, size, above, steering)
     return Value(carrying(value, mix(q, upper, lower)) + r, size if tape.measures else None)
+
+
+def _decided(step: Step, operands: Sequence[Value]) -> list[Value]:
+    """Under a named policy one side of a torn value is chosen: the operation on that side alone."""
+    outs = bind(step.eqn, *[o.value for o in operands])
+    chosen = bind(step.eqn, *[o.value if o.torn is None else o.torn.upper for o in operands])
+    if step.action == "branch":
+        return [Value(carrying(o, c)) for o, c in zip(outs, chosen, strict=True)]
+    return [Value(o, torn=Torn(c, c, None, None)) for o, c in zip(outs, chosen, strict=True)]
 
 
 def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
@@ -129,6 +141,9 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
 
 def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     (value,) = bind(step.eqn, *[o.value for o in operands])
+    if tape.decides:
+        side = tape.side(step.entry, step.swap, *[o.value for o in operands])
+        return [Value(value, torn=Torn(side, side, None, None))]
     if step.first:
         u, *v = operands[::-1] if step.swap else operands
         z = jnp.broadcast_to(u.value - (v[0].value if v else 0), value.shape)

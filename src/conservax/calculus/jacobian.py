@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ..errors import InvalidInputError, SelectionError, TooManyKinksError
-from ..numerics import Tolerance, exact_input_tolerance, machine_epsilon
+from ..numerics import machine_epsilon
 from .abs_normal import AbsNormal, Kink
 from .complementarity import one_sided_derivative
 from .cut import cut
@@ -375,12 +375,7 @@ def conservative_jacobian(
                     f"argnums={argnums} but the function was called with {len(args)} arguments."
                 )
         chosen = tuple(n % len(args) for n in numbers)
-        leaves = [leaf for n in chosen for leaf in jax.tree.leaves(args[n])]
-        default = exact_input_tolerance(jax.numpy.result_type(*leaves))
-        tolerance = Tolerance(
-            default.atol if atol is None else atol, default.rtol if rtol is None else rtol
-        )
-        form = cut(fun, args, chosen, tolerance)
+        form = cut(fun, args, chosen, atol, rtol)
         order: Any = [args[n] for n in chosen]
         inputs = order[0] if isinstance(argnums, int) else tuple(order)
         permutation = _columns_in_order(args, chosen)

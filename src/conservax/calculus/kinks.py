@@ -74,8 +74,8 @@ def mix(q: Any, upper: Any, lower: Any) -> Any:
 
 
 def cut(p: Any, jump: float, r: Any) -> Any:
-    """p + jump · r where the pass injects r, and p where it does not."""
-    return p if r is None else p + jump * r
+    """p + jump · r; p itself where the pass injects nothing, r being the float 0.0 then."""
+    return p if isinstance(r, float) else p + jump * r
 
 
 def _full(x: Any, shape: tuple[int, ...]) -> Any:

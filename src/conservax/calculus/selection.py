@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from ..errors import SelectionError
 from .interpreter import run_program
-from .planning import trace
+from .planning import real_leaves, trace
 from .program import Program, Site
 from .tape import POLICIES, Select
 
@@ -57,8 +57,7 @@ def select(fun: Callable[..., Any], selection: Selection) -> Callable[..., Any]:
         def positional(*flat_args: Any) -> Any:
             return fun(*flat_args, **kwargs)
 
-        floats = [_is_differentiable(arg) for arg in args]
-        program = trace(positional, args, [i for i, f in enumerate(floats) if f])
+        program = trace(positional, args, real_leaves(args))
         policy = selection if isinstance(selection, str) else explicit_weights(program, selection)
         outs = run_program(program, jax.tree.leaves(args), Select(policy))
         return jax.tree.unflatten(program.out_tree, outs)
@@ -71,12 +70,11 @@ def sites(fun: Callable[..., Any]) -> Callable[..., tuple[Site, ...]]:
 
     >>> import jax, conservax as cx
     >>> [s.operation for s in cx.sites(lambda x: abs(x) + jax.nn.relu(x))(0.0)]
-    ['abs', 'max']
+    ['abs', 'relu']
     """
 
     def of(*args: Any) -> tuple[Site, ...]:
-        floats = [i for i, arg in enumerate(args) if _is_differentiable(arg)]
-        return tuple(s for s in trace(fun, args, floats).sites if s.kind in _SELECTABLE)
+        return tuple(s for s in trace(fun, args, real_leaves(args)).sites if s.kind in _SELECTABLE)
 
     return of
 
@@ -107,10 +105,3 @@ def explicit_weights(program: Program, selection: Mapping[str, Any]) -> jax.Arra
             filled = jnp.broadcast_to(jnp.asarray(weights, program.dtype), site.shape)
             flat = flat.at[site.slots().ravel()].set(filled.ravel())
     return flat
-
-
-def _is_differentiable(arg: Any) -> bool:
-    leaves = jax.tree.leaves(arg)
-    return bool(leaves) and all(
-        jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves
-    )

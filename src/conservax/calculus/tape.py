@@ -56,6 +56,7 @@ class Discover:
     cursor: int = 0
     measures = True
     watches = False
+    decides = False
 
     def size(self, operand: int) -> Any:
         return self.sizes[operand]
@@ -65,6 +66,7 @@ class Discover:
     ) -> None:
         if limit is None:
             limit = self.atol + self.rtol * jnp.maximum(size, jnp.abs(z))
+            limit = jnp.where(jnp.isfinite(z), limit, 0.0)  # a mask of infinities ties with nothing
         z = jnp.where(self.executed, z, jnp.inf)
         limit = jnp.where(self.executed, limit, 0.0)
 
@@ -214,6 +216,7 @@ class Linearise:
     cursor: int = 0
     measures = False
     watches = False
+    decides = False
 
     def size(self, operand: int) -> float:
         return 0.0
@@ -310,6 +313,24 @@ class Select:
     measures = False
     watches = False
 
+    @property
+    def decides(self) -> bool:
+        """Whether the policy takes one side at every tie, so that only that side need be followed."""
+        return isinstance(self.policy, str) and self.policy != "jax"
+
+    def side(self, name: str, swap: bool, *operands: Any) -> Any:
+        """A comparison (or a sign) with equality counted to the side that the policy takes."""
+        upper = self.policy == "upper"
+        if name == "sign":
+            sign = lax.sign(operands[0])
+            return jnp.where(sign == 0, 1.0 if upper else -1.0, sign).astype(sign.dtype)
+        if name in ("eq", "ne"):
+            equal = jnp.equal(*operands) & upper
+            return equal if name == "eq" else ~equal
+        u, v = operands[::-1] if swap else operands
+        larger = (jnp.greater_equal if upper else jnp.greater)(u, v)
+        return larger if name in ("gt", "ge") else ~larger
+
     def size(self, operand: int) -> float:
         return 0.0
 
@@ -325,11 +346,10 @@ class Select:
         return jnp.where(jnp.isnan(chosen), tie, chosen)
 
     def kink(self, z: Any, size: Any, tie: float) -> tuple[Any, Any]:
-        if isinstance(self.policy, str) and self.policy != "jax":
-            self.cursor += z.size
+        if self.decides:
             zero = lax.full_like(z, 0)
-            return (lax.gt if self.policy == "lower" else lax.ge)(z, zero), None
-        return jnp.where(z == 0, self._chosen(z, tie), (z > 0).astype(z.dtype)), None
+            return (lax.gt if self.policy == "lower" else lax.ge)(z, zero), 0.0
+        return jnp.where(z == 0, self._chosen(z, tie), (z > 0).astype(z.dtype)), 0.0
 
     def tie(self, u: Any, size: Any, axes: tuple[int, ...], first: bool) -> tuple[Any, Any]:
         winners = u == jnp.max(u, axis=axes, keepdims=True)

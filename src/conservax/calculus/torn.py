@@ -25,7 +25,7 @@ class Torn(NamedTuple):
     upper: Any
     lower: Any
     above: Any
-    steering: Steering
+    steering: Any  # a Steering; None under a named policy, which follows one side alone
 
 
 def of_comparison(name: str, above: Any, steering: Steering, dtype: Any) -> Torn:

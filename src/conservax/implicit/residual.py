@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..calculus.cut import cutter_for
+from ..calculus.planning import real_leaves
 from ..errors import InvalidInputError, NotARootError
 from ..numerics import Tolerance, is_root, solver_output_tolerance
 
@@ -42,12 +43,7 @@ def measure_residual(optimality_fun: Callable[..., Any], sol: Any, args: Sequenc
         raise InvalidInputError(
             "sol must hold real floating-point arrays; convert it with float or astype."
         )
-    floats = [
-        i
-        for i, arg in enumerate((sol, *args))
-        if all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(arg))
-    ]
-    cutter = cutter_for(optimality_fun, (sol, *args), floats)
+    cutter = cutter_for(optimality_fun, (sol, *args), real_leaves((sol, *args)))
     outs, sizes = cutter.measured_outputs(jax.tree.leaves((sol, *args)))
     unknowns = sum(int(np.size(leaf)) for leaf in leaves)
     equations = sum(int(np.size(o)) for o in outs)

@@ -20,8 +20,8 @@ from jax.flatten_util import ravel_pytree
 from ..calculus import roots, select
 from ..calculus.selection import Selection
 from ..errors import InvalidInputError, NotARootError, SingularError
-from ..numerics import machine_epsilon
-from .linear import Singular, Solve, Structure, linear_solve
+from ..numerics import is_root
+from .linear import Singular, Solve, Structure, linear_solve, probe_like
 
 _NEEDS_VALUES = (
     jax.errors.ConcretizationTypeError,
@@ -50,8 +50,8 @@ def custom_root(
         has_aux: whether the solver returns ``(sol, aux)``; aux has no derivative.
         solve: how to solve with B: None chooses; a lineax solver; or ``solve(matvec, b)``.
         selection: which selection F uses at its kinks, as in ``cx.select``.
-        singular: "error" (SingularError when called eagerly in forward mode, NaN under jit and in
-            reverse mode) or "least_norm" (the pseudo-inverse in place of B⁻¹).
+        singular: "error" (SingularError when called eagerly, NaN under jit and vmap) or "least_norm"
+            (the pseudo-inverse in place of B⁻¹).
         structure: what is known of B: "general", "symmetric" or "positive_definite".
 
     Returns:
@@ -286,10 +286,13 @@ def _implicit_call(
             value, change = jax.jvp(
                 of_inputs, some, [t for t, m in zip(moves, moving, strict=True) if m]
             )
-            _check_root(value, of_solution, flat_sol, change)
             _, apply_jacobian = jax.linearize(of_solution, flat_sol)
+            if not any(
+                isinstance(x, Tracer) for x in (value, flat_sol)
+            ):  # eagerly, errors can be raised
+                _require_root(value, apply_jacobian, flat_sol)
+                _require_invertible(apply_jacobian, flat_sol, solve)
             tangent = solve(apply_jacobian, -change)
-            _check_tangent(tangent)
             sol_tangent = unravel(tangent)
         else:
             sol_tangent = jax.tree.map(jnp.zeros_like, sol)
@@ -320,15 +323,10 @@ def _check_shapes(sol: Any, residual: Callable[..., Any], arrays: Sequence[Any])
         )
 
 
-def _check_root(value: Any, of_solution: Any, sol: Any, change: Any) -> None:
-    """Eagerly, refuse a point that is no root; under a transformation nothing can be raised."""
-    if isinstance(value, Tracer) or isinstance(change, Tracer):
-        return
+def _require_root(value: Any, apply_jacobian: Any, sol: Any) -> None:
     residual = float(jnp.max(jnp.abs(value), initial=0.0))
-    terms = jnp.abs(jax.jvp(of_solution, (sol,), (sol,))[1])
-    floor = machine_epsilon(value.dtype) ** 0.25
-    scale = max(float(jnp.max(terms, initial=0.0)), floor)
-    if not residual <= floor * scale:
+    scale = float(jnp.max(jnp.abs(apply_jacobian(sol)), initial=0.0))
+    if not is_root(residual, scale, value.dtype):
         raise NotARootError(
             f"‖optimality_fun(sol, *args)‖ = {residual:.3g} at the point that the solver returned, against "
             f"terms of size {scale:.3g}. Let the solver run longer, check that optimality_fun belongs to "
@@ -336,11 +334,13 @@ def _check_root(value: Any, of_solution: Any, sol: Any, change: Any) -> None:
         )
 
 
-def _check_tangent(tangent: Any) -> None:
-    if not isinstance(tangent, Tracer) and bool(jnp.any(jnp.isnan(tangent))):
+def _require_invertible(apply_jacobian: Any, sol: Any, solve: Callable[..., jax.Array]) -> None:
+    """No singular system can be solved for a probe; the user's own right-hand side might hide it."""
+    if bool(jnp.any(jnp.isnan(solve(apply_jacobian, probe_like(sol))))):
         raise SingularError(
-            "∂F/∂sol is singular to working precision, so the solution has no derivative here. "
-            'Run cx.check for the kinks and the null vector, or pass singular="least_norm".'
+            "∂F/∂sol is singular to working precision (or, beyond 300 unknowns, too ill-conditioned for a "
+            "matrix-free method), so the solution has no derivative here. Run cx.check for the kinks and "
+            'the null vector; pass singular="least_norm", or solve=lineax.LU() for an ill-conditioned one.'
         )
 
 
