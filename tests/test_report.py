@@ -49,6 +49,8 @@ def make(verdict=Verdict.PROVEN, **changes):
         "nearest_inactive": kink((4, 1), active=False, distance=0.125),
         "lipschitz": 2.0,
         "clarke_exact": True,
+        "solves": (),
+        "given_rules": (),
     }
     return SimpleNamespace(**values | changes)
 
@@ -78,6 +80,8 @@ def test_dict_holds_every_field():
         "tolerance": 1.5e-8,
         "lipschitz": 2.0,
         "clarke_exact": True,
+        "solves": [],
+        "given_rules": [],
         "witness": {
             "selection": [1.0],
             "null_vector": [0.6, -0.8],

@@ -6,7 +6,8 @@ The functions here read a check report by its attributes alone and import none o
 ``n_vertices``, ``determinant_signs``, ``witness`` (``selection``, ``null_vector``, ``sigma_min``,
 ``sigma_max``), ``residual``, ``residual_scale``, ``tolerance``, ``kinks`` and ``nearest_inactive``
 (``operation``, ``file``, ``line``, ``index``, ``distance``, ``tolerance``, ``slopes``, ``active``),
-``lipschitz`` and ``clarke_exact``. `to_dict` is the only reader; the text and the HTML
+``lipschitz``, ``clarke_exact``, ``solves`` (pairs of a place and a certificate) and ``given_rules``
+(pairs of a name and a place). `to_dict` is the only reader; the text and the HTML
 are drawn from its answer.
 """
 
@@ -54,6 +55,13 @@ def to_dict(report: Any) -> dict[str, Any]:
         "tolerance": _finite(report.tolerance),
         "lipschitz": _finite(report.lipschitz),
         "clarke_exact": None if report.clarke_exact is None else bool(report.clarke_exact),
+        "solves": [
+            {"place": place.short, "verdict": inner.verdict.name.lower(), "reason": inner.reason}
+            for place, inner in report.solves
+        ],
+        "given_rules": [
+            {"function": name, "place": place.short} for name, place in report.given_rules
+        ],
         "witness": witness
         and {
             "selection": _vector(witness.selection),
@@ -244,6 +252,11 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
             "exactly the Clarke Jacobian" if data["clarke_exact"] else "may be larger than Clarke's"
         )
         facts.append(("set", exact))
+    facts += [("inner solve", f"{s['verdict']} at {s['place']}") for s in data["solves"]]
+    facts += [
+        ("own rule", f"{rule['function']} at {rule['place']}: its derivative is taken as given")
+        for rule in data["given_rules"]
+    ]
     if data["nearest_inactive"] is not None:
         kink = data["nearest_inactive"]
         place, operation, index, distance, *_ = _kink_row(kink)

@@ -2,7 +2,7 @@
 
 from .abs_normal import AbsNormal, Kink
 from .jacobian import ConservativeJacobian, conservative_jacobian
-from .kinks import Entry, register
+from .kinks import Entry, carrying, mix, register
 from .norm import norm
 from .selection import select, sites
 
@@ -11,7 +11,9 @@ __all__ = [
     "ConservativeJacobian",
     "Entry",
     "Kink",
+    "carrying",
     "conservative_jacobian",
+    "mix",
     "norm",
     "register",
     "select",

@@ -12,7 +12,8 @@ from .. import report as presentation
 from ..calculus import ConservativeJacobian, Kink
 from ..calculus.jacobian import conservative_jacobian
 from ..errors import TooManyKinksError
-from ..invertibility import Verdict, Witness, certify_by_vertices
+from ..calculus.locations import Location
+from ..invertibility import Certificate, Verdict, Witness, certify_by_vertices
 from .jacobian import eliminate
 from .residual import require_root, root_tolerance
 
@@ -31,6 +32,8 @@ class CheckReport:
         kinks, nearest_inactive: the active kinks in execution order; the next one beyond.
         lipschitz: a Lipschitz constant (2-norm) of the solution map at the point, if PROVEN.
         clarke_exact: whether the set's hull is known to be the Clarke Jacobian (THEORY T6).
+        solves: the place and the certificate of each ``custom_root`` solve inside F.
+        given_rules: name and place of the user's own derivative rules inside F, taken as they are.
         determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.
     """
 
@@ -49,6 +52,8 @@ class CheckReport:
     clarke_exact: bool | None
     determinant_signs: tuple[int, int, int]
     n_vertices: int
+    solves: tuple[tuple[Location, Certificate], ...] = ()
+    given_rules: tuple[tuple[str, Location], ...] = ()
 
     def __str__(self) -> str:
         return presentation.to_text(self)
@@ -133,4 +138,6 @@ def check(
         clarke_exact=clarke_exact,
         determinant_signs=certificate.determinant_signs,
         n_vertices=certificate.n_vertices,
+        solves=tuple((place, certify_by_vertices(form)) for place, form in joint.roots),
+        given_rules=joint.given_rules,
     )
