@@ -27,14 +27,20 @@ def test_a_solvers_tolerance_is_the_root_of_the_larger_of_eps_and_residual():
     assert numerics.solver_output_tolerance(np.float32, 1e-10).rtol == np.sqrt(2.0**-23)
 
 
-@pytest.mark.parametrize("units", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("units", [1e-3, 1.0, 1e12])
 def test_a_root_is_judged_against_its_terms(units):
     assert numerics.is_root(1e-5 * units, units, np.float64)
     assert not numerics.is_root(1e-3 * units, units, np.float64)
     assert numerics.is_root(1e-2 * units, units, np.float32)
     assert not numerics.is_root(np.nan, units, np.float64)
     assert not numerics.is_root(np.inf, units, np.float64)
+
+
+def test_a_root_where_all_terms_vanish_is_judged_absolutely():
+    """At a root at 0 the terms are as small as the solver's error: sqrt(eps) is the bound there."""
     assert numerics.is_root(0.0, 0.0, np.float64)
+    assert numerics.is_root(1e-9, 1e-9, np.float64)
+    assert not numerics.is_root(1e-7, 1e-7, np.float64)
 
 
 @pytest.mark.parametrize("units", [1e-12, 1.0, 1e12])

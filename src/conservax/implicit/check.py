@@ -11,8 +11,8 @@ import numpy as np
 from .. import report as presentation
 from ..calculus import ConservativeJacobian, Kink
 from ..calculus.jacobian import conservative_jacobian
-from ..errors import TooManyKinksError
 from ..calculus.locations import Location
+from ..errors import TooManyKinksError
 from ..invertibility import Certificate, Verdict, Witness, certify_by_vertices
 from .jacobian import eliminate
 from .residual import require_root, root_tolerance
