@@ -3,7 +3,8 @@
 A ``Program`` is straight-line code over exact numbers. Each of its operations says three things:
 its value, its possible slopes at given operands (one row a choice: several rows only at an exact
 tie), and the JAX expression it stands for. From these alone follow the JAX function, the set of all
-gradients (every choice at every tie), and one-sided derivatives. To add an operation, add an entry.
+gradients (every choice at every tie), and one-sided derivatives. To add an operation, add an entry;
+one with several results (a sort) says all its choices at once, and an instruction picks an entry.
 """
 
 import itertools
@@ -30,10 +31,14 @@ class Operation:
 
     arity: int | None
     value: Callable[..., Fraction]
-    slopes: Callable[[Sequence[Fraction], Sequence[Fraction]], Sequence[Row]]
+    slopes: Callable[[Sequence[Fraction], Sequence[Any]], Sequence[Row]]
     jax: Callable[..., Any]
-    constants: Callable[[], st.SearchStrategy[tuple]] = lambda: st.just(())
-    shares: Callable[["Instruction"], Hashable] | None = None  # kinks that are one and the same
+    constants: Callable[[int], st.SearchStrategy[tuple]] = lambda arity: st.just(())
+    # kinks with equal keys are one and the same; which they are can depend on the operands' values
+    shares: Callable[["Instruction", Sequence[Fraction]], Hashable] | None = None
+    # ``jax`` returns a vector, computed once, of which the last constant picks an entry; its length
+    # for so many operands and the other constants
+    vector: Callable[..., int] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,138 @@ def _number(x: Any) -> float:
 
 _DYADIC = st.sampled_from([Fraction(n, 2) for n in (-4, -2, -1, 1, 2, 4)])
 
+
+def _comparison(u: Hashable, v: Hashable, relation: str) -> Hashable:
+    """What a comparison steers switches with it; > and <= are one comparison, >= and < another."""
+    return ("comparison", u, v, relation in (">", "<="))
+
+
+def _cond(u: Any, v: Any, t: Any, relation: str, on_true: Any, on_false: Any) -> Any:
+    """The same as ``_where``, by ``lax.cond``."""
+    return jax.lax.cond(
+        _RELATIONS[relation](u, v),
+        lambda: t + _number(on_true) * (u - v),
+        lambda: t + _number(on_false) * (u - v),
+    )
+
+
+_STEERED: dict[str, Any] = {
+    "arity": 3,
+    "value": _where_value,
+    "slopes": _where_slopes,
+    "constants": lambda arity: st.tuples(st.sampled_from(sorted(_RELATIONS)), _DYADIC, _DYADIC),
+    "shares": lambda i, values: _comparison(*i.operands[:2], i.constants[0]),
+}
+
+# Predicates of two numbers: how they read, their boundary m = 0, and the relation they compare with.
+_PREDICATES: dict[str, tuple[Callable[[Any, Any], Any], str, str]] = {
+    "and": (lambda p, q: (p > 0) & (q > 0), "min", ">"),
+    "or": (lambda p, q: (p >= 0) | (q >= 0), "max", ">="),
+    "not and": (lambda p, q: ~((p > 0) & (q > 0)), "min", ">"),
+    "not or": (lambda p, q: ~((p < 0) | (q < 0)), "min", ">="),
+}
+
+
+def _compound_value(p: Any, q: Any, m: Any, t: Any, form: str, yes: Any, no: Any) -> Fraction:
+    inverted = form == "not and"
+    holds = (m >= 0 if _PREDICATES[form][2] == ">=" else m > 0) != inverted
+    return t + (yes if holds else no) * m
+
+
+def _compound_slopes(values: Sequence[Fraction], constants: Sequence[Any]) -> Sequence[Row]:
+    (_, _, m, _), (form, yes, no) = values, constants
+    above, below = (no, yes) if form == "not and" else (yes, no)
+    return _at_zero(m, (0, 0, below, 1), (0, 0, above, 1))
+
+
+def _compound_key(i: "Instruction", values: Sequence[Fraction]) -> Hashable:
+    """Two active comparisons make one switch of their own; a single one is shared as ever."""
+    (p, q), relation = i.operands[:2], _PREDICATES[i.constants[0]][2]
+    active = {register for register in (p, q) if values[register] == 0}
+    return _comparison(active.pop(), "zero", relation) if len(active) == 1 else i
+
+
+def _vector(
+    choices: Callable[..., Sequence[Sequence[Row]]],
+    jax_vector: Callable[..., Any],
+    constants: Callable[[int], st.SearchStrategy[tuple]],
+    length: Callable[..., int] = lambda arity, *constants: arity,
+) -> Operation:
+    """``choices(values, *constants)``: for each choice a row for each entry, all of the right value."""
+
+    def value(*arguments: Any) -> Fraction:
+        operands = [a for a in arguments if isinstance(a, Fraction)]
+        *rest, entry = arguments[len(operands) :]
+        row = choices(operands, *rest)[0][entry]
+        return sum((a * u for a, u in zip(row, operands, strict=True)), Fraction(0))
+
+    return Operation(
+        None,
+        value,
+        lambda values, c: [rows[c[-1]] for rows in choices(values, *c[:-1])],
+        jax_vector,
+        constants,
+        shares=lambda i, values: (i.operation, i.operands, i.constants[:-1]),
+        vector=length,
+    )
+
+
+def _orders(values: Sequence[Fraction], largest_first: bool) -> Sequence[Sequence[Row]]:
+    """Every way to put tied entries in order."""
+    size, sign = len(values), -1 if largest_first else 1
+    ordered = sorted(sign * v for v in values)
+    return [
+        [_one_hot(place, size) for place in order]
+        for order in itertools.permutations(range(size))
+        if [sign * values[place] for place in order] == ordered
+    ]
+
+
+def _running(
+    values: Sequence[Fraction], reverse: bool, pick: Callable[..., Fraction]
+) -> Sequence[Sequence[Row]]:
+    """A running extremum of two or three entries, whose tree of binary choices is a chain."""
+    size = len(values)
+    order = list(range(size))[:: -1 if reverse else 1]
+    ways: list[list[int]] = [[order[0]]]
+    for place in order[1:]:
+        ways = [
+            [*way, winner]
+            for way in ways
+            for winner in dict.fromkeys((way[-1], place))
+            if values[winner] == pick(values[way[-1]], values[place])
+        ]
+    return [[_one_hot(place, size) for place in way[:: -1 if reverse else 1]] for way in ways]
+
+
+def _pooled(
+    values: Sequence[Fraction], width: int, pick: Callable[..., Fraction]
+) -> Sequence[Sequence[Row]]:
+    size = len(values)
+    windows = [range(start, start + width) for start in range(size - width + 1)]
+    winners = [[j for j in w if values[j] == pick(values[i] for i in w)] for w in windows]
+    return [[_one_hot(j, size) for j in way] for way in itertools.product(*winners)]
+
+
+def _pool(u: Sequence[Any], width: int, filler: float, combine: Any) -> Any:
+    stacked = jnp.stack(u)
+    start = np.asarray(filler, stacked.dtype)  # concrete, or JAX takes it for any reduction
+    return jax.lax.reduce_window(stacked, start, combine, (width,), (1,), "VALID")
+
+
+def _width_and_entry(arity: int) -> st.SearchStrategy[tuple]:
+    return st.integers(2, arity).flatmap(
+        lambda width: st.tuples(st.just(width), st.integers(0, arity - width))
+    )
+
+
 OPERATIONS: dict[str, Operation] = {
     "constant": Operation(
         0,
         lambda c: c,
         lambda v, c: [()],
         lambda c: jnp.asarray(_number(c)),
-        lambda: st.tuples(_DYADIC),
+        lambda arity: st.tuples(_DYADIC),
     ),
     "add": Operation(2, lambda u, v: u + v, lambda v, c: [(1, 1)], lambda u, v: u + v),
     "sub": Operation(2, lambda u, v: u - v, lambda v, c: [(1, -1)], lambda u, v: u - v),
@@ -113,7 +243,7 @@ OPERATIONS: dict[str, Operation] = {
         lambda u, a: a * u,
         lambda v, c: [(c[0],)],
         lambda u, a: _number(a) * u,
-        lambda: st.tuples(_DYADIC),
+        lambda arity: st.tuples(_DYADIC),
     ),
     "max": Operation(2, lambda u, v: max(u, v), _extremum(max), jnp.maximum),
     "min": Operation(2, lambda u, v: min(u, v), _extremum(min), jnp.minimum),
@@ -126,7 +256,7 @@ OPERATIONS: dict[str, Operation] = {
         lambda u, low, high: min(max(u, low), high),
         _clip_slopes,
         lambda u, low, high: jnp.clip(u, _number(low), _number(high)),
-        lambda: st.sampled_from([(Fraction(-1), Fraction(0)), (Fraction(0), Fraction(1))]),
+        lambda arity: st.sampled_from([(Fraction(-1), Fraction(0)), (Fraction(0), Fraction(1))]),
     ),
     "reduce_max": Operation(
         None, lambda *u: max(u), _extremum(max), lambda *u: jnp.max(jnp.stack(u))
@@ -134,14 +264,76 @@ OPERATIONS: dict[str, Operation] = {
     "reduce_min": Operation(
         None, lambda *u: min(u), _extremum(min), lambda *u: jnp.min(jnp.stack(u))
     ),
-    "where": Operation(
+    "where": Operation(jax=_where, **_STEERED),
+    "cond": Operation(jax=_cond, **_STEERED),
+    "mask": Operation(  # (u ≷ v) * a(u − v) + t
         3,
-        _where_value,
-        _where_slopes,
-        _where,
-        lambda: st.tuples(st.sampled_from(sorted(_RELATIONS)), _DYADIC, _DYADIC),
-        # every where that one comparison steers switches with it; > and <= are one comparison
-        shares=lambda i: ("comparison", *i.operands[:2], i.constants[0] in (">", "<=")),
+        lambda u, v, t, relation, a: t + (a * (u - v) if _RELATIONS[relation](u, v) else 0),
+        lambda values, c: _where_slopes(values, (*c, Fraction(0))),
+        lambda u, v, t, relation, a: _RELATIONS[relation](u, v) * (_number(a) * (u - v)) + t,
+        lambda arity: st.tuples(st.sampled_from(sorted(_RELATIONS)), _DYADIC),
+        shares=lambda i, values: _comparison(*i.operands[:2], i.constants[0]),
+    ),
+    "sign": Operation(
+        1,
+        lambda u, a: a * abs(u),
+        lambda v, c: _at_zero(v[0], (-c[0],), (c[0],)),
+        lambda u, a: jnp.sign(u) * (_number(a) * u),
+        lambda arity: st.tuples(_DYADIC),
+        shares=lambda i, values: ("sign", *i.operands),
+    ),
+    "where_sign": Operation(  # a predicate that asks a sign
+        1,
+        lambda u, a, b: (a if u > 0 else b) * u,
+        lambda v, c: _at_zero(v[0], (c[1],), (c[0],)),
+        lambda u, a, b: jnp.where(jnp.sign(u) > 0, _number(a) * u, _number(b) * u),
+        lambda arity: st.tuples(_DYADIC, _DYADIC),
+        shares=lambda i, values: ("sign", *i.operands),
+    ),
+    "compound": Operation(  # where(p > 0 and q > 0, t + a m, t + b m) with m = min(p, q)
+        4,
+        _compound_value,
+        _compound_slopes,
+        lambda p, q, m, t, form, yes, no: jnp.where(
+            _PREDICATES[form][0](p, q), t + _number(yes) * m, t + _number(no) * m
+        ),
+        lambda arity: st.tuples(st.sampled_from(sorted(_PREDICATES)), _DYADIC, _DYADIC),
+        shares=_compound_key,
+    ),
+    "sort": _vector(
+        lambda values: _orders(values, largest_first=False),
+        lambda *u: jnp.sort(jnp.stack(u)),
+        lambda arity: st.tuples(st.integers(0, arity - 1)),
+    ),
+    "top_k": _vector(
+        lambda values, k: [rows[:k] for rows in _orders(values, largest_first=True)],
+        lambda *arguments: jax.lax.top_k(jnp.stack(arguments[:-1]), arguments[-1])[0],
+        lambda arity: st.integers(1, arity).flatmap(
+            lambda k: st.tuples(st.just(k), st.integers(0, k - 1))
+        ),
+        lambda arity, k: k,
+    ),
+    "cummax": _vector(
+        lambda values, reverse: _running(values, reverse, max),
+        lambda *a: jax.lax.cummax(jnp.stack(a[:-1]), reverse=a[-1]),
+        lambda arity: st.tuples(st.booleans(), st.integers(0, arity - 1)),
+    ),
+    "cummin": _vector(
+        lambda values, reverse: _running(values, reverse, min),
+        lambda *a: jax.lax.cummin(jnp.stack(a[:-1]), reverse=a[-1]),
+        lambda arity: st.tuples(st.booleans(), st.integers(0, arity - 1)),
+    ),
+    "max_pool": _vector(
+        lambda values, width: _pooled(values, width, max),
+        lambda *a: _pool(a[:-1], a[-1], -jnp.inf, jax.lax.max),
+        _width_and_entry,
+        lambda arity, width: arity - width + 1,
+    ),
+    "min_pool": _vector(
+        lambda values, width: _pooled(values, width, min),
+        lambda *a: _pool(a[:-1], a[-1], jnp.inf, jax.lax.min),
+        _width_and_entry,
+        lambda arity, width: arity - width + 1,
     ),
 }
 SMOOTH = ("constant", "add", "sub", "scale")
@@ -177,7 +369,7 @@ class Program:
         for place, i in enumerate(self.instructions):
             operation = OPERATIONS[i.operation]
             rows.append(operation.slopes([values[o] for o in i.operands], i.constants))
-            key = operation.shares(i) if operation.shares else place
+            key = operation.shares(i, values) if operation.shares else place
             kinks[place] = (key, len(rows[-1]))
         ways = dict(kinks.values())
         found = set()
@@ -210,29 +402,43 @@ class Program:
 
         def fun(x: jax.Array) -> jax.Array:
             values = [x[k] for k in range(self.inputs)]
+            vectors: dict[Hashable, Any] = {}
             for i in self.instructions:
-                out = OPERATIONS[i.operation].jax(*(values[o] for o in i.operands), *i.constants)
+                operation, operands = OPERATIONS[i.operation], [values[o] for o in i.operands]
+                if operation.vector:
+                    *rest, entry = i.constants
+                    key = (i.operation, i.operands, *rest)
+                    if key not in vectors:
+                        vectors[key] = operation.jax(*operands, *rest)
+                    out = vectors[key][entry]
+                else:
+                    out = operation.jax(*operands, *i.constants)
                 values.append(jnp.asarray(out, x.dtype))
             return jnp.stack([values[o] for o in self.outputs])
 
         return fun
 
-    def scanned(self, length: int) -> Callable[[jax.Array], jax.Array]:
-        """``length`` steps of a program with as many outputs as inputs, by ``lax.scan``."""
-        step = self.to_jax()
+    def scanned(self, *lengths: int) -> Callable[[jax.Array], jax.Array]:
+        """Steps of a program with as many outputs as inputs, by ``lax.scan``: one loop a length, nested."""
+        if not lengths:
+            return self.to_jax()
+        step, length = self.scanned(*lengths[1:]), lengths[0]
         return lambda x: jax.lax.scan(lambda c, _: (step(c), None), x, None, length=length)[0]
 
     def repeated(self, length: int) -> "Program":
         """The same ``length`` steps written out: the brute force of ``scanned``."""
-        instructions: list[Instruction] = []
-        current = tuple(range(self.inputs))
-        for _ in range(length):
-            names = list(current)
-            for i in self.instructions:
-                instructions.append(replace(i, operands=tuple(names[o] for o in i.operands)))
-                names.append(self.inputs + len(instructions) - 1)
-            current = tuple(names[o] for o in self.outputs)
-        return Program(self.inputs, tuple(instructions), current)
+        whole = self
+        for _ in range(length - 1):
+            whole = whole.then(self)
+        return whole
+
+    def then(self, after: "Program") -> "Program":
+        """Both programs written out, the second on the outputs of the first."""
+        instructions, names = list(self.instructions), list(self.outputs)
+        for i in after.instructions:
+            instructions.append(replace(i, operands=tuple(names[o] for o in i.operands)))
+            names.append(self.inputs + len(instructions) - 1)
+        return Program(self.inputs, tuple(instructions), tuple(names[o] for o in after.outputs))
 
 
 @st.composite
@@ -245,21 +451,38 @@ def programs(
     operations: Sequence[str] = tuple(OPERATIONS),
 ) -> Program:
     """Programs with up to ``kinks`` nonsmooth instructions, nested and sharing sub-expressions."""
-    registers, left = inputs, kinks
+    left = kinks
     instructions: list[Instruction] = []
+    varied = list(range(inputs))  # registers that the inputs move
+
+    def emit(name: str, operands: Sequence[int], constants: tuple[Any, ...] = ()) -> int:
+        """The register of an instruction; the same twice would be one kink written twice."""
+        instruction = Instruction(name, tuple(operands), constants)
+        if instruction not in instructions:
+            instructions.append(instruction)
+            if any(o in varied for o in operands):
+                varied.append(inputs + len(instructions) - 1)
+        return inputs + instructions.index(instruction)
+
     for _ in range(draw(st.integers(2, length))):
         name = draw(st.sampled_from([o for o in operations if o in SMOOTH or left]))
-        operation = OPERATIONS[name]
+        operation, registers = OPERATIONS[name], inputs + len(instructions)
         arity = draw(st.integers(2, 3)) if operation.arity is None else operation.arity
         # later registers more often, so that kinks nest
         operand = st.integers(0, registers - 1) | st.integers(max(0, registers - 3), registers - 1)
-        operands = tuple(draw(operand) for _ in range(arity))
-        instruction = Instruction(name, operands, draw(operation.constants()))
-        if instruction in instructions:  # the same expression twice is the same kink written twice
-            continue
-        instructions.append(instruction)
-        registers += 1
+        operands = [draw(operand) for _ in range(arity)]
+        constants = draw(operation.constants(arity))
         left -= name in KINKS
+        if name == "compound":  # two predicates that can switch, and what vanishes where they do
+            pair = [draw(st.sampled_from(varied)) for _ in range(2)]
+            boundary = emit(_PREDICATES[constants[0]][1], pair)
+            left = max(0, left - 1)
+            operands = [*pair, boundary, operands[-1]]
+        emit(name, operands, constants)
+        if operation.vector and draw(st.booleans()):  # another entry of the same vector
+            last = operation.vector(arity, *constants[:-1]) - 1
+            emit(name, operands, (*constants[:-1], draw(st.integers(0, last))))
+    registers = inputs + len(instructions)
     first = max(0, registers - 1 - 2 * outputs)
     chosen = [registers - 1, *(draw(st.integers(first, registers - 1)) for _ in range(outputs - 1))]
     return Program(inputs, tuple(instructions), tuple(chosen))

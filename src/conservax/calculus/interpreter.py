@@ -17,6 +17,9 @@ from .program import Block, Program, Step
 from .tape import Discover
 from .torn import Steering, Torn, broadcast_steering, joined, of_comparison
 
+_DECIDED: dict[Any, Callable[..., Any]] = {}
+_DECIDED_CAPACITY = 512
+
 
 @dataclass(frozen=True)
 class Value:
@@ -129,7 +132,10 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     if tape.measures:
         tape.sizes = tuple(o.measure for o in operands)
         sizes = tape.sizes
-    outs = step.entry.run(tape, step, *[jnp.asarray(o.value) for o in operands])
+    values = [o.value if hasattr(o.value, "shape") else jnp.asarray(o.value) for o in operands]
+    outs = (
+        _decided_kink(step, tape, values) if tape.decides else step.entry.run(tape, step, *values)
+    )
     outs = outs if step.eqn.primitive.multiple_results else [outs]
     if not tape.measures:
         return [Value(o) for o in outs]
@@ -137,6 +143,20 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         Value(o, s if jnp.issubdtype(o.dtype, jnp.floating) else None)
         for o, s in zip(outs, step.entry.size(step, sizes, outs), strict=True)
     ]
+
+
+def _decided_kink(step: Step, tape: Any, values: Sequence[Any]) -> Any:
+    """A kink under a named policy, traced once for all its repetitions in a program."""
+    params = tuple(map(str, step.eqn.params.values()))
+    shapes = tuple((v.shape, v.dtype) for v in values)
+    key = (step.entry, tape.policy, step.tie, step.in_varied, step.slots, params, shapes)
+    if key not in _DECIDED:
+        while len(_DECIDED) >= _DECIDED_CAPACITY:
+            _DECIDED.pop(next(iter(_DECIDED)))
+        _DECIDED[key] = jax.jit(
+            functools.partial(step.entry.run, tape.child(None), step), inline=True
+        )
+    return _DECIDED[key](*values)
 
 
 def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:

@@ -52,16 +52,21 @@ def register(primitive: str, entry: Entry) -> None:
 
 
 @jax.custom_jvp
-def carrying(value: jax.Array, tangent_carrier: jax.Array) -> jax.Array:
-    """``value``, exactly, with the derivative of ``tangent_carrier``."""
+def _carrying(value: jax.Array, tangent_carrier: jax.Array) -> jax.Array:
     del tangent_carrier
     return value
 
 
-@carrying.defjvp
+@_carrying.defjvp
 def _carrying_jvp(primals: Any, tangents: Any) -> Any:
     # the derivative of the rule is the rule again: second derivatives see the same selection
-    return carrying(*primals), tangents[1]
+    return _carrying(*primals), tangents[1]
+
+
+@functools.partial(jax.jit, inline=True)  # traced once a shape: tracing is what users feel first
+def carrying(value: jax.Array, tangent_carrier: jax.Array) -> jax.Array:
+    """``value``, exactly, with the derivative of ``tangent_carrier``."""
+    return _carrying(value, tangent_carrier)
 
 
 def mix(q: Any, upper: Any, lower: Any) -> Any:

@@ -7,8 +7,7 @@ by name, file and line whatever the calculus does not know.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +69,7 @@ _ELEMENTWISE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Info:
+class _Info(NamedTuple):
     """What planning knows of a variable; equal ``number`` means equal value."""
 
     number: int
@@ -79,8 +77,7 @@ class _Info:
     torn: bool = False
 
 
-@dataclass(frozen=True)
-class _Scope:
+class _Scope(NamedTuple):
     """Where planning stands: the enclosing call's place, loops, JAX's tie rule, the name to report."""
 
     call: Any = None
@@ -175,7 +172,7 @@ class _Planner:
             operands = [info(a) for a in eqn.invars]
             if not any(v in felt for v in eqn.outvars):
                 step.silent = any(o.varied or o.torn for o in operands)
-                operands = [replace(o, varied=False, torn=False) for o in operands]
+                operands = [o._replace(varied=False, torn=False) for o in operands]
             results = self.step(
                 step, operands, scope, start + block.size, [v in felt for v in eqn.outvars]
             )
@@ -234,7 +231,7 @@ class _Planner:
         plain = [_Info(self.fresh()) for _ in outs]
         if name in _NUMBERED:
             plain = [_Info(self.number((name, *(o.number for o in operands), *_parameters(eqn))))]
-        smooth_result = [replace(p, varied=_is_float(v)) for p, v in zip(plain, outs, strict=True)]
+        smooth_result = [p._replace(varied=_is_float(v)) for p, v in zip(plain, outs, strict=True)]
 
         if not some_varied and not some_torn:
             return plain
@@ -250,9 +247,9 @@ class _Planner:
         if name in EXPANSIONS:
             expansion, tie = EXPANSIONS[name]
             closed = jax.make_jaxpr(expansion(eqn))(*[v.aval for v in eqn.invars])
-            inside = replace(scope, call=step.origin, tie=tie, operation=scope.operation or name)
+            inside = scope._replace(call=step.origin, tie=tie, operation=scope.operation or name)
             self.mend(step, operands, scope, at)
-            operands = [replace(o, torn=False, varied=o.varied or o.torn) for o in operands]
+            operands = [o._replace(torn=False, varied=o.varied or o.torn) for o in operands]
             return self.inline(step, closed, operands, inside, at + step.own_size, out_felt)
         if name == "scan":
             return self.scan(step, operands, scope, at)
@@ -264,7 +261,7 @@ class _Planner:
             some_varied and sum(step.torn) > 1
         ):  # one torn operand can steer the others, once they are whole
             whole = [
-                replace(o, torn=o.torn and _is_float(a))
+                o._replace(torn=o.torn and _is_float(a))
                 for o, a in zip(operands, eqn.invars, strict=True)
             ]
             self.mend(step, whole, scope, at)
@@ -282,7 +279,7 @@ class _Planner:
                 self.add_site(step, "where", "branch", var.aval.shape, None, scope, at)
             return smooth_result
         if some_torn:  # an operation that mixes its entries, or has kinks of its own
-            left = [replace(o, torn=t) for o, t in zip(operands, step.torn, strict=True)]
+            left = [o._replace(torn=t) for o, t in zip(operands, step.torn, strict=True)]
             self.mend(step, left, scope, at)
             step.in_varied = tuple(v or t for v, t in zip(step.in_varied, step.torn, strict=True))
         if name in _COMPARISONS or name == "sign":
@@ -317,7 +314,7 @@ class _Planner:
         for operation, kind, shape, slopes in entry.sites(step, self):
             self.add_site(step, operation, kind, shape, slopes, scope, at)
         return [
-            replace(p, varied=_is_float(v) and entry.varies)
+            p._replace(varied=_is_float(v) and entry.varies)
             for p, v in zip(plain, step.eqn.outvars, strict=True)
         ]
 
@@ -398,7 +395,7 @@ class _Planner:
         at: int,
         felt: Sequence[bool],
     ) -> list[_Info]:
-        inside = replace(scope, call=step.origin) if defined_in_jax(opened(closed)[0]) else scope
+        inside = scope._replace(call=step.origin) if defined_in_jax(opened(closed)[0]) else scope
         sub, results = self.block(closed, operands, inside, at, felt)
         step.action, step.blocks = "inline", (sub,)
         return results
@@ -419,12 +416,12 @@ class _Planner:
         function = function_name(body)
         ours = defined_in_jax(body)
         if ours and function in _SEEN_THROUGH:
-            inside = replace(scope, call=step.origin, tie="constant", operation=function)
+            inside = scope._replace(call=step.origin, tie="constant", operation=function)
             return self.inline(step, closed, operands, inside, at, felt)
         self.mend(step, operands, scope, at)
         root = roots.find(function)
         if root is not None:
-            moving = [replace(o, torn=False, varied=o.varied or o.torn) for o in operands]
+            moving = [o._replace(torn=False, varied=o.varied or o.torn) for o in operands]
             return self.root(step, root, moving, scope, at, results)
         self.modes.discard(_CUSTOM_RULES[name])
         if not ours:
@@ -450,12 +447,12 @@ class _Planner:
         sub, _ = self.block(
             root.residual(),
             [*infos, *kept],
-            replace(scope, call=None),
+            scope._replace(call=None),
             at + step.own_size,
             whole=True,
         )
         step.action, step.blocks = "root", (sub,)
-        return [replace(r, varied=i < root.leaves) for i, r in enumerate(results)]
+        return [r._replace(varied=i < root.leaves) for i, r in enumerate(results)]
 
     def scan(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> list[_Info]:
         params = step.eqn.params
@@ -463,12 +460,11 @@ class _Planner:
         if any(o.torn for o in operands[first:]):
             self.mend(
                 step,
-                [replace(o, torn=o.torn and i >= first) for i, o in enumerate(operands)],
+                [o._replace(torn=o.torn and i >= first) for i, o in enumerate(operands)],
                 scope,
                 at,
             )
-        inside = replace(
-            scope,
+        inside = scope._replace(
             call=step.origin if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
             loops=(*scope.loops, params["length"]),
         )
@@ -500,7 +496,7 @@ class _Planner:
         self.mend(step, operands, scope, at)
         varied = [o.varied or o.torn for o in operands]
         start = at + step.own_size
-        inside = replace(scope, whiles=True)
+        inside = scope._replace(whiles=True)
         before = len(self.sites), len(self.given_rules)
         first = n_cond + n_body
         while True:
@@ -530,9 +526,9 @@ class _Planner:
     ) -> list[_Info]:
         """A branch chosen by a constant runs alone; one chosen by a comparison is a ``where``."""
         index, *rest = operands
-        torn_index = replace(index, torn=False), *rest
+        torn_index = index._replace(torn=False), *rest
         self.mend(step, torn_index, scope, at)
-        rest = [replace(o, torn=False, varied=o.varied or o.torn) for o in rest]
+        rest = [o._replace(torn=False, varied=o.varied or o.torn) for o in rest]
         start = inner_at = at + step.own_size
         blocks = []
         outs: list[list[_Info]] = []
@@ -578,7 +574,7 @@ class _Planner:
         step.comparison = self.comparisons.setdefault(key, len(self.comparisons))
         if step.first:
             self.add_site(step, name, "comparison", step.eqn.outvars[0].aval.shape, None, scope, at)
-        return [replace(plain[0], torn=True)]
+        return [plain[0]._replace(torn=True)]
 
 
 def leaves_of(args: Sequence[Any], argnums: Sequence[int]) -> tuple[bool, ...]:

@@ -325,11 +325,12 @@ class Select:
             sign = lax.sign(operands[0])
             return jnp.where(sign == 0, 1.0 if upper else -1.0, sign).astype(sign.dtype)
         if name in ("eq", "ne"):
-            equal = jnp.equal(*operands) & upper
+            equal = lax.eq(*operands) & upper
             return equal if name == "eq" else ~equal
         u, v = operands[::-1] if swap else operands
-        larger = (jnp.greater_equal if upper else jnp.greater)(u, v)
-        return larger if name in ("gt", "ge") else ~larger
+        if name in ("gt", "ge"):
+            return (lax.ge if upper else lax.gt)(u, v)
+        return (lax.lt if upper else lax.le)(u, v)
 
     def size(self, operand: int) -> float:
         return 0.0
@@ -347,8 +348,7 @@ class Select:
 
     def kink(self, z: Any, size: Any, tie: float) -> tuple[Any, Any]:
         if self.decides:
-            zero = lax.full_like(z, 0)
-            return (lax.gt if self.policy == "lower" else lax.ge)(z, zero), 0.0
+            return (jnp.greater if self.policy == "lower" else jnp.greater_equal)(z, 0), 0.0
         return jnp.where(z == 0, self._chosen(z, tie), (z > 0).astype(z.dtype)), 0.0
 
     def tie(self, u: Any, size: Any, axes: tuple[int, ...], first: bool) -> tuple[Any, Any]:
