@@ -6,9 +6,11 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import calculus_at_size
 import implicit_vs_jaxopt
 import jax
 import select_overhead
+import select_tracing
 from rich.progress import Progress
 
 HERE = Path(__file__).parent
@@ -57,6 +59,22 @@ def page(results: dict) -> str:
             ("select_upper", '`... (cx.select(loss, "upper"))`'),
         )
     ]
+    tracing = [
+        [f"`{r['problem']}`", f"{r['plain_ms']:.1f}", f"{r['select_ms']:.1f}", f"{r['ratio']:.2f}"]
+        for r in results["rows"]
+        if r["benchmark"] == "tracing"
+    ]
+    size = [
+        [
+            r["problem"],
+            str(r["active"]),
+            f"{r['cold_s']:.2f}",
+            f"{r['warm_s']:.3f}",
+            f"{r['peak_mib']:.0f}",
+        ]
+        for r in results["rows"]
+        if r["benchmark"] == "calculus at size"
+    ]
     headings = ["ms", "first call, ms", "relative error"]
     return f"""# Benchmarks
 
@@ -95,6 +113,17 @@ Value and gradient of a relu network with {select_overhead.LAYERS} layers of wid
 a batch of {select_overhead.BATCH}, in float32.
 
 {table(["program", "ms", "ratio", "first call, ms", "ratio, first call"], select)}
+
+What it adds to tracing: `jax.make_jaxpr` of programs of {select_tracing.LAYERS} layers.
+
+{table(["layer", "plain, ms", "with select, ms", "ratio"], tracing)}
+
+## The set of a large program
+
+`conservative_jacobian` at a point, in a process of its own, in float64. "Cold" is the first call,
+tracing and compilation included, "warm" a later one at a point of the same shape.
+
+{table(["program", "active kinks", "cold, s", "warm, s", "peak memory, MiB"], size)}
 """
 
 
@@ -103,7 +132,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rows = []
     with Progress() as progress:
-        for module in (implicit_vs_jaxopt, select_overhead):
+        for module in (implicit_vs_jaxopt, select_overhead, select_tracing, calculus_at_size):
             task = progress.add_task(module.__name__, total=module.rounds())
             rows += module.measure(lambda task=task: progress.advance(task))
     machine = {
