@@ -51,8 +51,8 @@ def assemble(
             jax_weights = tuple(float(records.choice[s]) for s in order)
         elif kinds[owner] == "ball":
             kind, jax_weights = "ball", (0.0,) * len(slots)
-        elif kinds[owner] == "comparison":
-            # one comparison switches all its branches together: eliminate them from each other
+        elif kinds[owner] == "comparison" or len(slots) > 1:
+            # one comparison switches all that it steers together: eliminate them from each other
             rows = np.linalg.solve(
                 np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places)
             )

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from . import smooth
 from .kinks import carrying, mix
 from .program import Block, Program, Step
+from .sorting import permuted
 from .tape import Discover
 from .torn import Steering, Torn, broadcast_steering, joined, of_comparison
 
@@ -133,9 +134,10 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         tape.sizes = tuple(o.measure for o in operands)
         sizes = tape.sizes
     values = [o.value if hasattr(o.value, "shape") else jnp.asarray(o.value) for o in operands]
-    outs = (
-        _decided_kink(step, tape, values) if tape.decides else step.entry.run(tape, step, *values)
-    )
+    if tape.decides and not step.entry.orders:
+        outs = _decided_kink(step, tape, values)
+    else:
+        outs = step.entry.run(tape, step, *values)
     outs = outs if step.eqn.primitive.multiple_results else [outs]
     if not tape.measures:
         return [Value(o) for o in outs]
@@ -279,6 +281,22 @@ def _branch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         _branched(o, u, v, s, *broadcast_steering(torn, o.shape), tape)
         for o, u, v, s in zip(outs, uppers, lowers, sizes, strict=True)
     ]
+
+
+def _permute(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+    """A gather by the order of a sort: its entries swap where the sort's do."""
+    (value,) = bind(step.eqn, *[o.value for o in operands])
+    size: Any = 0.0
+    if tape.measures:
+        size = jnp.max(operands[0].measure, initial=0.0)
+    moved = permuted(tape, tape.orders[id(step.sort)], value, size)
+    return [Value(moved, jnp.full(value.shape, size) if tape.measures else None)]
+
+
+def _jump(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+    """Any other use of the order of a sort jumps where two keys tie."""
+    tape.jump(tape.orders[id(step.sort)].ties, 1.0)
+    return _plain(step, operands, tape)
 
 
 def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
@@ -454,6 +472,8 @@ _ACTIONS: dict[str, Callable[[Step, Sequence[Value], Any], list[Value]]] = {
     "push": _push,
     "combine": _combine,
     "branch": _branch,
+    "permute": _permute,
+    "jump": _jump,
     "switch": _switch,
     "scan": _scan,
     "while": _while,

@@ -33,7 +33,8 @@ class Entry:
     ``sites(step, planner)`` gives (operation, kind, shape, slopes) of each group of kinks, in the
     order in which ``run(tape, step, *operands)`` hands their increments to the tape;
     ``dictionary`` is its o-minimal dictionary; ``size(step, sizes, outs)`` gives the sizes of the
-    results, by default the largest operand's; ``varies`` is False for what is locally constant.
+    results, by default the largest operand's; ``varies`` is False for what is locally constant; ``orders``
+    says that further results are indices in the order of the first.
     """
 
     sites: Callable[[Any, Any], Sequence[SiteSpec]]
@@ -41,6 +42,7 @@ class Entry:
     dictionary: str = "ALG"
     size: Callable[[Any, Sequence[Any], Sequence[Any]], list[Any]] = _largest_operand
     varies: bool = True
+    orders: bool = False
 
 
 TABLE: dict[str, Entry] = {}

@@ -70,11 +70,15 @@ _ELEMENTWISE = (
 
 
 class _Info(NamedTuple):
-    """What planning knows of a variable; equal ``number`` means equal value."""
+    """What planning knows of a variable; equal ``number`` means equal value.
+
+    ``order``: the step of the sort whose order the entries (along axis 0) follow, for indices.
+    """
 
     number: int
     varied: bool = False
     torn: bool = False
+    order: Step | None = None
 
 
 class _Scope(NamedTuple):
@@ -172,7 +176,7 @@ class _Planner:
             operands = [info(a) for a in eqn.invars]
             if not any(v in felt for v in eqn.outvars):
                 step.silent = any(o.varied or o.torn for o in operands)
-                operands = [o._replace(varied=False, torn=False) for o in operands]
+                operands = [o._replace(varied=False, torn=False, order=None) for o in operands]
             results = self.step(
                 step, operands, scope, start + block.size, [v in felt for v in eqn.outvars]
             )
@@ -186,6 +190,48 @@ class _Planner:
         block.out_varied = tuple(o.varied for o in outs)
         block.out_torn = tuple(o.torn for o in outs)
         return block, outs
+
+    def ordered(
+        self,
+        step: Step,
+        sort: Step,
+        operands: Sequence[_Info],
+        scope: _Scope,
+        at: int,
+        plain: list[_Info],
+        smooth_result: list[_Info],
+    ) -> list[_Info]:
+        """Indices that a sort ordered: they pass through, steer a gather, or jump where keys tie."""
+        eqn, name = step.eqn, step.eqn.primitive.name
+        n = sort.eqn.invars[0].aval.shape[0]
+        integers = not any(o.varied or o.torn for o in operands[: 1 if name == "gather" else None])
+        out = eqn.outvars[0].aval
+        keeps = name in (_ELEMENTWISE | {"broadcast_in_dim", "reshape"}) and out.shape[:1] == (n,)
+        step.sort = sort
+        if name in _INLINE:
+            return self.inline(step, eqn.params[_INLINE[name]], operands, scope, at, step.felt)
+        if keeps and integers and not _is_float(eqn.outvars[0]):
+            return [p._replace(order=sort) for p in plain]
+        if name == "gather" and out.shape[:1] == (n,) and operands[0].order is None:
+            if not operands[0].varied:
+                return self.jumps(step, scope, at, plain)
+            step.action = "permute"
+            for _ in range(sort.slots[0][0]):
+                self.add_site(step, "argsort", "branch", (n - 1, *out.shape[1:]), None, scope, at)
+            return smooth_result
+        return self.jumps(step, scope, at, smooth_result if any(step.in_varied) else plain)
+
+    def jumps(self, step: Step, scope: _Scope, at: int, results: list[_Info]) -> list[_Info]:
+        """Whatever else reads the order of a sort jumps where two keys tie."""
+        assert step.sort is not None
+        name = step.eqn.primitive.name
+        if name not in smooth.SMOOTH and name not in smooth.CONSTANT:
+            raise unsupported(f"'{name}' of the order of a sort", step.location)
+        step.action = "jump"
+        self.add_site(
+            step, "argsort", "jump", (step.sort.eqn.invars[0].aval.shape[0] - 1,), None, scope, at
+        )
+        return results
 
     def mend_outputs(self, block: Block, outs: list[_Info], scope: _Scope, at: int) -> list[_Info]:
         """Torn outputs leave as one value, whose two sides must agree."""
@@ -233,6 +279,9 @@ class _Planner:
             plain = [_Info(self.number((name, *(o.number for o in operands), *_parameters(eqn))))]
         smooth_result = [p._replace(varied=_is_float(v)) for p, v in zip(plain, outs, strict=True)]
 
+        orders = [o.order for o in operands if o.order is not None]
+        if orders:
+            return self.ordered(step, orders[0], operands, scope, at, plain, smooth_result)
         if not some_varied and not some_torn:
             return plain
         marker = kinks.TABLE.get(_marker(eqn))
@@ -313,9 +362,10 @@ class _Planner:
         step.action, step.entry = "kink", entry
         for operation, kind, shape, slopes in entry.sites(step, self):
             self.add_site(step, operation, kind, shape, slopes, scope, at)
+        ordered = step if entry.orders and step.eqn.outvars[0].aval.ndim == 1 else None
         return [
-            p._replace(varied=_is_float(v) and entry.varies)
-            for p, v in zip(plain, step.eqn.outvars, strict=True)
+            p._replace(varied=_is_float(v) and entry.varies, order=ordered if i else None)
+            for i, (p, v) in enumerate(zip(plain, step.eqn.outvars, strict=True))
         ]
 
     def add_site(

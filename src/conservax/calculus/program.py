@@ -56,7 +56,8 @@ class Step:
 
     ``action``: "plain" (as it stands), "inline", "scan", "switch", "while", "kink" (by its table
     entry), "compare", "push" (both sides of a torn value go through), "combine" (two torn values
-    meet), "branch" (a torn value meets varied ones), "root" (an implicit function).
+    meet), "branch" (a torn value meets varied ones), "permute" (a gather by the
+    order of a sort), "jump" (any other use of that order), "root" (an implicit function).
     """
 
     eqn: Any
@@ -80,6 +81,7 @@ class Step:
     comparison: int = -1
     first: bool = True
     swap: bool = False
+    sort: "Step | None" = None  # the sort whose order the operands follow
     root: Any = None
     kept: tuple[int, ...] = ()  # operands that the residual of a root reads
 

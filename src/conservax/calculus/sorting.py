@@ -6,13 +6,22 @@ where its increment z = p_{i+1} − p_i is positive (q = 1) and swaps it at q = 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..errors import UnsupportedOperationError
 from .kinks import Entry, SiteSpec, carrying, cut, register
+from .torn import Steering
+
+
+class Order(NamedTuple):
+    """What a sort leaves for those that use its order: each round's comparators, the keys' gaps."""
+
+    rounds: tuple[Steering, ...]
+    ties: Any
 
 
 def active_comparators(near: np.ndarray, rounds: int) -> tuple[np.ndarray, int]:
@@ -46,7 +55,7 @@ def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
     n = shape.pop(step.eqn.params["dimension"])
     neighbours = (*shape, max(n - 1, 0))
     sites: list[SiteSpec] = [("sort", "sort", (_rounds(step, planner), *neighbours), None)]
-    if any(step.felt[1:]):  # where the entries went is used: that jumps at a tie
+    if any(step.felt[1:]) and shape:  # where the entries of several rows went: that jumps at a tie
         sites.append(("argsort", "jump", neighbours, None))
     return sites
 
@@ -59,17 +68,48 @@ def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
     if tape.measures:
         size = 2 * jnp.max(jnp.moveaxis(tape.size(0), axis, -1), axis=-1, keepdims=True)
     pairs = jnp.arange(max(value.shape[-1] - 1, 0))
+    ties = jnp.abs(value[..., 1:] - value[..., :-1])
+    rounds = []
     for t in range(step.slots[0][0]):
         z = order[..., 1:] - order[..., :-1]
+        slots = tape.next_slots(z.shape)
         q, r = tape.kink(z, jnp.broadcast_to(size, z.shape), 1.0)
         q = tape.comparator(q, (pairs + t) % 2 == 0)
-        exchanged = cut((1 - q) * z, -1, r)
-        moved = order.at[..., :-1].add(exchanged).at[..., 1:].add(-exchanged)
-        order = carrying(value, moved)
-    if any(step.felt[1:]):
-        tape.jump(jnp.abs(value[..., 1:] - value[..., :-1]), 1.0)
+        rounds.append(Steering(jnp.ones(z.shape, bool), slots, q))
+        order = carrying(value, _exchanged(order, q, r, -1))
+    if any(step.felt[1:]) and value.ndim > 1:
+        tape.jump(ties, 1.0)
+    tape.orders[id(step)] = Order(tuple(rounds), ties)
     outs[0] = jnp.moveaxis(order, -1, axis)
     return outs
+
+
+def permuted(tape: Any, order: Order, value: Any, size: Any) -> Any:
+    """A gathered array whose neighbours (along axis 0) swap with the comparators of the sort."""
+    p = value
+    for steering in order.rounds:
+        gap = p[1:] - p[:-1]
+        across = gap.shape[:1] + (1,) * (gap.ndim - 1)
+        by = Steering(*(jnp.broadcast_to(jnp.reshape(a, across), gap.shape) for a in steering))
+        if tape.decides:
+            q, r = by.q.astype(gap.dtype), 0.0
+        else:
+            q, r = tape.branch(p[1:], p[:-1], size, jnp.ones(gap.shape, bool), by)
+        p = carrying(value, _exchanged(p, q, r, 0))
+    return p
+
+
+def _exchanged(p: Any, q: Any, r: Any, axis: int) -> Any:
+    """Neighbours along an axis keep their places at q = 1 and swap at q = 0, r on top."""
+    last = p.shape[axis]
+    before = lax.slice_in_dim(p, 0, last - 1, axis=axis)
+    after = lax.slice_in_dim(p, 1, last, axis=axis)
+    moved = cut((1 - q) * (after - before), -1, r)
+    ends = [(0, 0)] * p.ndim
+    ends[axis] = (0, 1)
+    first = jnp.pad(moved, ends)
+    ends[axis] = (1, 0)
+    return p + first - jnp.pad(moved, ends)
 
 
 def _size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
@@ -77,4 +117,4 @@ def _size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
     return [jnp.broadcast_to(largest, outs[0].shape), *[None] * (len(outs) - 1)]
 
 
-register("sort", Entry(_sites, _run, size=_size))
+register("sort", Entry(_sites, _run, size=_size, orders=True))

@@ -53,6 +53,7 @@ class Discover:
     records: list[Records] = field(default_factory=list)
     sizes: tuple[Any, ...] = ()
     torn: dict[int, Any] = field(default_factory=dict)
+    orders: dict[int, Any] = field(default_factory=dict)
     cursor: int = 0
     measures = True
     watches = False
@@ -112,6 +113,9 @@ class Discover:
             jnp.broadcast_to(leader_slot, u.shape),
         )
         return leader, jnp.zeros_like(u)
+
+    def next_slots(self, shape: tuple[int, ...]) -> Any:
+        return self._slots(shape)
 
     def comparator(self, q: Any, aligned: Any) -> Any:
         return q
@@ -213,6 +217,7 @@ class Linearise:
     r: Any
     records: list[Any] = field(default_factory=list)
     torn: dict[int, Any] = field(default_factory=dict)
+    orders: dict[int, Any] = field(default_factory=dict)
     cursor: int = 0
     measures = False
     watches = False
@@ -235,6 +240,9 @@ class Linearise:
         here = slice(self.cursor, self.cursor + u.size)
         weights = jax.lax.stop_gradient(self.base[here]).reshape(u.shape).astype(u.dtype)
         return weights, self._next(u - jnp.sum(weigh(weights, u), axis=axes, keepdims=True))[1]
+
+    def next_slots(self, shape: tuple[int, ...]) -> Any:
+        return jnp.zeros(shape, jnp.int32)
 
     def comparator(self, q: Any, aligned: Any) -> Any:
         return q
@@ -310,6 +318,7 @@ class Select:
     policy: Any
     cursor: int = 0
     torn: dict[int, Any] = field(default_factory=dict)
+    orders: dict[int, Any] = field(default_factory=dict)
     measures = False
     watches = False
 
@@ -364,6 +373,9 @@ class Select:
         if chosen.dtype == bool:
             chosen = (order == (latest if self.policy == "upper" else earliest)).astype(u.dtype)
         return jax.lax.stop_gradient(chosen), jnp.zeros((), u.dtype)
+
+    def next_slots(self, shape: tuple[int, ...]) -> Any:
+        return jnp.zeros(shape, jnp.int32)
 
     def comparator(self, q: Any, aligned: Any) -> Any:
         # neighbours that overlap never swap in one round
