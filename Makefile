@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 OUT ?= reproduction
 JOBS ?= 2
+PROGRAMS ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-latest lint format bench clean distclean
+.PHONY: help reproduce test test-latest fuzz lint format bench clean distclean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ test: $(VENV)/.stamp-test ## Run the tests and the doctests (JOBS=2, ARGS="-k na
 
 test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
 	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+fuzz: $(VENV)/.stamp-test ## Run the calculus on thousands of random programs (PROGRAMS=5000)
+	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) tests/calculus/test_operations.py $(ARGS)
 
 lint: $(VENV)/.stamp-dev ## Check style, formatting and types
 	$(BIN)/ruff check

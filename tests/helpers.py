@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import jax
@@ -282,14 +283,6 @@ OPERATIONS: dict[str, Operation] = {
         lambda arity: st.tuples(_DYADIC),
         shares=lambda i, values: ("sign", *i.operands),
     ),
-    "where_sign": Operation(  # a predicate that asks a sign
-        1,
-        lambda u, a, b: (a if u > 0 else b) * u,
-        lambda v, c: _at_zero(v[0], (c[1],), (c[0],)),
-        lambda u, a, b: jnp.where(jnp.sign(u) > 0, _number(a) * u, _number(b) * u),
-        lambda arity: st.tuples(_DYADIC, _DYADIC),
-        shares=lambda i, values: ("sign", *i.operands),
-    ),
     "compound": Operation(  # where(p > 0 and q > 0, t + a m, t + b m) with m = min(p, q)
         4,
         _compound_value,
@@ -362,23 +355,30 @@ class Program:
         values = self.registers(x)
         return np.array([float(values[o]) for o in self.outputs])
 
-    def jacobians(self, x: Sequence[Fraction]) -> np.ndarray:
-        """The Jacobians of all choices at exact ties, one choice a kink: distinct, (V, m, n)."""
-        values = self.registers(x)
-        rows, kinks = [], {}
+    def _ties(self, values: Sequence[Fraction]) -> tuple[list[Sequence[Row]], list[Hashable]]:
+        """The possible slopes of each instruction, and the kink that decides among them."""
+        rows, kinks = [], []
         for place, i in enumerate(self.instructions):
             operation = OPERATIONS[i.operation]
             rows.append(operation.slopes([values[o] for o in i.operands], i.constants))
-            key = operation.shares(i, values) if operation.shares else place
-            kinks[place] = (key, len(rows[-1]))
-        ways = dict(kinks.values())
+            kinks.append(operation.shares(i, values) if operation.shares else place)
+        return rows, kinks
+
+    def choices(self, x: Sequence[Fraction]) -> int:
+        """How many ways there are to choose at all ties."""
+        rows, kinks = self._ties(self.registers(x))
+        return prod({k: len(r) for k, r in zip(kinks, rows, strict=True)}.values())
+
+    def jacobians(self, x: Sequence[Fraction]) -> np.ndarray:
+        """The Jacobians of all choices at exact ties, one choice a kink: distinct, (V, m, n)."""
+        rows, kinks = self._ties(self.registers(x))
+        ways = {k: len(r) for k, r in zip(kinks, rows, strict=True)}
         found = set()
-        for picks in itertools.product(*(range(w) for w in ways.values())):
+        for picks in itertools.product(*map(range, ways.values())):
             pick = dict(zip(ways, picks, strict=True))
             gradients: list[tuple] = [_one_hot(k, self.inputs) for k in range(self.inputs)]
-            for place, i in enumerate(self.instructions):
-                row = rows[place][pick[kinks[place][0]]]
-                operands = [gradients[o] for o in i.operands]
+            for i, choices, kink in zip(self.instructions, rows, kinks, strict=True):
+                row, operands = choices[pick[kink]], [gradients[o] for o in i.operands]
                 gradients.append(
                     tuple(
                         sum(a * g[k] for a, g in zip(row, operands, strict=True))
@@ -474,7 +474,7 @@ def programs(
         constants = draw(operation.constants(arity))
         left -= name in KINKS
         if name == "compound":  # two predicates that can switch, and what vanishes where they do
-            pair = [draw(st.sampled_from(varied)) for _ in range(2)]
+            pair = draw(st.permutations(varied))[:2]
             boundary = emit(_PREDICATES[constants[0]][1], pair)
             left = max(0, left - 1)
             operands = [*pair, boundary, operands[-1]]
