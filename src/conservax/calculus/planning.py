@@ -7,35 +7,31 @@ by name, file and line whatever the calculus does not know.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
-from ..errors import InvalidInputError, UnsupportedOperationError
-from . import kinks, roots, smooth
+from ..errors import InvalidInputError
+from . import kinks, smooth
+from .calls import plan_call, plan_custom_rule, plan_scan, plan_switch, plan_while
 from .expansions import EXPANSIONS
-from .locations import Location, defined_in_jax
-from .program import Block, Program, Site, Step
+from .jaxprs import (
+    CUSTOM_RULES,
+    INLINE,
+    felt_variables,
+    is_float,
+    live_equations,
+    marker,
+    opened,
+    parameters,
+    unsupported,
+)
+from .locations import Location
+from .program import Block, Info, Program, Scope, Site, Step
 
-# Calls whose body is the program: running the body in place is running the call.
-_INLINE = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-}
-# Functions of jax.nn with a custom rule that is a choice at a kink, not a different function.
-_SEEN_THROUGH = {"relu", "relu6"}
-_CUSTOM_RULES = {
-    "custom_jvp_call": "",
-    "custom_vjp_call": "forward",
-    "custom_vjp_call_jaxpr": "forward",
-}
 _COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
 _MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 # At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
@@ -69,28 +65,6 @@ _ELEMENTWISE = (
 )  # fmt: skip
 
 
-class _Info(NamedTuple):
-    """What planning knows of a variable; equal ``number`` means equal value.
-
-    ``order``: the step of the sort whose order the entries (along axis 0) follow, for indices.
-    """
-
-    number: int
-    varied: bool = False
-    torn: bool = False
-    order: Step | None = None
-
-
-class _Scope(NamedTuple):
-    """Where planning stands: the enclosing call's place, loops, JAX's tie rule, the name to report."""
-
-    call: Any = None
-    loops: tuple[int, ...] = ()  # the length of each enclosing scan
-    tie: str = "balanced"
-    operation: str | None = None
-    whiles: bool = False
-
-
 def trace(
     fun: Callable[..., Any], args: Sequence[Any], varied: Sequence[bool], sort_rounds: int = 2
 ) -> Program:
@@ -121,8 +95,8 @@ def trace(
                 f"the function returns {var.aval.dtype}; derivatives exist for real floating-point outputs."
             )
     planner = _Planner(sort_rounds)
-    infos = [_Info(planner.fresh(), v) for v in varied]
-    block, _ = planner.block(closed, infos, _Scope(), 0, whole=True)
+    infos = [Info(planner.fresh(), v) for v in varied]
+    block, _ = planner.block(closed, infos, Scope(), 0, whole=True)
     sites = tuple(sorted(planner.sites, key=lambda s: s.start))
     return Program(
         block, sites, tuple(planner.given_rules), frozenset(planner.modes), out_trees[-1], dtype
@@ -147,13 +121,13 @@ class _Planner:
     def block(
         self,
         closed: Any,
-        in_infos: Sequence[_Info],
-        scope: _Scope,
+        in_infos: Sequence[Info],
+        scope: Scope,
         start: int,
         out_felt: Sequence[bool] | None = None,
         *,
         whole: bool = False,
-    ) -> tuple[Block, list[_Info]]:
+    ) -> tuple[Block, list[Info]]:
         """Plan one jaxpr; returns its block and what is known of its outputs.
 
         ``out_felt`` says whose derivative matters: a kink behind a stop_gradient has none.
@@ -161,17 +135,17 @@ class _Planner:
         """
         jaxpr, consts = opened(closed)
         block = Block(jaxpr, consts)
-        infos: dict[Any, _Info] = dict(zip(jaxpr.invars, in_infos, strict=True))
+        infos: dict[Any, Info] = dict(zip(jaxpr.invars, in_infos, strict=True))
         infos |= {
-            v: _Info(self.number(("const", id(c))))
+            v: Info(self.number(("const", id(c))))
             for v, c in zip(jaxpr.constvars, consts, strict=True)
         }
-        felt = _felt(jaxpr, out_felt)
+        felt = felt_variables(jaxpr, out_felt)
 
-        def info(atom: Any) -> _Info:
+        def info(atom: Any) -> Info:
             return self.literal(atom) if isinstance(atom, jex_core.Literal) else infos[atom]
 
-        for eqn in _live_equations(jaxpr):
+        for eqn in live_equations(jaxpr):
             step = Step(eqn, scope.call or eqn, tie=scope.tie)
             operands = [info(a) for a in eqn.invars]
             if not any(v in felt for v in eqn.outvars):
@@ -195,12 +169,12 @@ class _Planner:
         self,
         step: Step,
         sort: Step,
-        operands: Sequence[_Info],
-        scope: _Scope,
+        operands: Sequence[Info],
+        scope: Scope,
         at: int,
-        plain: list[_Info],
-        smooth_result: list[_Info],
-    ) -> list[_Info]:
+        plain: list[Info],
+        smooth_result: list[Info],
+    ) -> list[Info]:
         """Indices that a sort ordered: they pass through, steer a gather, or jump where keys tie."""
         eqn, name = step.eqn, step.eqn.primitive.name
         n = sort.eqn.invars[0].aval.shape[0]
@@ -208,9 +182,9 @@ class _Planner:
         out = eqn.outvars[0].aval
         keeps = name in (_ELEMENTWISE | {"broadcast_in_dim", "reshape"}) and out.shape[:1] == (n,)
         step.sort = sort
-        if name in _INLINE:
-            return self.inline(step, eqn.params[_INLINE[name]], operands, scope, at, step.felt)
-        if keeps and integers and not _is_float(eqn.outvars[0]):
+        if name in INLINE:
+            return plan_call(self, step, eqn.params[INLINE[name]], operands, scope, at, step.felt)
+        if keeps and integers and not is_float(eqn.outvars[0]):
             return [p._replace(order=sort) for p in plain]
         if name == "gather" and out.shape[:1] == (n,) and operands[0].order is None:
             if not operands[0].varied:
@@ -221,7 +195,7 @@ class _Planner:
             return smooth_result
         return self.jumps(step, scope, at, smooth_result if any(step.in_varied) else plain)
 
-    def jumps(self, step: Step, scope: _Scope, at: int, results: list[_Info]) -> list[_Info]:
+    def jumps(self, step: Step, scope: Scope, at: int, results: list[Info]) -> list[Info]:
         """Whatever else reads the order of a sort jumps where two keys tie."""
         assert step.sort is not None
         name = step.eqn.primitive.name
@@ -233,7 +207,7 @@ class _Planner:
         )
         return results
 
-    def mend_outputs(self, block: Block, outs: list[_Info], scope: _Scope, at: int) -> list[_Info]:
+    def mend_outputs(self, block: Block, outs: list[Info], scope: Scope, at: int) -> list[Info]:
         """Torn outputs leave as one value, whose two sides must agree."""
         torn = [i for i, o in enumerate(outs) if o.torn]
         leave = Step(None, block.steps[-1].origin)
@@ -247,26 +221,26 @@ class _Planner:
             self.add_site(leave, "where", "branch", aval.shape, None, scope, at)
         block.mend = tuple(torn)
         block.size += leave.own_size
-        return [_Info(o.number, o.varied or o.torn) for o in outs]
+        return [Info(o.number, o.varied or o.torn) for o in outs]
 
     @staticmethod
     def inner_size(step: Step) -> int:
         repeats = step.eqn.params["length"] if step.action == "scan" else 1
         return repeats * sum(b.size for b in step.blocks)
 
-    def literal(self, atom: Any) -> _Info:
+    def literal(self, atom: Any) -> Info:
         value = np.asarray(atom.val)
         key = (value.item(), str(value.dtype)) if value.size == 1 else (id(atom),)
-        return _Info(self.number(("literal", *key)))
+        return Info(self.number(("literal", *key)))
 
     def step(
         self,
         step: Step,
-        operands: Sequence[_Info],
-        scope: _Scope,
+        operands: Sequence[Info],
+        scope: Scope,
         at: int,
         out_felt: Sequence[bool],
-    ) -> list[_Info]:
+    ) -> list[Info]:
         """Decide how one equation runs; returns what is known of its results."""
         eqn, name = step.eqn, step.eqn.primitive.name
         outs = eqn.outvars
@@ -274,23 +248,23 @@ class _Planner:
         step.torn = tuple(o.torn for o in operands)
         step.felt = tuple(out_felt)
         some_varied, some_torn = any(step.in_varied), any(step.torn)
-        plain = [_Info(self.fresh()) for _ in outs]
+        plain = [Info(self.fresh()) for _ in outs]
         if name in _NUMBERED:
-            plain = [_Info(self.number((name, *(o.number for o in operands), *_parameters(eqn))))]
-        smooth_result = [p._replace(varied=_is_float(v)) for p, v in zip(plain, outs, strict=True)]
+            plain = [Info(self.number((name, *(o.number for o in operands), *parameters(eqn))))]
+        smooth_result = [p._replace(varied=is_float(v)) for p, v in zip(plain, outs, strict=True)]
 
         orders = [o.order for o in operands if o.order is not None]
         if orders:
             return self.ordered(step, orders[0], operands, scope, at, plain, smooth_result)
         if not some_varied and not some_torn:
             return plain
-        marker = kinks.TABLE.get(_marker(eqn))
-        if marker is not None:
-            return self.kink(step, marker, operands, scope, at, plain)
-        if name in _INLINE:
-            return self.inline(step, eqn.params[_INLINE[name]], operands, scope, at, out_felt)
-        if name in _CUSTOM_RULES:
-            return self.custom_rule(step, operands, smooth_result, scope, at, out_felt)
+        entry = kinks.TABLE.get(marker(eqn))
+        if entry is not None:
+            return self.kink(step, entry, operands, scope, at, plain)
+        if name in INLINE:
+            return plan_call(self, step, eqn.params[INLINE[name]], operands, scope, at, out_felt)
+        if name in CUSTOM_RULES:
+            return plan_custom_rule(self, step, operands, smooth_result, scope, at, out_felt)
         if name == "abs" and jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.complexfloating):
             name = "complex_abs"
         if name in EXPANSIONS:
@@ -299,18 +273,18 @@ class _Planner:
             inside = scope._replace(call=step.origin, tie=tie, operation=scope.operation or name)
             self.mend(step, operands, scope, at)
             operands = [o._replace(torn=False, varied=o.varied or o.torn) for o in operands]
-            return self.inline(step, closed, operands, inside, at + step.own_size, out_felt)
+            return plan_call(self, step, closed, operands, inside, at + step.own_size, out_felt)
         if name == "scan":
-            return self.scan(step, operands, scope, at)
+            return plan_scan(self, step, operands, scope, at)
         if name == "while":
-            return self.while_loop(step, operands, scope, at)
+            return plan_while(self, step, operands, scope, at)
         if name == "cond":
-            return self.switch(step, operands, scope, at, out_felt)
+            return plan_switch(self, step, operands, scope, at, out_felt)
         if (
             some_varied and sum(step.torn) > 1
         ):  # one torn operand can steer the others, once they are whole
             whole = [
-                o._replace(torn=o.torn and _is_float(a))
+                o._replace(torn=o.torn and is_float(a))
                 for o, a in zip(operands, eqn.invars, strict=True)
             ]
             self.mend(step, whole, scope, at)
@@ -318,10 +292,10 @@ class _Planner:
             step.in_varied = tuple(v or i in step.mend for i, v in enumerate(step.in_varied))
             some_torn = any(step.torn)
         if some_torn and self.tears(step, operands, scope, at):
-            return [_Info(p.number, torn=True) for p in plain]
+            return [Info(p.number, torn=True) for p in plain]
         if some_torn and step.action == "branch":
             for var in outs:
-                if not _is_float(var):
+                if not is_float(var):
                     raise unsupported(
                         f"'{name}' of varied values steered by a comparison", step.location
                     )
@@ -333,7 +307,7 @@ class _Planner:
             step.in_varied = tuple(v or t for v, t in zip(step.in_varied, step.torn, strict=True))
         if name in _COMPARISONS or name == "sign":
             return self.compare(step, operands, scope, at, plain)
-        if name == "convert_element_type" and not _is_float(outs[0]):
+        if name == "convert_element_type" and not is_float(outs[0]):
             name = "truncate"
         if name in kinks.TABLE:
             return self.kink(step, kinks.TABLE[name], operands, scope, at, plain)
@@ -351,11 +325,11 @@ class _Planner:
         self,
         step: Step,
         entry: "kinks.Entry",
-        operands: Sequence[_Info],
-        scope: _Scope,
+        operands: Sequence[Info],
+        scope: Scope,
         at: int,
-        plain: list[_Info],
-    ) -> list[_Info]:
+        plain: list[Info],
+    ) -> list[Info]:
         """An operation of the table: its sites in order, its results varied where they are real."""
         if not step.mend and any(step.torn):
             self.mend(step, operands, scope, at)
@@ -364,7 +338,7 @@ class _Planner:
             self.add_site(step, operation, kind, shape, slopes, scope, at)
         ordered = step if entry.orders and step.eqn.outvars[0].aval.ndim == 1 else None
         return [
-            p._replace(varied=_is_float(v) and entry.varies, order=ordered if i else None)
+            p._replace(varied=is_float(v) and entry.varies, order=ordered if i else None)
             for i, (p, v) in enumerate(zip(plain, step.eqn.outvars, strict=True))
         ]
 
@@ -375,7 +349,7 @@ class _Planner:
         kind: str,
         shape: tuple[int, ...],
         slopes: tuple[float, float] | None,
-        scope: _Scope,
+        scope: Scope,
         at: int,
     ) -> None:
         row_major = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
@@ -394,7 +368,7 @@ class _Planner:
         )
         step.slots = (*step.slots, shape)
 
-    def tears(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> bool:
+    def tears(self, step: Step, operands: Sequence[Info], scope: Scope, at: int) -> bool:
         """Whether the result of an operation on torn operands is torn; sets how the step runs."""
         eqn, name = step.eqn, step.eqn.primitive.name
         torn = [i for i, t in enumerate(step.torn) if t]
@@ -422,7 +396,7 @@ class _Planner:
             return True
         raise unsupported(f"'{name}' of {len(torn)} values that comparisons decide", step.location)
 
-    def mend(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> None:
+    def mend(self, step: Step, operands: Sequence[Info], scope: Scope, at: int) -> None:
         """Turn torn operands into single values, whose two sides must agree where they meet."""
         for i, operand in enumerate(operands):
             if not operand.torn:
@@ -436,176 +410,9 @@ class _Planner:
             step.mend = (*step.mend, i)
             self.add_site(step, "where", "branch", aval.shape, None, scope, at)
 
-    def inline(
-        self,
-        step: Step,
-        closed: Any,
-        operands: Sequence[_Info],
-        scope: _Scope,
-        at: int,
-        felt: Sequence[bool],
-    ) -> list[_Info]:
-        inside = scope._replace(call=step.origin) if defined_in_jax(opened(closed)[0]) else scope
-        sub, results = self.block(closed, operands, inside, at, felt)
-        step.action, step.blocks = "inline", (sub,)
-        return results
-
-    def custom_rule(
-        self,
-        step: Step,
-        operands: Sequence[_Info],
-        results: list[_Info],
-        scope: _Scope,
-        at: int,
-        felt: Sequence[bool],
-    ) -> list[_Info]:
-        """jax.nn's relus are seen through, implicit functions lifted; other rules are taken as given."""
-        eqn, name = step.eqn, step.eqn.primitive.name
-        closed = eqn.params["call_jaxpr"] if "call_jaxpr" in eqn.params else eqn.params["fun_jaxpr"]
-        body = opened(closed)[0]
-        function = function_name(body)
-        ours = defined_in_jax(body)
-        if ours and function in _SEEN_THROUGH:
-            inside = scope._replace(call=step.origin, tie="constant", operation=function)
-            return self.inline(step, closed, operands, inside, at, felt)
-        self.mend(step, operands, scope, at)
-        root = roots.find(function)
-        if root is not None:
-            moving = [o._replace(torn=False, varied=o.varied or o.torn) for o in operands]
-            return self.root(step, root, moving, scope, at, results)
-        self.modes.discard(_CUSTOM_RULES[name])
-        if not ours:
-            self.given_rules.append((function, step.location))
-        return results
-
-    def root(
-        self,
-        step: Step,
-        root: "roots.Root",
-        operands: Sequence[_Info],
-        scope: _Scope,
-        at: int,
-        results: list[_Info],
-    ) -> list[_Info]:
-        """An implicit function: its unknowns get slots, its residual is planned like any program."""
-        step.root = root
-        self.add_site(step, "root", "root", (root.unknowns,), None, scope, at)
-        infos = [_Info(self.fresh(), True) for _ in range(root.leaves)]
-        hoisted = step.eqn.params.get("num_consts", 0)  # JAX puts what a rule closes over first
-        step.kept = tuple(hoisted + i for i in root.inputs)
-        kept = [operands[i] for i in step.kept]
-        sub, _ = self.block(
-            root.residual(),
-            [*infos, *kept],
-            scope._replace(call=None),
-            at + step.own_size,
-            whole=True,
-        )
-        step.action, step.blocks = "root", (sub,)
-        return [r._replace(varied=i < root.leaves) for i, r in enumerate(results)]
-
-    def scan(self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int) -> list[_Info]:
-        params = step.eqn.params
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-        if any(o.torn for o in operands[first:]):
-            self.mend(
-                step,
-                [o._replace(torn=o.torn and i >= first) for i, o in enumerate(operands)],
-                scope,
-                at,
-            )
-        inside = scope._replace(
-            call=step.origin if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
-            loops=(*scope.loops, params["length"]),
-        )
-        varied = [o.varied or (o.torn and i >= first) for i, o in enumerate(operands)]
-        before = len(self.sites), len(self.given_rules)
-        while True:  # each pass can only add varied carries
-            infos = [
-                _Info(self.fresh(), v, o.torn and i < first)
-                for i, (o, v) in enumerate(zip(operands, varied, strict=True))
-            ]
-            sub, outs = self.block(params["jaxpr"], infos, inside, at + step.own_size, whole=True)
-            after = [v or o.varied for v, o in zip(varied[first:last], outs, strict=False)]
-            if after == varied[first:last]:
-                break
-            varied[first:last] = after
-            # the trial plan leaves nothing behind: only the one at the fixed point counts
-            del self.sites[before[0] :], self.given_rules[before[1] :]
-        for site in self.sites[before[0] :]:
-            site.strides[len(scope.loops)] = sub.size
-        step.action, step.blocks = "scan", (sub,)
-        return [_Info(self.fresh(), v) for v in (*after, *sub.out_varied[last - first :])]
-
-    def while_loop(
-        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int
-    ) -> list[_Info]:
-        """Allowed where no kink inside is active: then the trip count and all slopes stay as they are."""
-        params = step.eqn.params
-        n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-        self.mend(step, operands, scope, at)
-        varied = [o.varied or o.torn for o in operands]
-        start = at + step.own_size
-        inside = scope._replace(whiles=True)
-        before = len(self.sites), len(self.given_rules)
-        first = n_cond + n_body
-        while True:
-            infos = [_Info(self.fresh(), v) for v in varied]
-            cond, _ = self.block(
-                params["cond_jaxpr"], [*infos[:n_cond], *infos[first:]], inside, start
-            )
-            body, outs = self.block(
-                params["body_jaxpr"],
-                [*infos[n_cond:first], *infos[first:]],
-                inside,
-                start + cond.size,
-                whole=True,
-            )
-            after = [v or o.varied for v, o in zip(varied[first:], outs, strict=True)]
-            if after == varied[first:]:
-                break
-            varied[first:] = after
-            del self.sites[before[0] :], self.given_rules[before[1] :]
-        if any(after):
-            self.modes.discard("reverse")
-        step.action, step.blocks = "while", (cond, body)
-        return [_Info(self.fresh(), v) for v in after]
-
-    def switch(
-        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int, felt: Sequence[bool]
-    ) -> list[_Info]:
-        """A branch chosen by a constant runs alone; one chosen by a comparison is a ``where``."""
-        index, *rest = operands
-        torn_index = index._replace(torn=False), *rest
-        self.mend(step, torn_index, scope, at)
-        rest = [o._replace(torn=False, varied=o.varied or o.torn) for o in rest]
-        start = inner_at = at + step.own_size
-        blocks = []
-        outs: list[list[_Info]] = []
-        shapes = [v.aval.shape for v in step.eqn.outvars]
-        for closed in step.eqn.params["branches"]:
-            sub, results = self.block(closed, rest, scope, inner_at, felt, whole=True)
-            inner_at += sub.size
-            blocks.append(sub)
-            outs.append(results)
-        varied = [any(o[i].varied for o in outs) for i in range(len(shapes))]
-        if index.torn:
-            for var in step.eqn.outvars:
-                if not _is_float(var):
-                    raise unsupported(
-                        "a cond on varied values that returns integers or booleans", step.location
-                    )
-                # the choice comes after the branches: so do its slots
-                self.add_site(
-                    step, "cond", "branch", var.aval.shape, None, scope, at + inner_at - start
-                )
-            varied = [True] * len(shapes)
-        step.action, step.blocks = "switch", tuple(blocks)
-        return [_Info(self.fresh(), v) for v in varied]
-
     def compare(
-        self, step: Step, operands: Sequence[_Info], scope: _Scope, at: int, plain: list[_Info]
-    ) -> list[_Info]:
+        self, step: Step, operands: Sequence[Info], scope: Scope, at: int, plain: list[Info]
+    ) -> list[Info]:
         """A comparison of u and v is a kink of u − v; the same comparison twice is one kink."""
         name = step.eqn.primitive.name
         u, v = operands[0].number, operands[-1].number
@@ -637,66 +444,3 @@ def real_leaves(args: Sequence[Any]) -> tuple[bool, ...]:
     return tuple(
         jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(tuple(args))
     )
-
-
-def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
-    """A jaxpr and its constants, whether it came closed or open."""
-    return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, jex_core.ClosedJaxpr) else (jaxpr, ())
-
-
-def _marker(eqn: Any) -> str:
-    """The dotted name of a marked function (``conservax.norm``): no primitive has one, few users do."""
-    for name in ("call_jaxpr", "fun_jaxpr", "jaxpr"):
-        if name in eqn.params and eqn.primitive.name in (*_INLINE, *_CUSTOM_RULES):
-            function = function_name(opened(eqn.params[name])[0])
-            return function if "." in function else ""
-    return ""
-
-
-def function_name(jaxpr: Any) -> str:
-    """The name of the Python function behind a jaxpr, as JAX recorded it."""
-    info = getattr(jaxpr, "debug_info", None)
-    return "" if info is None else info.func_src_info.split(" ")[0]
-
-
-def unsupported(what: str, here: Location) -> UnsupportedOperationError:
-    """The refusal, by name and place, with what to do."""
-    return UnsupportedOperationError(
-        f"{here}: the calculus has no rule for {what}. "
-        "Rewrite the line with supported operations, move it out of the differentiated program, "
-        "or keep it from the derivative with jax.lax.stop_gradient if that is what you mean."
-    )
-
-
-def _live_equations(jaxpr: Any) -> list[Any]:
-    """The equations that some output, or an effect, needs; the rest is not executed."""
-    needed = {v for v in jaxpr.outvars if not isinstance(v, jex_core.Literal)}
-    live = []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(v in needed for v in eqn.outvars):
-            live.append(eqn)
-            needed.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
-    return live[::-1]
-
-
-def _felt(jaxpr: Any, out_felt: Sequence[bool] | None) -> set[Any]:
-    """Variables whose change is felt at an output that is differentiated."""
-    wanted = out_felt or [True] * len(jaxpr.outvars)
-    felt = {
-        v
-        for v, w in zip(jaxpr.outvars, wanted, strict=True)
-        if w and not isinstance(v, jex_core.Literal)
-    }
-    for eqn in reversed(jaxpr.eqns):
-        if any(v in felt for v in eqn.outvars) and eqn.primitive.name not in smooth.CONSTANT:
-            felt.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
-    return felt
-
-
-def _is_float(var: Any) -> bool:
-    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
-
-
-def _parameters(eqn: Any) -> tuple[Any, ...]:
-    """What, besides its operands, an equation's result depends on."""
-    return (*map(str, eqn.params.values()), eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -126,3 +126,25 @@ class Program:
     @property
     def size(self) -> int:
         return self.block.size
+
+
+class Info(NamedTuple):
+    """What planning knows of a variable; equal ``number`` means equal value.
+
+    ``order``: the step of the sort whose order the entries (along axis 0) follow, for indices.
+    """
+
+    number: int
+    varied: bool = False
+    torn: bool = False
+    order: Step | None = None
+
+
+class Scope(NamedTuple):
+    """Where planning stands: the enclosing call's place, loops, JAX's tie rule, the name to report."""
+
+    call: Any = None
+    loops: tuple[int, ...] = ()  # the length of each enclosing scan
+    tie: str = "balanced"
+    operation: str | None = None
+    whiles: bool = False

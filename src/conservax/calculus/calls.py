@@ -1,0 +1,193 @@
+"""Planning of what holds other programs: calls, custom rules, solves, loops and branches.
+
+Each function decides how one such equation runs, plans the blocks inside, and returns what is known
+of the equation's results.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import roots
+from .jaxprs import CUSTOM_RULES, function_name, is_float, opened, unsupported
+from .locations import defined_in_jax
+from .program import Info, Scope, Step
+
+# Functions of jax.nn with a custom rule that is a choice at a kink, not a different function.
+_SEEN_THROUGH = {"relu", "relu6"}
+
+
+def plan_call(
+    planner: Any,
+    step: Step,
+    closed: Any,
+    operands: Sequence[Info],
+    scope: Scope,
+    at: int,
+    felt: Sequence[bool],
+) -> list[Info]:
+    """The body of a call is planned in its place; what JAX wrote is reported where the user called it."""
+    inside = scope._replace(call=step.origin) if defined_in_jax(opened(closed)[0]) else scope
+    sub, results = planner.block(closed, operands, inside, at, felt)
+    step.action, step.blocks = "inline", (sub,)
+    return results
+
+
+def plan_custom_rule(
+    planner: Any,
+    step: Step,
+    operands: Sequence[Info],
+    results: list[Info],
+    scope: Scope,
+    at: int,
+    felt: Sequence[bool],
+) -> list[Info]:
+    """jax.nn's relus are seen through, implicit functions lifted; other rules are taken as given."""
+    eqn, name = step.eqn, step.eqn.primitive.name
+    closed = eqn.params["call_jaxpr"] if "call_jaxpr" in eqn.params else eqn.params["fun_jaxpr"]
+    body = opened(closed)[0]
+    function = function_name(body)
+    ours = defined_in_jax(body)
+    if ours and function in _SEEN_THROUGH:
+        inside = scope._replace(call=step.origin, tie="constant", operation=function)
+        return plan_call(planner, step, closed, operands, inside, at, felt)
+    planner.mend(step, operands, scope, at)
+    root = roots.find(function)
+    if root is not None:
+        moving = [o._replace(torn=False, varied=o.varied or o.torn) for o in operands]
+        return plan_root(planner, step, root, moving, scope, at, results)
+    planner.modes.discard(CUSTOM_RULES[name])
+    if not ours:
+        planner.given_rules.append((function, step.location))
+    return results
+
+
+def plan_root(
+    planner: Any,
+    step: Step,
+    root: "roots.Root",
+    operands: Sequence[Info],
+    scope: Scope,
+    at: int,
+    results: list[Info],
+) -> list[Info]:
+    """An implicit function: its unknowns get slots, its residual is planned like any program."""
+    step.root = root
+    planner.add_site(step, "root", "root", (root.unknowns,), None, scope, at)
+    infos = [Info(planner.fresh(), True) for _ in range(root.leaves)]
+    hoisted = step.eqn.params.get("num_consts", 0)  # JAX puts what a rule closes over first
+    step.kept = tuple(hoisted + i for i in root.inputs)
+    kept = [operands[i] for i in step.kept]
+    sub, _ = planner.block(
+        root.residual(),
+        [*infos, *kept],
+        scope._replace(call=None),
+        at + step.own_size,
+        whole=True,
+    )
+    step.action, step.blocks = "root", (sub,)
+    return [r._replace(varied=i < root.leaves) for i, r in enumerate(results)]
+
+
+def plan_scan(
+    planner: Any, step: Step, operands: Sequence[Info], scope: Scope, at: int
+) -> list[Info]:
+    """Each iteration has its own slots; what a comparison tears may enter as a constant of the loop."""
+    params = step.eqn.params
+    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    if any(o.torn for o in operands[first:]):
+        planner.mend(
+            step,
+            [o._replace(torn=o.torn and i >= first) for i, o in enumerate(operands)],
+            scope,
+            at,
+        )
+    inside = scope._replace(
+        call=step.origin if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
+        loops=(*scope.loops, params["length"]),
+    )
+    varied = [o.varied or (o.torn and i >= first) for i, o in enumerate(operands)]
+    before = len(planner.sites), len(planner.given_rules)
+    while True:  # each pass can only add varied carries
+        infos = [
+            Info(planner.fresh(), v, o.torn and i < first)
+            for i, (o, v) in enumerate(zip(operands, varied, strict=True))
+        ]
+        sub, outs = planner.block(params["jaxpr"], infos, inside, at + step.own_size, whole=True)
+        after = [v or o.varied for v, o in zip(varied[first:last], outs, strict=False)]
+        if after == varied[first:last]:
+            break
+        varied[first:last] = after
+        # the trial plan leaves nothing behind: only the one at the fixed point counts
+        del planner.sites[before[0] :], planner.given_rules[before[1] :]
+    for site in planner.sites[before[0] :]:
+        site.strides[len(scope.loops)] = sub.size
+    step.action, step.blocks = "scan", (sub,)
+    return [Info(planner.fresh(), v) for v in (*after, *sub.out_varied[last - first :])]
+
+
+def plan_while(
+    planner: Any, step: Step, operands: Sequence[Info], scope: Scope, at: int
+) -> list[Info]:
+    """Allowed where no kink inside is active: then the trip count and all slopes stay as they are."""
+    params = step.eqn.params
+    n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
+    planner.mend(step, operands, scope, at)
+    varied = [o.varied or o.torn for o in operands]
+    start = at + step.own_size
+    inside = scope._replace(whiles=True)
+    before = len(planner.sites), len(planner.given_rules)
+    first = n_cond + n_body
+    while True:
+        infos = [Info(planner.fresh(), v) for v in varied]
+        cond, _ = planner.block(
+            params["cond_jaxpr"], [*infos[:n_cond], *infos[first:]], inside, start
+        )
+        body, outs = planner.block(
+            params["body_jaxpr"],
+            [*infos[n_cond:first], *infos[first:]],
+            inside,
+            start + cond.size,
+            whole=True,
+        )
+        after = [v or o.varied for v, o in zip(varied[first:], outs, strict=True)]
+        if after == varied[first:]:
+            break
+        varied[first:] = after
+        del planner.sites[before[0] :], planner.given_rules[before[1] :]
+    if any(after):
+        planner.modes.discard("reverse")
+    step.action, step.blocks = "while", (cond, body)
+    return [Info(planner.fresh(), v) for v in after]
+
+
+def plan_switch(
+    planner: Any, step: Step, operands: Sequence[Info], scope: Scope, at: int, felt: Sequence[bool]
+) -> list[Info]:
+    """A branch chosen by a constant runs alone; one chosen by a comparison is a ``where``."""
+    index, *rest = operands
+    torn_index = index._replace(torn=False), *rest
+    planner.mend(step, torn_index, scope, at)
+    rest = [o._replace(torn=False, varied=o.varied or o.torn) for o in rest]
+    start = inner_at = at + step.own_size
+    blocks = []
+    outs: list[list[Info]] = []
+    shapes = [v.aval.shape for v in step.eqn.outvars]
+    for closed in step.eqn.params["branches"]:
+        sub, results = planner.block(closed, rest, scope, inner_at, felt, whole=True)
+        inner_at += sub.size
+        blocks.append(sub)
+        outs.append(results)
+    varied = [any(o[i].varied for o in outs) for i in range(len(shapes))]
+    if index.torn:
+        for var in step.eqn.outvars:
+            if not is_float(var):
+                raise unsupported(
+                    "a cond on varied values that returns integers or booleans", step.location
+                )
+            # the choice comes after the branches: so do its slots
+            planner.add_site(
+                step, "cond", "branch", var.aval.shape, None, scope, at + inner_at - start
+            )
+        varied = [True] * len(shapes)
+    step.action, step.blocks = "switch", tuple(blocks)
+    return [Info(planner.fresh(), v) for v in varied]

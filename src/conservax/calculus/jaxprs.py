@@ -1,0 +1,91 @@
+"""Reading jaxprs: what a call holds, what it is called, which equations matter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend import core as jex_core
+
+from ..errors import UnsupportedOperationError
+from . import smooth
+from .locations import Location
+
+# Calls whose body is the program: running the body in place is running the call.
+INLINE = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+# Custom derivative rules, and the sweep that each rules out.
+CUSTOM_RULES = {
+    "custom_jvp_call": "",
+    "custom_vjp_call": "forward",
+    "custom_vjp_call_jaxpr": "forward",
+}
+
+
+def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr and its constants, whether it came closed or open."""
+    return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, jex_core.ClosedJaxpr) else (jaxpr, ())
+
+
+def function_name(jaxpr: Any) -> str:
+    """The name of the Python function behind a jaxpr, as JAX recorded it."""
+    info = getattr(jaxpr, "debug_info", None)
+    return "" if info is None else info.func_src_info.split(" ")[0]
+
+
+def marker(eqn: Any) -> str:
+    """The dotted name of a marked function (``conservax.norm``): no primitive has one, few users do."""
+    for name in ("call_jaxpr", "fun_jaxpr", "jaxpr"):
+        if name in eqn.params and eqn.primitive.name in (*INLINE, *CUSTOM_RULES):
+            function = function_name(opened(eqn.params[name])[0])
+            return function if "." in function else ""
+    return ""
+
+
+def live_equations(jaxpr: Any) -> list[Any]:
+    """The equations that some output, or an effect, needs; the rest is not executed."""
+    needed = {v for v in jaxpr.outvars if not isinstance(v, jex_core.Literal)}
+    live = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in needed for v in eqn.outvars):
+            live.append(eqn)
+            needed.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
+    return live[::-1]
+
+
+def felt_variables(jaxpr: Any, out_felt: Sequence[bool] | None) -> set[Any]:
+    """Variables whose change is felt at an output that is differentiated."""
+    wanted = out_felt or [True] * len(jaxpr.outvars)
+    felt = {
+        v
+        for v, w in zip(jaxpr.outvars, wanted, strict=True)
+        if w and not isinstance(v, jex_core.Literal)
+    }
+    for eqn in reversed(jaxpr.eqns):
+        if any(v in felt for v in eqn.outvars) and eqn.primitive.name not in smooth.CONSTANT:
+            felt.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
+    return felt
+
+
+def is_float(var: Any) -> bool:
+    """Whether a variable holds real or complex floating-point numbers."""
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+def parameters(eqn: Any) -> tuple[Any, ...]:
+    """What, besides its operands, an equation's result depends on."""
+    return (*map(str, eqn.params.values()), eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype)
+
+
+def unsupported(what: str, here: Location) -> UnsupportedOperationError:
+    """The refusal, by name and place, with what to do."""
+    return UnsupportedOperationError(
+        f"{here}: the calculus has no rule for {what}. "
+        "Rewrite the line with supported operations, move it out of the differentiated program, "
+        "or keep it from the derivative with jax.lax.stop_gradient if that is what you mean."
+    )
