@@ -197,3 +197,21 @@ def test_a_where_on_data_is_no_kink():
 def test_inputs_that_are_not_real_floats_are_refused_by_dtype(x):
     with pytest.raises(errors.InvalidInputError, match=str(jnp.result_type(x))):
         cx.conservative_jacobian(lambda x: x * 2.0)(x)
+
+
+@pytest.mark.parametrize(
+    ("fun", "right", "left"),
+    [
+        (lambda x: jnp.where((x < 0) | (x < 0), 2 * x, 0.5 * x), 0.5, 2.0),
+        (lambda x: jnp.where((x < 0) & (x < 0), 2 * x, 0.5 * x), 0.5, 2.0),
+        (lambda x: jnp.where(jnp.logical_not((x < 0) | (x < 0)), 2 * x, 0.5 * x), 2.0, 0.5),
+        (lambda x: jnp.where(jnp.sign(x) > 0, 2 * x, x), 2.0, 1.0),
+        (lambda x: jnp.where(jnp.sign(x) >= 0, 2 * x, x), 2.0, 1.0),
+    ],
+)
+def test_a_comparison_that_meets_itself_and_a_predicate_of_a_sign(fun, right, left):
+    J = cx.conservative_jacobian(fun)(0.0)
+    assert sorted(J.vertices().ravel()) == sorted({right, left})
+    np.testing.assert_array_equal(J.directional(1.0), [right])
+    np.testing.assert_array_equal(J.directional(-1.0), [-left])
+    assert J.element().item() == jax.grad(fun)(0.0)

@@ -52,6 +52,8 @@ def assemble(
         elif kinds[owner] == "ball":
             kind, jax_weights = "ball", (0.0,) * len(slots)
         elif kinds[owner] == "comparison" or len(slots) > 1:
+            if kinds[owner] == "comparison":  # JAX follows the value that stands in each branch
+                jax_weights = (float(np.mean(records.choice[slots])),)
             # one comparison switches all that it steers together: eliminate them from each other
             rows = np.linalg.solve(
                 np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places)

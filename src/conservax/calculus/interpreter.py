@@ -15,7 +15,7 @@ from .program import Block, Program, Step
 from .sides import Value, bind, branch, branched, combine, decided, mended, push
 from .sorting import permuted
 from .tape import Discover
-from .torn import Torn, broadcast_steering, of_comparison
+from .torn import Torn, of_comparison
 
 _DECIDED: dict[Any, Callable[..., Any]] = {}
 _DECIDED_CAPACITY = 512
@@ -162,9 +162,7 @@ def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         )
         sizes = [c.measure for c in cases] if tape.measures else []
         size = functools.reduce(jnp.maximum, sizes) if sizes else 0.0
-        results.append(
-            branched(value, upper, lower, size, *broadcast_steering(torn, value.shape), tape)
-        )
+        results.append(branched(value, upper, lower, size, torn, index.value, tape))
     return results
 
 

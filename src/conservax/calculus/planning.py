@@ -32,7 +32,8 @@ from .jaxprs import (
 from .locations import Location
 from .program import Block, Info, Program, Scope, Site, Step
 
-_COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
+# The _to forms order NaN too, which no varied value may be.
+_COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne", "lt_to", "le_to", "eq_to"}
 _MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 # At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
 _SIDE = {
@@ -414,7 +415,7 @@ class _Planner:
         self, step: Step, operands: Sequence[Info], scope: Scope, at: int, plain: list[Info]
     ) -> list[Info]:
         """A comparison of u and v is a kink of u − v; the same comparison twice is one kink."""
-        name = step.eqn.primitive.name
+        name = step.eqn.primitive.name.removesuffix("_to")
         u, v = operands[0].number, operands[-1].number
         if name == "sign":
             v = -1

@@ -40,24 +40,24 @@ def mended(operand: Value, tape: Any) -> Value:
     """A torn operand as one varied value: its sides must agree where it is torn."""
     torn = operand.torn
     assert torn is not None
-    return branched(
-        jnp.asarray(operand.value),
-        torn.upper,
-        torn.lower,
-        operand.measure,
-        torn.above,
-        torn.steering,
-        tape,
-    )
+    value = jnp.asarray(operand.value)
+    size = operand.measure if tape.measures else 0.0
+    return branched(value, torn.upper, torn.lower, size, torn, value, tape)
 
 
 def branched(
-    value: Any, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, tape: Any
+    value: Any, upper: Any, lower: Any, size: Any, torn: Torn, stands: Any, tape: Any
 ) -> Value:
-    """``value``, whose derivative is that of the side the tape takes, or a mixture of both."""
+    """``value``, whose derivative is that of the side the tape takes, or a mixture of both.
+
+    ``torn`` decides, ``stands`` being its own value: at equality JAX follows that side, if it is one.
+    """
     if tape.decides:
         return Value(carrying(value, upper))
-    q, r = tape.branch(upper, lower, size, above, steering)
+    choice = jnp.where(stands == torn.upper, 1.0, jnp.where(stands == torn.lower, 0.0, 0.5))
+    shape = jnp.shape(value)
+    above, steering = broadcast_steering(torn, shape)
+    q, r = tape.branch(upper, lower, size, above, steering, jnp.broadcast_to(choice, shape))
     return Value(carrying(value, mix(q, upper, lower)) + r, size if tape.measures else None)
 
 
@@ -114,13 +114,15 @@ def combine(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     only_b = Torn(at(one, b.upper), at(one, b.lower), above_b, by_b)
     both = Torn(at(a.upper, b.upper), at(a.lower, b.lower), above_a, by_a)
     same = (by_a.slot == by_b.slot) & (above_a == above_b) & tape.measures
-    compound = by_a.active & by_b.active & ~same
+    side = value if value.dtype == bool else above_a
+    own = tape.meet(by_a.active & by_b.active & ~same, side)
+    compound = (
+        own.active
+    )  # as the first pass found: later ones cannot tell one comparison from another
     if value.dtype == bool:
-        meeting = Torn(
-            jnp.ones(shape, bool), jnp.zeros(shape, bool), value, tape.meet(compound, value, "or")
-        )
+        meeting = Torn(jnp.ones(shape, bool), jnp.zeros(shape, bool), value, own)
     else:
-        meeting = both._replace(steering=tape.meet(compound, above_a, "jump"))
+        meeting = both._replace(steering=own)
     single = joined(only_a, only_b, by_a.active)
     return [
         Value(
@@ -141,7 +143,7 @@ def _reduced(step: Step, value: Any, torn: Torn, result: Any, tape: Any) -> Torn
         return jnp.sum(jnp.where(active, a, 0), axis=axes)
 
     open_ = ~settled & (count > 0)
-    meeting = tape.meet(open_ & (count > 1), result, "or")
+    meeting = tape.meet(open_ & (count > 1), result)
     above = jnp.where(count == 1, of_active(torn.above) > 0, result)
     steering = Steering(
         open_ & (count == 1), of_active(torn.steering.slot), of_active(torn.steering.q)
@@ -173,6 +175,6 @@ def branch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
             for s, u, v in zip(sizes, uppers, lowers, strict=True)
         ]
     return [
-        branched(o, u, v, s, *broadcast_steering(torn, o.shape), tape)
+        branched(o, u, v, s, torn, values[place], tape)
         for o, u, v, s in zip(outs, uppers, lowers, sizes, strict=True)
     ]

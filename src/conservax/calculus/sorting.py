@@ -94,7 +94,8 @@ def permuted(tape: Any, order: Order, value: Any, size: Any) -> Any:
         if tape.decides:
             q, r = by.q.astype(gap.dtype), 0.0
         else:
-            q, r = tape.branch(p[1:], p[:-1], size, jnp.ones(gap.shape, bool), by)
+            kept = jnp.ones(gap.shape, bool)
+            q, r = tape.branch(p[1:], p[:-1], size, kept, by, kept)
         p = carrying(value, _exchanged(p, q, r, 0))
     return p
 

@@ -144,7 +144,7 @@ class Discover:
         active = jnp.abs(z) <= self.atol + self.rtol * jnp.maximum(size, jnp.abs(z))
         return above, Steering(active, slots, above.astype(self.dtype))
 
-    def meet(self, compound: Any, above: Any, kind: str) -> Steering:
+    def meet(self, compound: Any, above: Any) -> Steering:
         """Where two active comparisons meet, their result gets a switch of its own (or is a jump)."""
         slots = self._slots(compound.shape)
         z = jnp.where(compound, 0.0, jnp.inf)
@@ -152,11 +152,11 @@ class Discover:
         return Steering(compound, slots, above.astype(self.dtype))
 
     def branch(
-        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering
+        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, choice: Any
     ) -> tuple[Any, Any]:
         gap = jnp.where(upper == lower, 0, upper - lower)
         steer = jnp.where(steering.active, steering.slot, -1)
-        self._record(gap, size, above, above, steer)
+        self._record(gap, size, above, choice, steer)
         return above.astype(gap.dtype), jnp.zeros_like(gap)
 
     def root(self, solution: Any, residual_of: Any, size: int) -> Any:
@@ -260,12 +260,12 @@ class Linearise:
         above = z == 0 if side == "equal" else z > 0
         return above, Steering(active == 1, jnp.zeros(z.shape, jnp.int32), active)
 
-    def meet(self, compound: Any, above: Any, kind: str) -> Steering:
+    def meet(self, compound: Any, above: Any) -> Steering:
         active, _ = self._next(jnp.zeros(compound.shape, self.base.dtype))
         return Steering(active == 1, jnp.zeros(compound.shape, jnp.int32), active)
 
     def branch(
-        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering
+        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, choice: Any
     ) -> tuple[Any, Any]:
         return self._next(upper - lower)
 
@@ -394,12 +394,12 @@ class Select:
         q = jnp.broadcast_to(self._chosen(z, tie).astype(z.dtype), z.shape)
         return above, Steering(z == 0, jnp.zeros(z.shape, jnp.int32), jnp.where(z == 0, q, above))
 
-    def meet(self, compound: Any, above: Any, kind: str) -> Steering:
+    def meet(self, compound: Any, above: Any) -> Steering:
         self.cursor += compound.size
         return Steering(compound, jnp.zeros(compound.shape, jnp.int32), above.astype(jnp.float32))
 
     def branch(
-        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering
+        self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, choice: Any
     ) -> tuple[Any, Any]:
         self.cursor += upper.size
         q = jnp.where(steering.active, steering.q, above).astype(upper.dtype)
