@@ -235,9 +235,9 @@ def _implicit_call(
         run_solver = functools.partial(_found, found_tree, len(arrays))
 
     sol_shape = jax.eval_shape(lambda *a: run_solver(*a, *solver_consts)[0], *arrays)
-    _check_shapes(sol_shape, residual, arrays)
     # what F closes over becomes an argument, so that derivatives in it reach the rule
     residual, residual_consts = jax.closure_convert(residual, sol_shape, *arrays)
+    _check_shapes(sol_shape, residual, [*arrays, *residual_consts])
     n, n_solver = len(arrays), len(solver_consts)
 
     sol_leaves, sol_tree = jax.tree.flatten(sol_shape)
