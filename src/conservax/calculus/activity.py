@@ -1,5 +1,7 @@
 """Which kinks are active at a point, and what cannot be differentiated there."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..errors import DiscontinuousError, InvalidInputError, NotARootError, UnsupportedOperationError
@@ -53,8 +55,12 @@ def active_slots(
 
 
 def _activate_branches(
-    kinds: np.ndarray, records: Records, near: np.ndarray, active: np.ndarray, site
-) -> None:  # type: ignore[no-untyped-def]
+    kinds: np.ndarray,
+    records: Records,
+    near: np.ndarray,
+    active: np.ndarray,
+    site: Callable[[np.ndarray], Site],
+) -> None:
     """A branch is as active as its comparison; branches that differ decide a comparison that is only near."""
     branches = (kinds == "branch") & (records.steer >= 0)
     switch = np.where(branches, records.steer, 0)

@@ -162,13 +162,7 @@ def root_jvp(
     >>> float(cx.root_jvp(lambda y, t: y**2 - t, 2.0, (4.0,), (1.0,)))
     0.25
     """
-    fun = select(optimality_fun, selection)
-    # the root as its own solver: one rule serves the decorator and this function
-    call = functools.partial(linear_solve, solve=solve, singular=singular, structure=structure)
-
-    def root(*parameters: Any) -> Any:
-        return _implicit_call(lambda init, *_: init, fun, sol, (parameters, {}), False, call)
-
+    root = _given_root(optimality_fun, sol, solve, selection, singular, structure)
     return jax.jvp(root, tuple(args), tuple(tangents))[1]
 
 
@@ -191,13 +185,26 @@ def root_vjp(
     >>> float(cx.root_vjp(lambda y, t: y**2 - t, 2.0, (4.0,), 1.0)[0])
     0.25
     """
+    root = _given_root(optimality_fun, sol, solve, selection, singular, structure)
+    return jax.vjp(root, *args)[1](cotangent)
+
+
+def _given_root(
+    optimality_fun: Callable[..., Any],
+    sol: Any,
+    solve: Solve | lx.AbstractLinearSolver | None,
+    selection: Selection,
+    singular: Singular,
+    structure: Structure,
+) -> Callable[..., Any]:
+    """The root as its own solver: one rule serves the decorator, ``root_jvp`` and ``root_vjp``."""
     fun = select(optimality_fun, selection)
-    call = functools.partial(linear_solve, solve=solve, singular=singular, structure=structure)
+    linear = functools.partial(linear_solve, solve=solve, singular=singular, structure=structure)
 
     def root(*parameters: Any) -> Any:
-        return _implicit_call(lambda init, *_: init, fun, sol, (parameters, {}), False, call)
+        return _implicit_call(lambda init, *_: init, fun, sol, (parameters, {}), False, linear)
 
-    return jax.vjp(root, *args)[1](cotangent)
+    return root
 
 
 def _implicit_call(
