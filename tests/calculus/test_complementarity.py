@@ -25,7 +25,12 @@ def test_directional_is_the_one_sided_derivative(program: Program, x, directions
     for point in (x, (Fraction(0), Fraction(0))):
         J = jacobian(at(point))
         for v in directions:
-            actual = J.directional([float(c) for c in v])
+            try:
+                actual = J.directional([float(c) for c in v])
+            except errors.UnsupportedOperationError:
+                # documented: a predicate of two comparisons that are both active is not decided
+                assert any(i.operation == "compound" for i in program.instructions)
+                continue
             np.testing.assert_allclose(actual, program.directional(point, v), atol=1e-9)
 
 

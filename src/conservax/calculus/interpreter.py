@@ -146,9 +146,9 @@ def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     torn = index.torn
     outs = []
     for i, block in enumerate(step.blocks):
-        reachable = (index.value == i) | (
-            torn.steering.active & ((torn.upper == i) | (torn.lower == i))
-        )
+        reachable = index.value == i
+        if not tape.decides:
+            reachable |= torn.steering.active & ((torn.upper == i) | (torn.lower == i))
         child = tape.masked(reachable)
         outs.append(run_block(block, rest, child))
         if child is not tape:
