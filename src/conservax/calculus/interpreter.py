@@ -11,14 +11,13 @@ from jax.extend import core as jex_core
 from jax.flatten_util import ravel_pytree
 
 from . import smooth
+from .decided import decided_kink
+from .jaxprs import bind
 from .program import Block, Program, Step
-from .sides import Value, bind, branch, branched, combine, decided, mended, push
+from .sides import Value, branch, branched, combine, decided, mended, push
 from .sorting import permuted
 from .tape import Discover
 from .torn import Torn, of_comparison
-
-_DECIDED: dict[Any, Callable[..., Any]] = {}
-_DECIDED_CAPACITY = 512
 
 
 def run_program(program: Program, args: Sequence[Any], tape: Any) -> list[Any]:
@@ -82,9 +81,8 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         sizes = tape.sizes
     values = [o.value if hasattr(o.value, "shape") else jnp.asarray(o.value) for o in operands]
     if tape.decides and not step.entry.orders:
-        outs = _decided_kink(step, tape, values)
-    else:
-        outs = step.entry.run(tape, step, *values)
+        return [Value(o) for o in decided_kink(step, tape, values)]
+    outs = step.entry.run(tape, step, *values)
     outs = outs if step.eqn.primitive.multiple_results else [outs]
     if not tape.measures:
         return [Value(o) for o in outs]
@@ -92,20 +90,6 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         Value(o, s if jnp.issubdtype(o.dtype, jnp.floating) else None)
         for o, s in zip(outs, step.entry.size(step, sizes, outs), strict=True)
     ]
-
-
-def _decided_kink(step: Step, tape: Any, values: Sequence[Any]) -> Any:
-    """A kink under a named policy, traced once for all its repetitions in a program."""
-    params = tuple(map(str, step.eqn.params.values()))
-    shapes = tuple((v.shape, v.dtype) for v in values)
-    key = (step.entry, tape.policy, step.tie, step.in_varied, step.slots, params, shapes)
-    if key not in _DECIDED:
-        while len(_DECIDED) >= _DECIDED_CAPACITY:
-            _DECIDED.pop(next(iter(_DECIDED)))
-        _DECIDED[key] = jax.jit(
-            functools.partial(step.entry.run, tape.child(None), step), inline=True
-        )
-    return _DECIDED[key](*values)
 
 
 def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:

@@ -47,29 +47,32 @@ def marker(eqn: Any) -> str:
     return ""
 
 
-def live_equations(jaxpr: Any) -> list[Any]:
-    """The equations that some output, or an effect, needs; the rest is not executed."""
-    needed = {v for v in jaxpr.outvars if not isinstance(v, jex_core.Literal)}
+def live_equations(
+    jaxpr: Any, out_felt: Sequence[bool] | None = None
+) -> tuple[list[Any], set[Any]]:
+    """The equations that some output, or an effect, needs, and the variables that are felt.
+
+    The rest is not executed. A variable is felt if its change is, at an output that is differentiated
+    (``out_felt``; all by default).
+    """
+    wanted = out_felt or [True] * len(jaxpr.outvars)
+    outs = [(v, w) for v, w in zip(jaxpr.outvars, wanted, strict=True) if not _is_literal(v)]
+    needed = {v for v, _ in outs}
+    felt = {v for v, w in outs if w}
     live = []
     for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(v in needed for v in eqn.outvars):
-            live.append(eqn)
-            needed.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
-    return live[::-1]
-
-
-def felt_variables(jaxpr: Any, out_felt: Sequence[bool] | None) -> set[Any]:
-    """Variables whose change is felt at an output that is differentiated."""
-    wanted = out_felt or [True] * len(jaxpr.outvars)
-    felt = {
-        v
-        for v, w in zip(jaxpr.outvars, wanted, strict=True)
-        if w and not isinstance(v, jex_core.Literal)
-    }
-    for eqn in reversed(jaxpr.eqns):
+        if not (eqn.effects or any(v in needed for v in eqn.outvars)):
+            continue
+        live.append(eqn)
+        operands = [v for v in eqn.invars if not _is_literal(v)]
+        needed.update(operands)
         if any(v in felt for v in eqn.outvars) and eqn.primitive.name not in smooth.CONSTANT:
-            felt.update(v for v in eqn.invars if not isinstance(v, jex_core.Literal))
-    return felt
+            felt.update(operands)
+    return live[::-1], felt
+
+
+def _is_literal(atom: Any) -> bool:
+    return isinstance(atom, jex_core.Literal)
 
 
 def is_float(var: Any) -> bool:
@@ -80,6 +83,12 @@ def is_float(var: Any) -> bool:
 def parameters(eqn: Any) -> tuple[Any, ...]:
     """What, besides its operands, an equation's result depends on."""
     return (*map(str, eqn.params.values()), eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype)
+
+
+def bind(eqn: Any, *values: Any) -> list[Any]:
+    """Run one equation as it stands."""
+    out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def unsupported(what: str, here: Location) -> UnsupportedOperationError:

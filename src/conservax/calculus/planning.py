@@ -6,6 +6,8 @@ iteration first, then row-major); shares a comparison's kink between all that it
 by name, file and line whatever the calculus does not know.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +23,6 @@ from .expansions import EXPANSIONS
 from .jaxprs import (
     CUSTOM_RULES,
     INLINE,
-    felt_variables,
     is_float,
     live_equations,
     marker,
@@ -110,14 +111,18 @@ class _Planner:
         self.given_rules: list[tuple[str, Location]] = []
         self.modes = {"forward", "reverse"}
         self.numbers: dict[Any, int] = {}
+        self.counter = itertools.count()
         self.comparisons: dict[Any, int] = {}
         self.sort_rounds = sort_rounds
 
     def number(self, key: Any) -> int:
-        return self.numbers.setdefault(key, len(self.numbers))
+        """The number of what ``key`` describes: equal keys, equal values."""
+        if key not in self.numbers:
+            self.numbers[key] = next(self.counter)
+        return self.numbers[key]
 
     def fresh(self) -> int:
-        return self.number(object())
+        return next(self.counter)
 
     def block(
         self,
@@ -141,20 +146,19 @@ class _Planner:
             v: Info(self.number(("const", id(c))))
             for v, c in zip(jaxpr.constvars, consts, strict=True)
         }
-        felt = felt_variables(jaxpr, out_felt)
+        equations, felt = live_equations(jaxpr, out_felt)
 
         def info(atom: Any) -> Info:
             return self.literal(atom) if isinstance(atom, jex_core.Literal) else infos[atom]
 
-        for eqn in live_equations(jaxpr):
+        for eqn in equations:
             step = Step(eqn, scope.call or eqn, tie=scope.tie)
             operands = [info(a) for a in eqn.invars]
-            if not any(v in felt for v in eqn.outvars):
+            felt_here = [v in felt for v in eqn.outvars]
+            if not any(felt_here):
                 step.silent = any(o.varied or o.torn for o in operands)
                 operands = [o._replace(varied=False, torn=False, order=None) for o in operands]
-            results = self.step(
-                step, operands, scope, start + block.size, [v in felt for v in eqn.outvars]
-            )
+            results = self.step(step, operands, scope, start + block.size, felt_here)
             step.varied = any(r.varied for r in results)
             block.steps.append(step)
             block.size += step.own_size + self.inner_size(step)
@@ -353,7 +357,7 @@ class _Planner:
         scope: Scope,
         at: int,
     ) -> None:
-        row_major = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+        row_major = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
         in_while = scope.whiles and kind in ("kink", "comparison", "tie", "sort", "ball")
         self.sites.append(
             Site(

@@ -1,5 +1,6 @@
 """A planned program: a traced function whose kinks all have their place on one flat tape."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,7 +93,7 @@ class Step:
 
     @property
     def own_size(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self.slots)
+        return sum(math.prod(shape) for shape in self.slots)
 
 
 @dataclass

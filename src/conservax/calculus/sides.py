@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from . import smooth
+from .decided import decided_branch
+from .jaxprs import bind
 from .kinks import carrying, mix
 from .program import Step
 from .torn import Steering, Torn, broadcast_steering, joined
@@ -28,12 +30,6 @@ class Value:
     @property
     def measure(self) -> Any:
         return smooth.size_of(jnp.asarray(self.value), self.size)
-
-
-def bind(eqn: Any, *values: Any) -> list[Any]:
-    """Run one equation as it stands."""
-    out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
-    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def mended(operand: Value, tape: Any) -> Value:
@@ -63,10 +59,13 @@ def branched(
 
 def decided(step: Step, operands: Sequence[Value]) -> list[Value]:
     """Under a named policy one side of a torn value is chosen: the operation on that side alone."""
-    outs = bind(step.eqn, *[o.value for o in operands])
-    chosen = bind(step.eqn, *[o.value if o.torn is None else o.torn.upper for o in operands])
+    values = [o.value for o in operands]
     if step.action == "branch":
-        return [Value(carrying(o, c)) for o, c in zip(outs, chosen, strict=True)]
+        place = step.torn.index(True)
+        side = jnp.asarray(operands[place].torn.upper)  # pyright: ignore[reportOptionalMemberAccess]
+        return [Value(o) for o in decided_branch(step, place, side, values)]
+    outs = bind(step.eqn, *values)
+    chosen = bind(step.eqn, *[o.value if o.torn is None else o.torn.upper for o in operands])
     return [Value(o, torn=Torn(c, c, None, None)) for o, c in zip(outs, chosen, strict=True)]
 
 
