@@ -1,0 +1,279 @@
+"""``monitor``: during training, watch whether the derivatives of the solves inside can be trusted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..calculus import AbsNormal, Kink
+from ..calculus.cut import Cutter, cut, cutter_for
+from ..calculus.planning import leaves_of
+from ..errors import ConservaxError, InvalidInputError, SingularError
+from ..invertibility import Verdict, certify_by_vertices
+from ..numerics import Tolerance, singular_value_floor, solver_output_tolerance
+from . import monitor_view
+from .solves import own_form
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One solve at one step.
+
+    Attributes:
+        step: the step, as handed over; ``place``: file:line of the solve; ``instance``: its number
+            among the executions of that line.
+        kinks: the active kinks that the solve's own equations meet.
+        verdict: whether every element of ∂F/∂sol is invertible; ``reason``: one sentence why.
+        margin: a lower bound on σ_min over the set (None unless PROVEN); ``sigma_min``: smallest met
+            (None where no element could be computed).
+        residual: ‖F(sol)‖_∞, in F's units; None where it is NaN.
+        fallback: why the gradient of this step is no element of the set (the system is singular at
+            JAX's own selection, the point is no root, …); None if it is one.
+    """
+
+    step: int
+    place: str
+    instance: int
+    kinks: tuple[Kink, ...]
+    verdict: Verdict
+    reason: str
+    margin: float | None
+    sigma_min: float | None
+    residual: float | None
+    fallback: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The observation as JSON-ready data, the verdict in lower case, the kinks as text."""
+        return {
+            "step": self.step,
+            "place": self.place,
+            "instance": self.instance,
+            "active_kinks": [str(kink) for kink in self.kinks],
+            "verdict": self.verdict.name.lower(),
+            "reason": self.reason,
+            "margin": self.margin,
+            "sigma_min": self.sigma_min,
+            "residual": self.residual,
+            "fallback": self.fallback,
+        }
+
+
+class Monitor:
+    """A record of verdicts: call it in the training loop, read ``history``, print it, plot it.
+
+    Attributes:
+        every: the interval, in steps; other steps cost one comparison.
+        history: the observations so far, one for each solve at each recorded step.
+    """
+
+    def __init__(self, fun: Callable[..., Any], every: int) -> None:
+        self.every = every
+        self.history: list[Observation] = []
+        self._fun = _in_one_input(fun)
+
+    def __call__(self, step: int, *args: Any) -> tuple[Observation, ...]:
+        """Look at ``fun(*args)`` if it is this step's turn; returns what was seen, () if it is not.
+
+        Raises InvalidInputError if the function executes no ``custom_root`` solve, and what the
+        calculus raises where it cannot read the program. What goes wrong at the values of one step
+        alone is recorded as a fallback.
+        """
+        if step % self.every:
+            return ()
+        args = (_one_like(args), *args)
+        cutter = cutter_for(self._fun, args, leaves_of(args, (0,)))
+        if not any(site.kind == "root" for site in cutter.program.sites):
+            raise InvalidInputError(
+                "the function that is monitored has no solve inside whose derivative it uses. Decorate its "
+                "solver with cx.custom_root or cx.custom_fixed_point."
+            )
+        seen = tuple(_observe(int(step), self._fun, cutter, args))
+        self.history.extend(seen)
+        return seen
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The history as a list of JSON-ready dicts, say for ``pandas.DataFrame``."""
+        return [observation.to_dict() for observation in self.history]
+
+    def __str__(self) -> str:
+        return monitor_view.to_text(self.history, self.every)
+
+    def plot(self, axes: Sequence[Any] | None = None) -> Any:
+        """Margins and verdicts against the step, and the number of active kinks below.
+
+        Args:
+            axes: two matplotlib Axes, for margins and kinks; a new figure by default.
+
+        Returns:
+            The figure. Raises ConservaxError without matplotlib, InvalidInputError without history.
+        """
+        return monitor_view.draw(self.history, axes)
+
+
+def monitor(fun: Callable[..., Any], every: int = 1) -> Monitor:
+    """Watch every implicit solve inside ``fun``, a loss say, at a chosen interval during training.
+
+    At each recorded step, for each solve F(y, θ) = 0 executed by ``fun(*args)``: is every element of
+    ∂F/∂y at the kinks near y invertible, and by what margin?
+
+    Args:
+        fun: a function of arrays (pytrees) that calls solvers decorated with ``custom_root`` or
+            ``custom_fixed_point``.
+        every: look at every so many steps. A look costs a few evaluations of ``fun`` with its
+            derivatives in the unknowns, and a certificate for each solve.
+
+    Returns:
+        A Monitor: ``watch(step, *args)`` in the loop, then ``watch.history``, ``print(watch)`` and
+        ``watch.plot()``.
+
+    Raises:
+        InvalidInputError: ``every`` is not a positive integer.
+
+    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2; THEORY §1.
+
+    >>> import jax, jax.numpy as jnp, conservax as cx
+    >>> solve = cx.custom_root(lambda y, a: y - jax.nn.relu(y / 2 - a))(
+    ...     lambda init, a: jnp.maximum(0.0, -2 * a)
+    ... )
+    >>> watch = cx.monitor(lambda a: solve(None, a) ** 2, every=5)
+    >>> [len(watch(step, 0.1 * step)) for step in range(6)]
+    [1, 0, 0, 0, 0, 1]
+    >>> [(o.step, len(o.kinks), o.verdict.name, o.margin > 0.4) for o in watch.history]
+    [(0, 1, 'PROVEN', True), (5, 0, 'PROVEN', True)]
+    """
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise InvalidInputError(f"every={every!r} must be a positive number of steps.")
+    return Monitor(fun, every)
+
+
+def _in_one_input(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """t ↦ fun(t · args), at t = 1: all that depends on an argument varies, through one column."""
+
+    def moved(t: Any, *args: Any) -> list[Any]:
+        scaled = jax.tree.map(
+            lambda a: a * jnp.astype(t, a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a,
+            jax.tree.map(jnp.asarray, args),
+        )
+        return [
+            leaf
+            for leaf in jax.tree.leaves(fun(*scaled))
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        ]
+
+    return moved
+
+
+def _one_like(args: Sequence[Any]) -> jax.Array:
+    """1 in the precision of the arguments, which decides when a kink counts as active."""
+    real = [a for a in jax.tree.leaves(args) if jnp.issubdtype(jnp.result_type(a), jnp.floating)]
+    return jnp.ones((), jnp.result_type(*real, jnp.bfloat16) if real else jnp.result_type(float))
+
+
+@dataclass(frozen=True)
+class _Execution:
+    """One execution of a solve: where, which one of that line, and how good the root is."""
+
+    place: str
+    instance: int
+    residual: float
+    scale: float
+
+    @property
+    def executed(self) -> bool:
+        return not np.isinf(self.residual)  # NaN is a solve that went wrong
+
+    @property
+    def relative(self) -> float:
+        return self.residual / self.scale if self.scale > 0 else float(self.residual > 0)
+
+
+def _executions(cutter: Cutter, leaves: Sequence[Any]) -> list[_Execution]:
+    """The solves of the program in the order of ``AbsNormal.roots``; branches not taken included."""
+    records = cutter.records(leaves, Tolerance(0.0, 0.0))
+    found, count = [], dict[str, int]()
+    for site in cutter.program.sites:
+        if site.kind != "root":
+            continue
+        place = site.location.short
+        for slots in site.slots().reshape(-1, site.shape[-1]):
+            residual = float(np.max(np.abs(records.z[slots]), initial=0.0))
+            scale = float(np.max(records.size[slots], initial=0.0))
+            found.append(_Execution(place, count.get(place, 0), residual, scale))
+            count[place] = count.get(place, 0) + 1
+    return found
+
+
+def _observe(
+    step: int, fun: Callable[..., Any], cutter: Cutter, args: Sequence[Any]
+) -> Iterator[Observation]:
+    executions = _executions(cutter, jax.tree.leaves(args))
+    worst = max((e.relative for e in executions if np.isfinite(e.relative)), default=0.0)
+    tolerance = solver_output_tolerance(cutter.program.dtype, worst)
+    try:
+        roots = cut(fun, args, (0,), tolerance.atol, tolerance.rtol).roots
+    except ConservaxError as error:
+        yield from (_without_form(step, e, error, executions) for e in executions if e.executed)
+        return
+    for execution, (_, joined) in zip(executions, roots, strict=True):
+        if not execution.executed:
+            continue
+        form = own_form(joined)
+        certificate = certify_by_vertices(form)
+        yield Observation(
+            step,
+            execution.place,
+            execution.instance,
+            form.kinks,
+            certificate.verdict,
+            certificate.reason,
+            certificate.margin,
+            certificate.sigma_min if np.isfinite(certificate.sigma_min) else None,
+            execution.residual,
+            _fallback(form),
+        )
+
+
+def _without_form(
+    step: int, execution: _Execution, error: ConservaxError, executions: Sequence[_Execution]
+) -> Observation:
+    """What remains to be said where the linearised equations could not be formed."""
+    alone = sum(e.executed for e in executions) == 1
+    singular = isinstance(error, SingularError)
+    if singular and alone:
+        reason = "the linearised equations are singular, so the derivative of the solution may not exist here."
+    elif singular:
+        reason = "the equations of the solves are singular together; check each of them by itself."
+    else:
+        reason = "the equations could not be linearised at the values of this step."
+    return Observation(
+        step,
+        execution.place,
+        execution.instance,
+        (),
+        Verdict.REFUTED if singular and alone else Verdict.UNKNOWN,
+        reason,
+        None,
+        None,
+        execution.residual if np.isfinite(execution.residual) else None,
+        f"{type(error).__name__}: {error}",
+    )
+
+
+def _fallback(form: AbsNormal) -> str | None:
+    """Why JAX's own selection, the one that gradients take, has no element; None if it has one."""
+    weights = np.array([w for g in form.groups for w in g.jax])
+    try:
+        element = form.jacobian(form.diagonal(weights))
+        smallest = float(np.linalg.svd(element, compute_uv=False)[-1])
+        singular = not smallest > singular_value_floor(element, form.dtype)
+    except np.linalg.LinAlgError:
+        singular = True
+    if not singular:
+        return None
+    return (
+        "the system is singular at the selection that the gradient takes: SingularError, NaN under jit, "
+        'or the pseudo-inverse if the solver asked for singular="least_norm".'
+    )
