@@ -18,6 +18,7 @@ from . import (
     bilevel_noise,
     cheap_gradient,
     clarke,
+    counterexamples,
     finite_differences,
     fixed_point,
     implicit_quadratic,
@@ -44,6 +45,7 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     lorenz.EXPERIMENT,
     torus.EXPERIMENT,
     finite_differences.EXPERIMENT,
+    counterexamples.EXPERIMENT,
     cheap_gradient.EXPERIMENT,
 )
 
