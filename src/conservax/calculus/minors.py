@@ -25,12 +25,14 @@ class MinorScan:
 
     ``negative`` is a choice (0: dropped, j: the j-th row taken) with a minor surely negative;
     ``uncertain`` pairs a choice for the first kinks with their number: below it nothing was
-    decided. ``visited`` counts minors. With neither, every minor is surely positive.
+    decided. ``visited`` counts minors; ``least`` bounds those that were decided from below. With
+    neither, every minor is surely positive.
     """
 
     negative: tuple[int, ...] | None
     uncertain: tuple[tuple[int, ...], ...]
     visited: int
+    least: float
 
     @property
     def all_positive(self) -> bool:
@@ -65,10 +67,33 @@ def scan_minors(
     walk = _Walk(counts, max_uncertain)
     table = np.ascontiguousarray(N, dtype=np.float64)[:, :, None]
     largest = float(np.abs(N).max(initial=0.0))
-    walk.down(0, table, np.array([float(radius)]), np.array([largest]), np.zeros(1, np.int64))
+    batch = _Batch(
+        table, np.array([float(radius)]), np.array([largest]), np.ones(1), np.zeros(1, np.int64)
+    )
+    walk.down(0, batch)
     negative = None if walk.negative is None else walk.choice(*walk.negative)
     uncertain = tuple(walk.choice(level, code) for level, code in walk.uncertain)
-    return MinorScan(negative, uncertain, walk.visited)
+    return MinorScan(negative, uncertain, walk.visited, walk.least)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Matrices (rows, columns, batch) at one level of the tree, with four numbers each.
+
+    ``error`` bounds the error of the entries, ``largest`` the entries, ``minor`` the minor so far
+    from below; ``code`` spells the choices made.
+    """
+
+    table: np.ndarray
+    error: np.ndarray
+    largest: np.ndarray
+    minor: np.ndarray
+    code: np.ndarray
+
+    def part(self, which: slice | np.ndarray) -> "_Batch":
+        table = np.ascontiguousarray(self.table[:, :, which])
+        rest = (self.error, self.largest, self.minor, self.code)
+        return _Batch(table, *(a[which] for a in rest))
 
 
 class _Walk:
@@ -80,6 +105,7 @@ class _Walk:
         self.negative: tuple[int, int] | None = None
         self.uncertain: list[tuple[int, int]] = []
         self.visited = 0
+        self.least = 1.0
 
     @property
     def over(self) -> bool:
@@ -93,104 +119,92 @@ class _Walk:
             digits.append(digit)
         return tuple(reversed(digits))
 
-    def down(
-        self,
-        level: int,
-        table: np.ndarray,
-        error: np.ndarray,
-        largest: np.ndarray,
-        code: np.ndarray,
-    ) -> None:
-        """Visit what lies below a batch: table (rows, columns, batch), and a number each."""
-        while level < len(self.counts) and code.size and not self.over:
-            below = math.prod(c + 1 for c in self.counts[level:])
-            if code.size > 1 and code.size * below > _PIECE:
-                half = code.size // 2
-                for part in (slice(half), slice(half, None)):
-                    if not self.over:
-                        piece = np.ascontiguousarray(table[:, :, part])
-                        self.down(level, piece, error[part], largest[part], code[part])
+    def down(self, level: int, batch: _Batch) -> None:
+        """Visit all that lies below a batch."""
+        while level < len(self.counts) and batch.code.size and not self.over:
+            size = batch.code.size
+            if size > 1 and size * math.prod(c + 1 for c in self.counts[level:]) > _PIECE:
+                self.down(level, batch.part(slice(size // 2)))
+                if not self.over:
+                    self.down(level, batch.part(slice(size // 2, None)))
                 return
             if self.counts[level:] == (1, 1):
-                self.last_two(level, table, error, code)
+                self.last_two(level, batch)
                 return
-            table, error, largest, code = self.step(level, table, error, largest, code)
+            batch = self.step(level, batch)
             level += 1
 
-    def step(
-        self,
-        level: int,
-        table: np.ndarray,
-        error: np.ndarray,
-        largest: np.ndarray,
-        code: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def step(self, level: int, batch: _Batch) -> _Batch:
         """Decide one kink for every member of the batch, in all ways."""
-        count = self.counts[level]
-        batch = code.size
-        self.visited += count * batch
+        count, size, table, error = self.counts[level], batch.code.size, batch.table, batch.error
+        self.visited += count * size
         rest = table[count:, 1:]
         column = table[count:, 0]
         tall = np.abs(column).max(axis=0, initial=0.0)
-        out = np.empty((*rest.shape[:2], (count + 1) * batch))
-        errors, sizes, codes = [error], [largest], [code * (count + 1)]
-        out[:, :, :batch] = rest
-        drop: list[np.ndarray] = []
+        out = np.empty((*rest.shape[:2], (count + 1) * size))
+        out[:, :, :size] = rest
+        base = batch.code * (count + 1)
+        errors, sizes, minors, codes = [error], [batch.largest], [batch.minor], [base]
+        doubtful = []
         for j in range(count):
-            pivot = table[j, 0]
-            unsure = self.judge(level, pivot, error, code * (count + 1) + j + 1)
-            sure = pivot - error
+            pivot, row = table[j, 0], table[j, 1:]
+            sure = (pivot - error) * (1 - _UNIT)
+            minors.append(batch.minor * sure * (1 - _UNIT))
+            codes.append(base + (j + 1))
+            unsure = self.judge(level, pivot, error, minors[-1], codes[-1])
             if unsure is not None:
-                drop.append((j + 1) * batch + np.flatnonzero(unsure))
+                doubtful.append((j + 1) * size + np.flatnonzero(unsure))
                 pivot, sure = np.where(unsure, 1.0, pivot), np.where(unsure, 1.0, sure)
-            row = table[j, 1:]
             wide = np.abs(row).max(axis=0, initial=0.0)
-            target = out[:, :, (j + 1) * batch : (j + 2) * batch]
+            target = out[:, :, (j + 1) * size : (j + 2) * size]
             np.multiply(column[:, None], (row / pivot)[None], out=target)
             np.subtract(rest, target, out=target)
             slope = tall / sure
-            sizes.append((largest + slope * wide) * (1 + 8 * _UNIT))
-            errors.append(
-                error * (1 + slope) * (1 + (wide + error) / sure) * (1 + 16 * _UNIT)
-                + (4 * _UNIT) * sizes[-1]
-            )
-            codes.append(codes[0] + j + 1)
-        table, error = out, np.concatenate(errors)
-        largest, code = np.concatenate(sizes), np.concatenate(codes)
-        if drop:
-            keep = np.ones(code.size, bool)
-            keep[np.concatenate(drop)] = False
-            table, error, largest, code = table[:, :, keep], error[keep], largest[keep], code[keep]
-        return table, error, largest, code
+            sizes.append((batch.largest + slope * wide) * (1 + 8 * _UNIT))
+            # |u v / p − û v̂ / p̂| ≤ e (1 + |û| / p) (1 + (|v̂| + e) / p) − e, and three roundings
+            growth = (1 + slope) * (1 + (wide + error) / sure)
+            errors.append((error * growth + (4 * _UNIT) * sizes[-1]) * (1 + 16 * _UNIT))
+        below = _Batch(out, *map(np.concatenate, (errors, sizes, minors, codes)))
+        if not doubtful:
+            return below
+        keep = np.ones(below.code.size, bool)
+        keep[np.concatenate(doubtful)] = False
+        return below.part(keep)
 
-    def last_two(self, level: int, table: np.ndarray, error: np.ndarray, code: np.ndarray) -> None:
+    def last_two(self, level: int, batch: _Batch) -> None:
         """Two scalar kinks left: their three minors in closed form, with no pivot to divide by."""
-        (a, b), (c, d) = table
+        (a, b), (c, d) = batch.table
+        error, minor, code = batch.error, batch.minor, batch.code
         self.visited += 3 * code.size
-        self.judge(level, a, error, 2 * code + 1)
-        self.judge(level + 1, d, error, 4 * code + 1)
+        self.judge(level, a, error, minor * (a - error), 2 * code + 1)
+        self.judge(level + 1, d, error, minor * (d - error), 4 * code + 1)
         forward, backward = a * d, b * c
-        terms = np.abs(forward) + np.abs(backward)
         spread = np.abs(a) + np.abs(b) + np.abs(c) + np.abs(d)
-        slack = (error * (spread + 2 * error) + 2 * _UNIT * terms) * (1 + 16 * _UNIT)
-        self.judge(level + 1, forward - backward, slack, 4 * code + 3)
+        slack = error * (spread + 2 * error) + (2 * _UNIT) * (np.abs(forward) + np.abs(backward))
+        slack *= 1 + 16 * _UNIT
+        pivot = forward - backward
+        self.judge(level + 1, pivot, slack, minor * (pivot - slack), 4 * code + 3)
 
     def judge(
         self,
         level: int,
         pivot: np.ndarray,
         error: np.ndarray,
+        minor: np.ndarray,
         code: np.ndarray,
     ) -> np.ndarray | None:
-        """Record pivots that are not surely positive; which are in doubt, None if none is."""
+        """Record the pivots of a level; which are not surely positive, None if all are."""
         positive = pivot > error
         if positive.all():
+            self.least = min(self.least, (1 - 8 * _UNIT) * float(minor.min()))
             return None
+        self.least = min(
+            self.least, (1 - 8 * _UNIT) * float(minor.min(where=positive, initial=1.0))
+        )
         negative = pivot < -error
         if negative.any():
             if self.negative is None:
                 self.negative = (level + 1, int(code[int(np.argmax(negative))]))
-            return ~positive
-        doubtful = ~positive
-        self.uncertain.extend((level + 1, int(c)) for c in code[doubtful])
-        return doubtful
+        else:
+            self.uncertain.extend((level + 1, int(c)) for c in code[~positive])
+        return ~positive

@@ -13,7 +13,7 @@ from ..calculus import ConservativeJacobian, Kink
 from ..calculus.jacobian import conservative_jacobian
 from ..calculus.locations import Location
 from ..errors import TooManyKinksError
-from ..invertibility import Certificate, Verdict, Witness, certify_by_vertices
+from ..invertibility import Certificate, Verdict, Witness, certify
 from .jacobian import eliminate
 from .residual import require_root, root_tolerance
 
@@ -50,7 +50,7 @@ class CheckReport:
     nearest_inactive: Kink | None
     lipschitz: float | None
     clarke_exact: bool | None
-    determinant_signs: tuple[int, int, int]
+    determinant_signs: tuple[int, int, int] | None
     n_vertices: int
     solves: tuple[tuple[Location, Certificate], ...] = ()
     given_rules: tuple[tuple[str, Location], ...] = ()
@@ -87,7 +87,7 @@ def check(
         rtol: when a kink is active, as in ``implicit_jacobian``.
 
     Returns:
-        A CheckReport. Up to 2¹² vertices the verdict is decided; beyond it is UNKNOWN unless refuted.
+        A CheckReport; what its verdict means is said in ``invertibility.certify``.
 
     Raises:
         NotARootError, InvalidInputError, UnsupportedOperationError, DiscontinuousError,
@@ -112,7 +112,7 @@ def check(
         optimality_fun, (0, *(n + 1 for n in argnums)), atol=tolerance.atol, rtol=tolerance.rtol
     )(sol, *args).form
     n = residual.unknowns
-    certificate = certify_by_vertices(joint.restricted(slice(0, n)))
+    certificate = certify(joint.restricted(slice(0, n)))
     lipschitz = clarke_exact = None
     if certificate.verdict == Verdict.PROVEN and argnums:
         implicit = eliminate(joint, n)
@@ -138,6 +138,6 @@ def check(
         clarke_exact=clarke_exact,
         determinant_signs=certificate.determinant_signs,
         n_vertices=certificate.n_vertices,
-        solves=tuple((place, certify_by_vertices(form)) for place, form in joint.roots),
+        solves=tuple((place, certify(form)) for place, form in joint.roots),
         given_rules=joint.given_rules,
     )

@@ -1,0 +1,145 @@
+"""Elements of the set as matrices: their singular values, all vertices, a witness."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import lu_factor, lu_solve
+
+from ..calculus import AbsNormal
+from ..calculus.abs_normal import Group
+from .certificate import Witness
+from .reduced import UNIT, Block
+
+_MAX_VERTICES = 1 << 12
+_MAX_SINGULAR_VALUES = 10**8  # vertices · n³
+_DENSE = 400  # rows up to which singular values are computed rather than iterated for
+_ITERATIONS = 30
+
+
+def base_weights(form: AbsNormal) -> np.ndarray:
+    """The flat weights at which no kink passes anything on: D = 0."""
+    weights = np.zeros(form.weight_count)
+    at = 0
+    for g in form.groups:
+        if g.kind == "simplex":
+            weights[at + g.leader] = 1.0
+        at += g.ways
+    return weights
+
+
+def flat_weights(block: Block, rows: np.ndarray) -> np.ndarray:
+    """Flat weights with a block's rows at the given weights and all other kinks at the base."""
+    weights = base_weights(block.form)
+    given = dict(zip(block.columns.tolist(), np.clip(rows, -1.0, 1.0).tolist(), strict=True))
+    at = 0
+    for g in block.form.groups:
+        if g.columns and g.columns[0] in given:
+            local = weights[at : at + g.ways]
+            for column, place in zip(g.columns, g.places, strict=True):
+                local[place] = given[column]
+            if g.kind == "simplex":
+                local[g.leader] = 0.0
+                local[g.leader] = max(0.0, 1.0 - local.sum())
+        at += g.ways
+    return weights
+
+
+def extreme_singular_values(matrix: np.ndarray) -> tuple[float, float]:
+    """(σ_min, σ_max): by an SVD up to 400 rows, beyond by iteration, which errs to the inside."""
+    if matrix.size == 0:
+        return 1.0, 1.0
+    if len(matrix) <= _DENSE:
+        values = np.linalg.svd(matrix, compute_uv=False)
+        return float(values[-1]), float(values[0])
+    smallest, _, largest = _iterated(matrix)
+    return smallest, largest
+
+
+def _iterated(matrix: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """σ_min, its right vector and σ_max by power iteration, inverse iteration for the least."""
+    x = y = np.random.default_rng(0).normal(size=len(matrix))
+    factor = lu_factor(matrix, check_finite=False)
+    tiny = UNIT * float(np.abs(factor[0]).max()) * 1e-3
+    pivots = np.einsum("ii->i", factor[0])
+    pivots[np.abs(pivots) < tiny] = tiny
+    for _ in range(_ITERATIONS):
+        x = lu_solve(factor, lu_solve(factor, x, trans=1, check_finite=False), check_finite=False)
+        y = matrix.T @ (matrix @ y)
+        x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+    return float(np.linalg.norm(matrix @ x)), x, float(np.linalg.norm(matrix @ y))
+
+
+def witness(form: AbsNormal, selection: np.ndarray) -> Witness:
+    """The element at a selection, with its null vector."""
+    element = form.jacobian(form.diagonal(selection))
+    if len(element) <= _DENSE:
+        _, values, vectors = np.linalg.svd(element)
+        return Witness(selection, vectors[-1], float(values[-1]), float(values[0]))
+    smallest, vector, largest = _iterated(element)
+    return Witness(selection, vector, smallest, largest)
+
+
+@dataclass(frozen=True)
+class Vertices:
+    """Every vertex of a set: flat weights (V, …), extreme singular values and determinant signs.
+
+    ``rounding`` bounds what floating point did to each σ_min; ``at_zero`` marks σ_min within the
+    user's precision of zero.
+    """
+
+    weights: np.ndarray
+    smallest: np.ndarray
+    largest: np.ndarray
+    rounding: np.ndarray
+    signs: np.ndarray
+    at_zero: np.ndarray
+
+    @property
+    def margin(self) -> float:
+        """The least σ_min, less the rounding and the user's precision."""
+        return float(np.min(self.smallest - self.rounding))
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many determinants are negative, zero and positive."""
+        signs = np.where(self.at_zero, 0, self.signs)
+        return int((signs < 0).sum()), int((signs == 0).sum()), int((signs > 0).sum())
+
+
+def all_vertices(form: AbsNormal, relative_floor: float) -> Vertices | None:
+    """All vertices, if they are finitely many and few enough for an SVD each."""
+    moving = set(form.moving())
+    if any(form.groups[i].kind == "ball" for i in moving):
+        return None
+    n = form.A.shape[0]
+    count = math.prod(max(2, form.groups[i].ways) for i in moving)
+    if count > _MAX_VERTICES or (n > 1 and count * n**3 > _MAX_SINGULAR_VALUES):
+        return None
+    base, at, choices = base_weights(form), 0, []
+    for i, g in enumerate(form.groups):
+        choices.append(_extremes(g) if i in moving else [tuple(base[at : at + g.ways])])
+        at += g.ways
+    weights = np.array([list(itertools.chain(*p)) for p in itertools.product(*choices)])
+    diagonal = form.diagonal(weights).reshape(count, -1)
+    elements = form.jacobian(diagonal)
+    values = np.linalg.svd(elements, compute_uv=False) if n else np.ones((count, 1))
+    signs = np.linalg.slogdet(elements)[0]
+    growth = np.ones(count)
+    k = form.L.shape[0]
+    if np.any(form.L):
+        system = np.eye(k) - diagonal[:, :, None] * form.L
+        signs = signs * np.linalg.slogdet(system)[0]
+        # R = (I − D L)⁻¹ D E is known up to γ ‖(I − D L)⁻¹‖ ‖I − D L‖ ‖R‖
+        inverse = np.linalg.norm(np.linalg.inv(system), axis=(1, 2))
+        growth += inverse**2 * np.linalg.norm(system, axis=(1, 2))
+    terms = float(np.linalg.norm(form.H)) * float(np.linalg.norm(form.E)) * growth
+    smallest, largest = values[:, -1], values[:, 0]
+    floor = relative_floor * largest
+    rounding = floor + 4 * (k + 3) * UNIT * terms
+    return Vertices(weights, smallest, largest, rounding, signs, smallest <= floor)
+
+
+def _extremes(group: Group) -> list[tuple[float, ...]]:
+    return list(group.vertices())

@@ -1,0 +1,380 @@
+"""The reduced problem: det B(q) det(I − D L) = det A · det(I − D M), block by block, with error bounds.
+
+    M = L − E A⁻¹ H,    N = I − M
+
+(THEORY T1). The lifted matrix [[A, H], [−D E, I − D L]] is first brought to block triangular form by
+its pattern alone, so that each irreducible block has an M of its own and is decided by itself; kinks
+that feed forward only end up in blocks of one. A⁻¹H is computed with a verified error bound, so that
+what is proved about M ± radius holds for the float matrices A, H, E, L.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import lu
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
+
+from ..calculus import AbsNormal
+from ..calculus.abs_normal import Group
+from .exact import determinant_sign
+
+UNIT = float(np.finfo(float).eps)  # twice the unit round-off: every bound below has room to spare
+_DENSEST = 2 * 10**7  # entries of a pattern that is searched for blocks
+_LARGEST_EXACT = 64  # rows of a determinant taken in rational arithmetic
+_TIGHT_NORM = 400  # rows up to which ‖A⁻¹‖₂ comes from singular values
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """An approximate inverse R of A with ‖I − R A‖_F ≤ defect < 1, and a bound on ‖A⁻¹‖₂."""
+
+    R: np.ndarray
+    defect: float
+
+    @cached_property
+    def norm(self) -> float:
+        """A bound on ‖A⁻¹‖₂."""
+        return two_norm_bound(self.R) / (1 - self.defect)
+
+
+def two_norm_bound(M: np.ndarray) -> float:
+    """An upper bound on ‖M‖₂: from the singular values of a small matrix, else √(‖M‖₁ ‖M‖_∞)."""
+    if M.size == 0:
+        return 0.0
+    n = max(M.shape)
+    if n <= _TIGHT_NORM:
+        return float(np.linalg.norm(M, 2)) * (1 + 8 * n * UNIT)
+    size = np.abs(M)
+    return float(np.sqrt(size.sum(axis=0).max() * size.sum(axis=1).max())) * (1 + 2 * n * UNIT)
+
+
+def verified_inverse(A: np.ndarray, radius: float = 0.0) -> Inverse | None:
+    """An inverse of every matrix within ``radius`` (entrywise) of A; None where that is not shown.
+
+    ‖I − R A‖_F is computed, and γ_{n+2} ‖R‖_F ‖A‖_F bounds what rounding did to it.
+    """
+    n = A.shape[0]
+    if n == 0:
+        return Inverse(np.zeros((0, 0)), 0.0)
+    try:
+        R = np.linalg.inv(A)
+    except np.linalg.LinAlgError:
+        return None
+    size = float(np.linalg.norm(R))
+    gap = R @ A
+    gap.flat[:: n + 1] -= 1.0
+    rounding = (n + 2) * UNIT * (size * float(np.linalg.norm(A)) + 1.0)
+    defect = (float(np.linalg.norm(gap)) + rounding + size * n * radius) * (1 + n * UNIT)
+    return Inverse(R, defect) if defect < 0.5 else None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of M that one weighted sum joins, and the column that they share.
+
+    ``kind`` is "scalar" (a weight in [0, 1]), "tie" (weights ≥ 0 with sum ≤ 1) or "ball".
+    """
+
+    rows: slice
+    kind: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """An irreducible part of the lifted equations: its equations, unknowns and cut kinks.
+
+    M is (K, U): a row for each of the form's ``columns``, a column for each unit; the true one lies
+    within ``radius`` of it in every entry (infinite where A's block was not inverted surely).
+    ``parameter`` names, for each row, the weight that steers it: one q may steer several rows.
+    ``affine``: the determinant is affine in the weights of each unit, and units are independent.
+    """
+
+    form: AbsNormal
+    equations: np.ndarray
+    unknowns: np.ndarray
+    columns: np.ndarray
+    groups: tuple[Group, ...]
+    units: tuple[Unit, ...]
+    parameter: np.ndarray
+    affine: bool
+    M: np.ndarray
+    radius: float
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """The unit of each row."""
+        owner = np.zeros(len(self.columns), dtype=np.int64)
+        for u, unit in enumerate(self.units):
+            owner[unit.rows] = u
+        return owner
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(u.rows.stop - u.rows.start for u in self.units)
+
+    def spans(self) -> list[tuple[slice, str]]:
+        """The rows of each group, and its kind."""
+        stops = np.cumsum([len(g.columns) for g in self.groups])
+        starts = stops - [len(g.columns) for g in self.groups]
+        return [
+            (slice(int(a), int(b)), g.kind)
+            for a, b, g in zip(starts, stops, self.groups, strict=True)
+        ]
+
+    def meets(self, low: np.ndarray, high: np.ndarray) -> bool:
+        """Whether a box of weights (K,) holds any that the groups admit."""
+        for rows, kind in self.spans():
+            if kind == "simplex" and low[rows].sum() > 1 + 4 * UNIT * len(low):
+                return False
+            nearest = np.clip(0.0, low[rows], high[rows])
+            if kind == "ball" and nearest @ nearest > 1 + 4 * UNIT * len(low):
+                return False
+        return True
+
+    def admits(self, weights: np.ndarray) -> bool:
+        """Whether the groups admit these weights (K,)."""
+        return self.meets(weights, weights)
+
+    def signed_logarithm(self, weights: np.ndarray) -> tuple[float, float]:
+        """Sign and logarithm of det(I − W M), in floating point."""
+        if self.radius < np.inf:
+            sign, size = np.linalg.slogdet(self.weighted(weights))
+            return float(sign), float(size)
+        A, H, E, L = self._parts()
+        logs = [
+            np.linalg.slogdet(np.block([[np.eye(len(w)) - w * L, -w * E], [H, A]]))
+            for w in (weights[:, None], 0 * weights[:, None])
+        ]
+        return float(logs[0][0] * logs[1][0]), float(logs[0][1] - logs[1][1])
+
+    @property
+    def balls(self) -> bool:
+        return any(u.kind == "ball" for u in self.units)
+
+    def square(self) -> tuple[np.ndarray, float]:
+        """N = I − M with a column for each row, and its radius: ties count as independent kinks."""
+        M = self.M if len(self.units) == len(self.columns) else self.M[:, self.owner]
+        N = -M
+        N.flat[:: len(N) + 1] += 1.0
+        return N, self.radius + UNIT * (1.0 + float(np.abs(M.diagonal()).max(initial=0.0)))
+
+    def rows_form(self) -> tuple[np.ndarray, float]:
+        """N with a column for each unit, e_u − M[j] in the rows j of unit u, and its radius."""
+        if len(self.units) == len(self.columns):
+            return self.square()
+        N = -self.M
+        N[np.arange(len(N)), self.owner] += 1.0
+        return N, self.radius + UNIT * (1.0 + float(np.abs(self.M).max(initial=0.0)))
+
+    def weighted(self, diagonal: np.ndarray) -> np.ndarray:
+        """I − W M, (U, U), for a weight each row."""
+        system = np.zeros((len(self.units), len(self.units)))
+        np.add.at(system, self.owner, -diagonal[:, None] * self.M)
+        system.flat[:: len(system) + 1] += 1.0
+        return system
+
+    def sign(self, diagonal: np.ndarray) -> tuple[int | None, int]:
+        """The sign of det(I − W M) at these weights (K,), None if in doubt; exact determinants taken."""
+        if self.radius < np.inf:
+            largest = float(np.abs(self.M).max(initial=0.0))
+            doubt = max(self.counts) * (self.radius + 4 * UNIT * largest) + UNIT
+            sign = _sign(self.weighted(diagonal), doubt)
+            if sign is not None:
+                return sign, 0
+        rows = len(self.equations) + len(self.columns)
+        if rows > _LARGEST_EXACT:
+            return None, 0
+        lifted = determinant_sign(self._parts(), diagonal)
+        base = determinant_sign(self._parts(), np.zeros_like(diagonal))
+        return lifted * base, 2
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        f, c = self.form, self.columns
+        e, x = self.equations, self.unknowns
+        return f.A[np.ix_(e, x)], f.H[np.ix_(e, c)], f.E[np.ix_(c, x)], f.L[np.ix_(c, c)]
+
+    def base_is_singular(self) -> bool | None:
+        """Whether A's block is singular, in rational arithmetic; None if too large for that."""
+        if self.radius < np.inf:
+            return False
+        if len(self.equations) > _LARGEST_EXACT:
+            return None
+        return determinant_sign(self._parts(), np.zeros(len(self.columns))) == 0
+
+
+def _sign(A: np.ndarray, doubt: float) -> int | None:
+    """The sign of the determinant of every matrix within ``doubt`` of A in each entry, if sure.
+
+    With R = A⁻¹ up to a defect, no such matrix is singular; the sign that LU gives is that of a
+    matrix P L U whose distance from A is computed, not bounded a priori: pivots may grow.
+    """
+    n = A.shape[0]
+    inverse = verified_inverse(A, doubt)
+    if inverse is None:
+        return None
+    P, L, U = lu(A)
+    distance = float(np.linalg.norm(A - P @ (L @ U)))
+    distance += (n + 2) * UNIT * float(np.linalg.norm(L)) * float(np.linalg.norm(U))
+    if float(np.linalg.norm(inverse.R)) * distance * 2 >= 0.5:
+        return None
+    return int(np.sign(np.linalg.det(P)) * np.prod(np.sign(np.diagonal(U))))
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The lifted equations in irreducible parts: equations, unknowns and columns of each.
+
+    ``structurally_singular`` where no pattern of pivots exists, so that det A = 0 identically.
+    """
+
+    parts: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
+    structurally_singular: bool = False
+
+
+def partition(form: AbsNormal) -> Partition:
+    """Block triangular form of [[A, H], [E, L]] by its pattern; all columns of a group stay together.
+
+    Source: Duff and Reid, An implementation of Tarjan's algorithm for the block triangularization of
+    a matrix (ACM TOMS 1978).
+    """
+    n = form.A.shape[0]
+    moving = [form.groups[i] for i in form.moving()]
+    columns = np.array([c for g in moving for c in g.columns], dtype=np.int64)
+    k = len(columns)
+    pattern = np.empty((n + k, n + k), dtype=bool)
+    pattern[:n, :n] = form.A != 0
+    pattern[:n, n:] = form.H[:, columns] != 0
+    pattern[n:, :n] = form.E[columns] != 0
+    pattern[n:, n:] = form.L[np.ix_(columns, columns)] != 0
+    equations = np.arange(n)
+    everything = (equations, np.arange(n), columns)
+    loose = np.ones(n + k, dtype=bool)
+    at = n
+    for g in moving:
+        loose[at : at + len(g.columns)] = len(g.columns) == 1
+        at += len(g.columns)
+    joined = _joined(pattern, loose)
+    if np.count_nonzero(pattern[np.ix_(joined, joined)]) > _DENSEST:
+        if not np.all(np.diagonal(pattern)[:n]):
+            return Partition((everything,))
+        labels = np.arange(n + k)
+        labels[joined] = n + k
+    else:
+        if not np.all(np.diagonal(pattern)[:n]):
+            matched = maximum_bipartite_matching(csr_array(pattern[:n, :n]), perm_type="row")
+            if np.any(matched < 0):
+                return Partition((everything,), structurally_singular=True)
+            equations = np.asarray(matched, dtype=np.int64)
+            pattern[:n] = pattern[equations]
+            joined = np.arange(n + k)
+        at = n
+        for g in moving:  # a cycle through the columns of one group
+            local = np.arange(at, at + len(g.columns))
+            pattern[local, np.roll(local, 1)] = True
+            at += len(g.columns)
+        labels = np.arange(n + k)
+        sub = csr_array(pattern[np.ix_(joined, joined)])
+        labels[joined] = n + k + connected_components(sub, connection="strong")[1]
+    order = np.argsort(labels, kind="stable")
+    cuts = np.flatnonzero(np.diff(labels[order])) + 1
+    parts = []
+    for nodes in np.split(order, cuts):
+        unknowns = nodes[nodes < n]
+        parts.append((equations[unknowns], unknowns, columns[nodes[nodes >= n] - n]))
+    return Partition(tuple(parts))
+
+
+def _joined(pattern: np.ndarray, loose: np.ndarray) -> np.ndarray:
+    """Nodes left when those that nothing enters, or nothing leaves, are taken as parts of one."""
+    nodes = np.arange(len(pattern))
+    if len(nodes) <= 64:
+        return nodes
+    itself = np.diagonal(pattern)
+    alone = (pattern.sum(axis=1) == itself) | (pattern.sum(axis=0) == itself)
+    return nodes[~(alone & loose)]
+
+
+def block_of(
+    form: AbsNormal, equations: np.ndarray, unknowns: np.ndarray, columns: np.ndarray
+) -> Block:
+    """The reduced problem of one part, its matrix M with an error bound."""
+    chosen = set(columns.tolist())
+    groups = tuple(g for g in form.groups if g.columns and g.columns[0] in chosen)
+    ordered = np.array([c for g in groups for c in g.columns], dtype=np.int64)
+    units: list[Unit] = []
+    parameter: list[int] = []
+    single: list[int] = []  # the first row of each unit
+    affine = True
+    at = steer = 0
+    for g in groups:
+        count = len(g.columns)
+        local = list(g.columns)
+        joined = g.kind != "segment" and _equal_columns(form, local)
+        if joined or count == 1:
+            kind = {"segment": "scalar", "simplex": "tie", "ball": "ball"}[g.kind]
+            units.append(Unit(slice(at, at + count), kind))
+            single.append(at)
+        else:
+            affine = False
+            kind = "scalar" if g.kind != "ball" else "ball"
+            units += [Unit(slice(at + i, at + i + 1), kind) for i in range(count)]
+            single += range(at, at + count)
+        parameter += [steer] * count if g.kind == "segment" else range(steer, steer + count)
+        steer += 1 if g.kind == "segment" else count
+        at += count
+    heads = ordered[np.array(single, dtype=np.int64)]
+    M, radius = _cut(
+        form.A[np.ix_(equations, unknowns)],
+        form.H[np.ix_(equations, heads)],
+        form.E[np.ix_(ordered, unknowns)],
+        form.L[np.ix_(ordered, heads)],
+    )
+    return Block(
+        form,
+        equations,
+        unknowns,
+        ordered,
+        groups,
+        tuple(units),
+        np.array(parameter, dtype=np.int64),
+        affine,
+        M,
+        radius,
+    )
+
+
+def _equal_columns(form: AbsNormal, columns: Sequence[int]) -> bool:
+    """Whether the rest of the program sees the columns of a group as one sum."""
+    first = columns[0]
+    return all(
+        np.array_equal(form.H[:, c], form.H[:, first])
+        and np.array_equal(form.L[:, c], form.L[:, first])
+        for c in columns[1:]
+    )
+
+
+def _cut(A: np.ndarray, H: np.ndarray, E: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, float]:
+    """L − E A⁻¹ H and a bound on the error of its entries (infinite if A was not inverted surely).
+
+    With X ≈ A⁻¹H and R ≈ A⁻¹, ‖(A⁻¹H − X) e_j‖₂ ≤ ‖R (H − A X) e_j‖₂ / (1 − defect).
+    """
+    n = A.shape[0]
+    if n == 0 or H.shape[1] == 0:
+        return L.copy(), 0.0
+    inverse = verified_inverse(A)
+    if inverse is None:
+        return L.copy(), np.inf
+    X = inverse.R @ H
+    X += inverse.R @ (H - A @ X)
+    gamma = (n + 3) * UNIT
+    left = np.abs(H - A @ X).max(axis=1)
+    left += gamma * (np.abs(H).max(axis=1) + np.abs(A) @ np.abs(X).max(axis=1))
+    error = float(np.linalg.norm(np.abs(inverse.R) @ left)) / (1 - inverse.defect)
+    M = L - E @ X
+    size = np.abs(E)
+    terms = np.abs(L).max(axis=1) + size @ np.abs(X).max(axis=1)
+    radius = float(np.max(size.sum(axis=1) * error + gamma * terms, initial=0.0))
+    return M, radius * (1 + 4 * gamma)
