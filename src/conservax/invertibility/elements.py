@@ -71,6 +71,35 @@ def _iterated(matrix: np.ndarray) -> tuple[float, np.ndarray, float]:
     return float(np.linalg.norm(matrix @ x)), x, float(np.linalg.norm(matrix @ y))
 
 
+def polished(form: AbsNormal, selection: np.ndarray) -> np.ndarray:
+    """A selection nearby whose element is singular to working accuracy, if one weight can do that.
+
+    Towards a vertex of one kink, B moves along a line B + t C (but for kinks inside a solve), and
+    t = −σ / (uᵀ C v) makes it singular to first order.
+    """
+    if len(form.A) > _DENSE:
+        return selection
+    for _ in range(3):
+        B = form.jacobian(form.diagonal(selection))
+        left, values, right = np.linalg.svd(B)
+        if values[-1] <= 1e-13 * values[0]:
+            break
+        best, step, at = 0.0, None, 0
+        for g in form.groups:
+            for vertex in [] if g.kind == "ball" else g.vertices():
+                there = selection.copy()
+                there[at : at + g.ways] = vertex
+                C = form.jacobian(form.diagonal(there)) - B
+                slope = -float(left[:, -1] @ C @ right[-1])
+                if slope > max(best, values[-1]):
+                    best, step = slope, (values[-1] / slope) * (there - selection)
+            at += g.ways
+        if step is None:
+            break
+        selection = np.clip(selection + step, 0.0, 1.0)
+    return selection
+
+
 def witness(form: AbsNormal, selection: np.ndarray) -> Witness:
     """The element at a selection, with its null vector."""
     element = form.jacobian(form.diagonal(selection))
@@ -85,16 +114,19 @@ def witness(form: AbsNormal, selection: np.ndarray) -> Witness:
 class Vertices:
     """Every vertex of a set: flat weights (V, …), extreme singular values and determinant signs.
 
-    ``rounding`` bounds what floating point did to each σ_min; ``at_zero`` marks σ_min within the
-    user's precision of zero.
+    ``floor`` is the user's precision of each σ_min, ``rounding`` adds what floating point did to it.
     """
 
     weights: np.ndarray
     smallest: np.ndarray
     largest: np.ndarray
+    floor: np.ndarray
     rounding: np.ndarray
     signs: np.ndarray
-    at_zero: np.ndarray
+
+    @property
+    def at_zero(self) -> np.ndarray:
+        return self.smallest <= self.floor
 
     @property
     def margin(self) -> float:
@@ -138,7 +170,7 @@ def all_vertices(form: AbsNormal, relative_floor: float) -> Vertices | None:
     smallest, largest = values[:, -1], values[:, 0]
     floor = relative_floor * largest
     rounding = floor + 4 * (k + 3) * UNIT * terms
-    return Vertices(weights, smallest, largest, rounding, signs, smallest <= floor)
+    return Vertices(weights, smallest, largest, floor, rounding, signs)
 
 
 def _extremes(group: Group) -> list[tuple[float, ...]]:

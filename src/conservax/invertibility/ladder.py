@@ -29,6 +29,7 @@ from .elements import (
     base_weights,
     extreme_singular_values,
     flat_weights,
+    polished,
     witness,
 )
 from .pmatrix import (
@@ -201,7 +202,7 @@ class _Ladder:
                 )
         seen = self.vertices
         if seen is not None and np.any(seen.at_zero):
-            worst = seen.weights[int(np.argmin(seen.smallest / seen.largest))]
+            worst = seen.weights[int(np.argmin(seen.smallest - seen.floor))]
             return self.refuted(worst, "singular values at all vertices", certain=False)
         open_blocks = [(b, o) for b, o in outcomes if o.verdict == Verdict.UNKNOWN]
         for block, outcome in open_blocks:
@@ -277,7 +278,8 @@ class _Ladder:
         return None if self.vertices is None else self.vertices.counts
 
     def refuted(self, weights: np.ndarray, method: str, *, certain: bool) -> Certificate:
-        found = witness(self.form, weights)
+        found = witness(self.form, polished(self.form, weights) if certain else weights)
+        weights = found.selection
         near = any(
             g.kink.distance > 0 and not np.array_equal(weights[s], self.base[s])
             for g, s in zip(self.form.groups, self.places(), strict=True)

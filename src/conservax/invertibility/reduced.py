@@ -196,14 +196,6 @@ class Block:
         e, x = self.equations, self.unknowns
         return f.A[np.ix_(e, x)], f.H[np.ix_(e, c)], f.E[np.ix_(c, x)], f.L[np.ix_(c, c)]
 
-    def base_is_singular(self) -> bool | None:
-        """Whether A's block is singular, in rational arithmetic; None if too large for that."""
-        if self.radius < np.inf:
-            return False
-        if len(self.equations) > _LARGEST_EXACT:
-            return None
-        return determinant_sign(self._parts(), np.zeros(len(self.columns))) == 0
-
 
 def _sign(A: np.ndarray, doubt: float) -> int | None:
     """The sign of the determinant of every matrix within ``doubt`` of A in each entry, if sure.
@@ -276,8 +268,7 @@ def partition(form: AbsNormal) -> Partition:
             pattern[local, np.roll(local, 1)] = True
             at += len(g.columns)
         labels = np.arange(n + k)
-        sub = csr_array(pattern[np.ix_(joined, joined)])
-        labels[joined] = n + k + connected_components(sub, connection="strong")[1]
+        labels[joined] = n + k + _components(pattern[np.ix_(joined, joined)])
     order = np.argsort(labels, kind="stable")
     cuts = np.flatnonzero(np.diff(labels[order])) + 1
     parts = []
@@ -285,6 +276,16 @@ def partition(form: AbsNormal) -> Partition:
         unknowns = nodes[nodes < n]
         parts.append((equations[unknowns], unknowns, columns[nodes[nodes >= n] - n]))
     return Partition(tuple(parts))
+
+
+def _components(pattern: np.ndarray) -> np.ndarray:
+    """The strong component of each node of a square pattern."""
+    if len(pattern) > 64:
+        return connected_components(csr_array(pattern), connection="strong")[1]
+    reach = np.eye(len(pattern)) + pattern  # few nodes: paths of doubling length
+    for _ in range(len(pattern).bit_length()):
+        reach = np.minimum(reach @ reach, 1.0)
+    return np.argmax((reach > 0) & (reach.T > 0), axis=1) if len(pattern) else np.zeros(0, int)
 
 
 def _joined(pattern: np.ndarray, loose: np.ndarray) -> np.ndarray:
