@@ -65,7 +65,8 @@ class Hull:
         if count > MAX_DECISIONS or size > _MAX_NUMBERS:
             raise TooManyKinksError(
                 f"{len(decided)} nested kinks have {count:.3g} extreme selections, more than can be visited. "
-                "Use .sample or .element, or lower the tolerance if kinks are active that should not be."
+                "Use .inner_bounds and .outer_bounds (.inner_support, .outer_support), .sample or .element; or "
+                "lower the tolerance if kinks are active that should not be."
             )
         try:
             table = decide(form, decided, columns)

@@ -13,8 +13,12 @@ from .abs_normal import AbsNormal, Kink
 from .complementarity import one_sided_derivative
 from .cut import cut
 from .hull import MAX_DECISIONS, Hull, elements, solve_vertices, spans_clarke_jacobian
+from .inner_bounds import inner_bounds, searched_support
 from .membership import has_exact_element, nearest_in_hull
+from .outer_bounds import norm_bound, outer_bounds, outer_support
 from .pivots import SmallPivotError, decide
+
+_MAX_NORMS = 1 << 12  # vertices whose norms are taken one by one
 
 
 class ConservativeJacobian:
@@ -121,8 +125,8 @@ class ConservativeJacobian:
         if count > MAX_DECISIONS:
             raise TooManyKinksError(
                 f"{len(moving)} active kinks have {count:.3g} extreme selections, more than {MAX_DECISIONS}. "
-                "Use .bounds, .sample or .element, or lower the tolerance if kinks are active that should "
-                "not be."
+                "Use .bounds, .outer_bounds, .sample or .element, or lower the tolerance if kinks are active "
+                "that should not be."
             )
         try:
             return without_duplicates(decide(form, moving, []))
@@ -151,8 +155,9 @@ class ConservativeJacobian:
         min and max of J_ab over the set: in closed form, Σ_i min(0, H_ai E_ib), for kinks that no
         other sees or that see none, however many; over all selections of the rest.
 
-        Raises TooManyKinksError beyond 2¹⁶ of those; SingularError as ``vertices``;
-        NotPolyhedralError where extreme selections do not span the hull (a norm at 0 between kinks).
+        Raises TooManyKinksError beyond 2¹⁶ of those (``inner_bounds`` and ``outer_bounds`` have no
+        such limit); SingularError as ``vertices``; NotPolyhedralError where extreme selections do not
+        span the hull (a norm at 0 between kinks).
 
         >>> import jax, conservax as cx
         >>> low, high = cx.conservative_jacobian(jax.nn.relu)(0.0).bounds()
@@ -160,6 +165,86 @@ class ConservativeJacobian:
         (0.0, 1.0)
         """
         return Hull.of(self.form).bounds()
+
+    def inner_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Entrywise bounds from inside, each (m, n): every number is attained by some element.
+
+        For each entry a search over extreme selections, one kink at a time; the true bounds lie at
+        these numbers or beyond, and within ``outer_bounds``. Any number of kinks.
+
+        Raises NotPolyhedralError for a norm at 0, SingularError as ``vertices``.
+
+        Source: THEORY T5: along one weight the set is a segment, so that its ends suffice.
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> J = cx.conservative_jacobian(lambda x: jnp.abs(jnp.abs(x) - x / 2))(0.0)
+        >>> [b.item() for b in J.inner_bounds()], [b.item() for b in J.outer_bounds()]
+        ([-1.5, 1.5], [-1.5..., 1.5...])
+        """
+        return inner_bounds(self.form)
+
+    def outer_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Entrywise bounds from outside, each (m, n): no element exceeds them, rounding included.
+
+        Finite for a program's own kinks. For an implicit function, with N = I − L of the form, if
+        ρ(|(I − N)(I + N)⁻¹|) < 1 or if N + Nᵀ ≻ 0 in one of two diagonal scalings that are tried. Any
+        number of kinks; wider than ``bounds``.
+
+        Raises TooManyKinksError where neither holds.
+
+        Source: Neumann's series (Beeck 1974), and the ellipsoid that monotonicity gives; THEORY §4.
+        """
+        return outer_bounds(self.form)
+
+    def support(self, direction: Any) -> float:
+        """max ⟨C, J⟩ = max Σ_ab C_ab J_ab over the set, for C (m, n): attained, to round-off.
+
+        Raises InvalidInputError if C has another shape; the rest as ``bounds``.
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> cx.conservative_jacobian(jnp.abs)(jnp.zeros(2)).support([[1.0, 0.0], [0.0, -2.0]])
+        3.0
+        """
+        return 0.0 - Hull.of(self.form).support(-self._matrix(direction))[0]
+
+    def inner_support(self, direction: Any) -> float:
+        """⟨C, J⟩ for an element J that a search over extreme selections finds to be large.
+
+        Attained, hence at most the true maximum. Arguments as ``support``, errors as ``inner_bounds``.
+        """
+        return 0.0 - searched_support(self.form)(-self._matrix(direction))[0]
+
+    def outer_support(self, direction: Any) -> float:
+        """A number that ⟨C, J⟩ exceeds for no element J, rounding included.
+
+        Arguments as ``support``, methods and errors as ``outer_bounds``.
+        """
+        return outer_support(self.form, self._matrix(direction))
+
+    def lipschitz_bound(self) -> float:
+        """A number that ‖J‖₂ exceeds for no element J: a Lipschitz constant at the point.
+
+        Up to 2¹² vertices the largest of their norms (of an implicit function: if no selection is
+        singular, which ``cx.check`` proves); beyond, and for balls, from the enclosures behind
+        ``outer_bounds``, which need no such proof.
+
+        Raises TooManyKinksError, SingularError as ``outer_bounds`` and ``vertices``.
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> round(cx.conservative_jacobian(lambda x: 3 * jnp.abs(x))(0.0).lipschitz_bound(), 9)
+        3.0
+        """
+        form = self.form
+        moving = [form.groups[i] for i in form.moving()]
+        curved = form.order() is None and any(
+            g.kind == "segment" and len(g.columns) > 1 for g in moving
+        )
+        if curved or any(g.kind == "ball" for g in moving):
+            return norm_bound(form)
+        if math.prod(max(2, g.ways) for g in moving) > _MAX_NORMS:
+            return norm_bound(form)
+        norms = np.linalg.norm(self.vertices(), 2, axis=(1, 2)) if form.A.size else np.zeros(1)
+        return float(np.max(norms) * (1 + 16 * max(form.A.shape) * machine_epsilon(np.float64)))
 
     def directional(self, v: Any) -> np.ndarray:
         """The true one-sided derivative f'(x; v) = lim (f(x + t v) − f(x))/t, t ↓ 0: an array (m,).

@@ -1,5 +1,6 @@
 """Is a matrix an element of the set, or of its convex hull; and how far from the hull is it."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,9 @@ from scipy.optimize import least_squares
 
 from ..errors import NotPolyhedralError, SingularError, TooManyKinksError
 from .abs_normal import AbsNormal, Group
-from .hull import Hull, Nearest, Support, nearest_point
+from .hull import Hull, Nearest, nearest_point
+from .inner_bounds import searched_support
+from .outer_bounds import outer_support
 
 _STARTS = 32
 
@@ -16,8 +19,7 @@ def nearest_in_hull(form: AbsNormal, target: np.ndarray) -> Nearest:
     """The nearest point of the hull to ``target``, exact where the hull's support function is.
 
     Beyond 2¹⁶ nested selections the support function is searched kink by kink: ``upper`` then is the
-    distance to a point that the hull does hold, and ``lower`` follows from interval bounds (0 for an
-    implicit function).
+    distance to a point that the hull does hold, and ``lower`` follows from a bound from outside.
     """
     try:
         hull = Hull.of(form)
@@ -29,56 +31,13 @@ def nearest_in_hull(form: AbsNormal, target: np.ndarray) -> Nearest:
 
 def _bracketed(form: AbsNormal, target: np.ndarray) -> Nearest:
     start = form.jacobian(form.diagonal(np.array([w for g in form.groups for w in g.named("jax")])))
-    found = nearest_point(_searched(form), target, start, max_steps=200)
+    found = nearest_point(searched_support(form), target, start, max_steps=200)
     lower = 0.0
-    if found.upper > 0 and form.order() is not None:
-        outward = (found.point - target) / found.upper
-        lower = max(0.0, _support_below(form, outward) - float(np.sum(outward * target)))
+    if found.upper > 0:
+        inward = (target - found.point) / found.upper
+        with contextlib.suppress(TooManyKinksError):
+            lower = max(0.0, float(np.sum(inward * target)) - outer_support(form, inward))
     return Nearest(found.point, min(lower, found.upper), found.upper)
-
-
-def _searched(form: AbsNormal) -> Support:
-    """A support function from below the truth: coordinate descent over extreme selections."""
-    moving = set(form.moving())
-    extremes = [
-        list(g.vertices()) if i in moving else [g.named("jax")] for i, g in enumerate(form.groups)
-    ]
-    starts = np.cumsum([0, *(g.ways for g in form.groups)])
-
-    def support(direction: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = np.array([w for choice in extremes for w in choice[0]])
-        best = np.inf
-        improved = True
-        while improved:
-            improved = False
-            for i in moving:
-                trials = np.repeat(weights[None], len(extremes[i]), axis=0)
-                trials[:, starts[i] : starts[i + 1]] = extremes[i]
-                values = np.tensordot(form.jacobian(form.diagonal(trials)), direction, axes=2)
-                place = int(np.argmin(values))
-                if values[place] < best - 1e-12 * abs(values[place]):
-                    best, weights, improved = float(values[place]), trials[place], True
-        return best, form.jacobian(form.diagonal(weights))
-
-    return support
-
-
-def _support_below(form: AbsNormal, direction: np.ndarray) -> float:
-    """A lower bound of min ⟨C, J⟩ over the set, by intervals: each row of r lies between 0 and its z."""
-    k, n = form.E.shape
-    low, high = np.zeros((k, n)), np.zeros((k, n))
-    for i in form.order() or ():
-        group = form.groups[i]
-        columns = list(group.columns)
-        up, down = np.maximum(form.L[columns], 0.0), np.minimum(form.L[columns], 0.0)
-        z_low = form.E[columns] + up @ low + down @ high
-        z_high = form.E[columns] + up @ high + down @ low
-        if group.kind == "ball":
-            z_high = np.maximum(np.abs(z_low), np.abs(z_high))
-            z_low = -z_high
-        low[columns], high[columns] = np.minimum(z_low, 0.0), np.maximum(z_high, 0.0)
-    slope = form.H.T @ direction
-    return float(np.sum(form.A * direction) + np.minimum(slope * low, slope * high).sum())
 
 
 def has_exact_element(form: AbsNormal, target: np.ndarray, tolerance: float) -> bool:

@@ -12,7 +12,7 @@ from ..calculus import AbsNormal, Kink
 from ..calculus.cut import Cutter, cut, cutter_for
 from ..calculus.planning import leaves_of
 from ..errors import ConservaxError, InvalidInputError, SingularError
-from ..invertibility import Verdict, certify_by_vertices
+from ..invertibility import Verdict, certify
 from ..numerics import Tolerance, singular_value_floor, solver_output_tolerance
 from . import monitor_view
 from .solves import own_form
@@ -221,7 +221,7 @@ def _observe(
         if not execution.executed:
             continue
         form = own_form(joined)
-        certificate = certify_by_vertices(form)
+        certificate = certify(form)
         yield Observation(
             step,
             execution.place,
