@@ -68,7 +68,8 @@ def _scatter_add(eqn: Any, nodes: list[Node]) -> list[Node]:
             np.asarray(fun(a, b))
             for a, b in ((x.lo, u.lo), (x.hi, u.hi), (x.magnitude, u.magnitude))
         )
-        return iv.around(lo, hi, error * size)
+        # adding may flush what is subnormal to zero
+        return iv.around(lo, hi, np.where(size == 0, 0.0, error * size + iv.TINY))
 
     value = summed(bind, operand.value, updates.value)
     n = _directions((operand, updates))

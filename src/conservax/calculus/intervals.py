@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 UNIT = 2.0**-53
-_TINY = float(np.finfo(np.float64).tiny)
+TINY = float(np.finfo(np.float64).tiny)
 
 
 class Interval(NamedTuple):
@@ -118,8 +118,8 @@ def _exact_factor(x: np.ndarray) -> np.ndarray:
 
 def _outward(lo: np.ndarray, hi: np.ndarray, exact: np.ndarray) -> Interval:
     """Widened by one float, save where a normal result is known to be exact."""
-    keep_lo = exact & ((np.abs(lo) > _TINY) | (lo == 0)) & np.isfinite(lo)
-    keep_hi = exact & ((np.abs(hi) > _TINY) | (hi == 0)) & np.isfinite(hi)
+    keep_lo = exact & ((np.abs(lo) > TINY) | (lo == 0)) & np.isfinite(lo)
+    keep_hi = exact & ((np.abs(hi) > TINY) | (hi == 0)) & np.isfinite(hi)
     return _checked(
         np.where(keep_lo, lo, np.nextafter(lo, -np.inf)),
         np.where(keep_hi, hi, np.nextafter(hi, np.inf)),
@@ -239,9 +239,9 @@ def matmul(a: Interval, b: Interval) -> Interval:
     if b_rad is not None:
         radius = radius + np.abs(a_mid) @ b_rad
     # the bound is itself rounded, and may have underflowed
-    radius = np.where(radius == 0, 0.0, radius * (1 + 4 * gamma(k)) + 4 * k * _TINY)
-    if _least((a_mid, a_rad)) * _least((b_mid, b_rad)) < _TINY:
-        radius = radius + 4 * k * _TINY
+    radius = np.where(radius == 0, 0.0, radius * (1 + 4 * gamma(k)) + 4 * k * TINY)
+    if _least((a_mid, a_rad)) * _least((b_mid, b_rad)) < TINY:
+        radius = radius + 4 * k * TINY
     return _checked(*around(centre, centre, radius))
 
 
