@@ -37,6 +37,9 @@ def make(verdict=Verdict.PROVEN, **changes):
         "verdict": verdict,
         "reason": "the solution is unique near here for every selection",
         "method": "all vertices",
+        "rigour": "exact",
+        "work": SimpleNamespace(minors=4, boxes=0, vertices=2, exact=1),
+        "undecided": "",
         "margin": 0.25,
         "sigma_min": np.float32(0.5),
         "n_vertices": 2,
@@ -71,6 +74,9 @@ def test_dict_holds_every_field():
         "verdict": "refuted",
         "reason": "the solution is unique near here for every selection",
         "method": "all vertices",
+        "rigour": "exact",
+        "work": {"minors": 4, "boxes": 0, "vertices": 2, "exact": 1},
+        "undecided": "",
         "margin": None,
         "sigma_min": 0.5,
         "n_vertices": 2,
@@ -125,11 +131,12 @@ def test_text_of_a_proof():
         "  margin        0.25: σ_min is at least this on the whole set",
         "  σ_min         0.5: the smallest σ_min found, over 2 vertices",
         "  determinants  2 positive",
-        "  residual      1e-17, against terms of size 2",
+        "  residual      1e-17, against terms of size 2; so kinks within 1.5e-08 (relative) are active",
         "  Lipschitz     2: bounds every implicit derivative",
         "  set           exactly the Clarke Jacobian",
         "  next kink     0.125 away: relu [4, 1] at model.py:7",
-        "  method        all vertices",
+        "  method        all vertices (4 minors, 2 vertices, 1 exact determinant)",
+        "  rigour        exact for the matrices as computed, rounding accounted for",
         "",
         "  Next: differentiate; any selection gives an element of a bounded set of derivatives.",
     ]
@@ -154,6 +161,37 @@ def test_text_of_a_smooth_singularity_speaks_of_no_kinks():
 def test_an_inexact_root_is_told_to_be_polished(residual):
     assert "cx.polish" in report.to_text(make(Verdict.UNKNOWN, residual=residual))
     assert "cx.polish" not in report.to_text(make(Verdict.UNKNOWN, residual=0.0))
+
+
+def test_an_unknown_says_what_would_decide_it():
+    unknown = make(Verdict.UNKNOWN, margin=None, undecided="a budget of 99 minors decides it.")
+    text = report.to_text(unknown)
+    assert "Next: treat the gradient as unproven. A budget of 99 minors decides it." in text
+    assert "A budget of 99 minors" in report.to_html(unknown)
+    assert "rigour" not in text
+    assert report.to_dict(unknown)["undecided"] == unknown.undecided
+
+
+def test_a_verdict_at_the_tolerance_says_so():
+    text = report.to_text(refuted(rigour="at the tolerance"))
+    assert "at the tolerance: singular to the precision at hand" in text
+
+
+def test_kinks_without_slopes_show_none():
+    made = make(kinks=(kink((0,), slopes=None, operation="where"),))
+    assert report.to_dict(made)["kinks"][0]["slopes"] is None
+    assert "not a number" not in report.to_text(made)
+
+
+def test_a_proof_without_a_number_says_so():
+    assert "no number came with the proof" in report.to_text(make(margin=None))
+
+
+def test_no_line_runs_over_the_width():
+    witness = refuted().witness
+    witness.null_vector = witness.selection = np.arange(100.0) / 7
+    text = report.to_text(refuted(witness=witness))
+    assert max(map(len, text.splitlines())) <= report.WIDTH
 
 
 def test_many_kinks_and_long_vectors_are_cut():

@@ -2,7 +2,8 @@
 
 The functions here read a check report by its attributes alone and import none of ours:
 
-``verdict`` (an enum with a ``name``), ``reason``, ``method``, ``margin``, ``sigma_min``,
+``verdict`` (an enum with a ``name``), ``reason``, ``method``, ``rigour`` (a string), ``work`` (a
+dataclass of counts), ``undecided`` (a sentence, or empty), ``margin``, ``sigma_min``,
 ``n_vertices``, ``determinant_signs``, ``witness`` (``selection``, ``null_vector``, ``sigma_min``,
 ``sigma_max``), ``residual``, ``residual_scale``, ``tolerance``, ``kinks`` and ``nearest_inactive``
 (``operation``, ``file``, ``line``, ``index``, ``distance``, ``tolerance``, ``slopes``, ``active``),
@@ -45,6 +46,9 @@ def to_dict(report: Any) -> dict[str, Any]:
         "verdict": report.verdict.name.lower(),
         "reason": report.reason,
         "method": report.method,
+        "rigour": str(report.rigour),
+        "work": {name: int(count) for name, count in vars(report.work).items()},
+        "undecided": report.undecided,
         "margin": _finite(report.margin),
         "sigma_min": _finite(report.sigma_min),
         "n_vertices": _finite(report.n_vertices),
@@ -95,7 +99,16 @@ def to_text(report: Any) -> str:
             blocks[-1].append(f"  … and {len(active) - SHOWN_KINKS} more")
     facts = _facts(data, len(active))
     width = max(len(name) for name, _ in facts)
-    blocks.append([f"  {name:<{width}}  {value}" for name, value in facts])
+    indent = " " * (width + 4)
+    blocks.append(
+        [
+            line
+            for name, value in facts
+            for line in textwrap.wrap(
+                f"  {name:<{width}}  {value}", WIDTH, subsequent_indent=indent, drop_whitespace=True
+            )
+        ]
+    )
     advice = f"  Next: {_advice(data, len(active))}"
     blocks.append(textwrap.wrap(advice, WIDTH, subsequent_indent="  "))
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -142,6 +155,10 @@ def to_html(report: Any) -> str:
     return "".join(parts)
 
 
+RIGOUR = {
+    "exact": "exact for the matrices as computed, rounding accounted for",
+    "at the tolerance": "at the tolerance: singular to the precision at hand, or by a kink only near active",
+}
 KINK_HEADER = ("active kink", "operation", "index", "distance", "tolerance", "slopes")
 
 
@@ -169,7 +186,7 @@ def _kink(kink: Any) -> dict[str, Any]:
         "index": [int(position) for position in kink.index],
         "distance": _finite(kink.distance),
         "tolerance": _finite(kink.tolerance),
-        "slopes": _vector(kink.slopes),
+        "slopes": None if kink.slopes is None else _vector(kink.slopes),
         "active": bool(kink.active),
     }
 
@@ -199,7 +216,7 @@ def _place(kink: dict[str, Any]) -> str:
 
 def _kink_row(kink: dict[str, Any]) -> tuple[str, ...]:
     index = str(kink["index"]) if kink["index"] else "–"
-    slopes = " … ".join(map(_show, kink["slopes"]))
+    slopes = "–" if kink["slopes"] is None else " … ".join(map(_show, kink["slopes"]))
     numbers = (_show(kink["distance"]), _show(kink["tolerance"]))
     return (_place(kink), kink["operation"], index, *numbers, slopes)
 
@@ -226,6 +243,8 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
         facts.append(
             ("margin", f"{_show(data['margin'])}: σ_min is at least this on the whole set")
         )
+    elif data["verdict"] == "proven":
+        facts.append(("margin", "positive, but no number came with the proof"))
     vertices = data["n_vertices"]
     found = f"{_show(data['sigma_min'])}: the smallest σ_min found"
     if vertices:
@@ -244,7 +263,9 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
             facts.append(("witness", sizes))
         facts.append(("null vector", _show_vector(witness["null_vector"])))
     sizes = f"{_show(data['residual'])}, against terms of size {_show(data['residual_scale'])}"
-    facts.append(("residual", sizes))
+    facts.append(
+        ("residual", f"{sizes}; so kinks within {_show(data['tolerance'])} (relative) are active")
+    )
     if data["lipschitz"] is not None:
         facts.append(("Lipschitz", f"{_show(data['lipschitz'])}: bounds every implicit derivative"))
     if data["clarke_exact"] is not None:
@@ -261,8 +282,19 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
         kink = data["nearest_inactive"]
         place, operation, index, distance, *_ = _kink_row(kink)
         facts.append(("next kink", f"{distance} away: {operation} {index} at {place}"))
-    facts.append(("method", data["method"]))
+    facts.append(("method", data["method"] + _counts(data["work"])))
+    if data["verdict"] != "unknown":
+        facts.append(("rigour", RIGOUR[data["rigour"]]))
     return facts
+
+
+def _counts(work: dict[str, int]) -> str:
+    """What was visited, in brackets; nothing if nothing was counted."""
+    names = {"minors": ("minor", "minors"), "boxes": ("box", "boxes"),
+             "vertices": ("vertex", "vertices"),
+             "exact": ("exact determinant", "exact determinants")}  # fmt: skip
+    told = [f"{count} {names[key][count != 1]}" for key, count in work.items() if count]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _advice(data: dict[str, Any], n_active: int) -> str:
@@ -276,6 +308,8 @@ def _advice(data: dict[str, Any], n_active: int) -> str:
         known = all(isinstance(value, int | float) for value in (residual, scale))
         if not known or residual > COARSE * scale:
             return "solve more accurately, or move `sol` on with cx.polish, and check again."
+        if data["undecided"]:
+            return f"treat the gradient as unproven. {data['undecided'][:1].upper()}{data['undecided'][1:]}"
         return "treat the gradient as unproven, or move the parameters off some kinks."
     remedy = "regularise the problem so that the null vector is no longer free"
     if n_active == 0:

@@ -1,5 +1,6 @@
 """Verdicts on cases whose answer is known, witnesses that one SVD confirms, margins by sampling."""
 
+import dataclasses
 import json
 
 import jax
@@ -322,3 +323,54 @@ def test_pytree_solutions():
 def test_a_solvers_error_at_a_root_where_all_terms_vanish():
     hinge = lambda y, a: y - jax.nn.relu(y / 2 - a)  # noqa: E731
     assert cx.check(hinge, 1e-9, 1e-9).verdict == Verdict.PROVEN
+
+
+# A witness can be verified by anyone.
+
+
+def test_recheck_rebuilds_the_element():
+    report = cx.check(lambda s, p: jnp.abs(s) - p, 0.0, 0.0)
+    assert report.recheck() == (0.0, 0.0)  # the slope between −1 and 1
+    rng = np.random.default_rng(0)
+    refuted = 0
+    for _ in range(20):
+        W = jnp.asarray(rng.normal(size=(4, 4)))
+        report = cx.check(lambda y, W=W: y - jax.nn.relu(W @ y), jnp.zeros(4))
+        if report.verdict == Verdict.REFUTED:
+            smallest, largest = report.recheck()
+            element = np.eye(4) - np.diag(report.witness.selection) @ np.asarray(W)
+            by_hand = np.linalg.svd(element, compute_uv=False)
+            assert smallest < 1e-10 * largest
+            np.testing.assert_allclose([largest, smallest], by_hand[[0, -1]], atol=1e-12)
+            refuted += 1
+    assert refuted > 5
+
+
+def test_recheck_refuses_an_altered_witness_and_a_proof():
+    report = cx.check(lambda s, p: jnp.abs(s) - p, 0.0, 0.0)
+    altered = dataclasses.replace(
+        report, witness=dataclasses.replace(report.witness, selection=np.array([0.75]))
+    )
+    with pytest.raises(errors.ConservaxError, match="does not hold"):
+        altered.recheck()
+    proven = cx.check(lambda y, a: y - jnp.maximum(0.0, y / 2 - a), 0.0, 0.0)
+    with pytest.raises(errors.InvalidInputError, match="PROVEN"):
+        proven.recheck()
+
+
+def test_lipschitz_beyond_the_vertices_is_an_upper_bound():
+    rng = np.random.default_rng(1)
+    W = jnp.asarray(0.5 * rng.normal(size=(30, 30)) / np.sqrt(30))
+    F = lambda y, b: y - jax.nn.relu(W @ y + b)  # noqa: E731
+    report = cx.check(F, jnp.zeros(30), jnp.zeros(30))
+    assert report.verdict == Verdict.PROVEN
+    sample = cx.implicit_jacobian(F)(jnp.zeros(30), jnp.zeros(30)).sample(jax.random.key(0), 50)
+    largest = np.linalg.norm(sample, 2, axis=(1, 2)).max()
+    assert largest <= report.lipschitz <= 20 * largest
+
+
+def test_a_report_is_json_with_rigour_and_work():
+    data = cx.check(lambda y, a: y - jnp.maximum(0.0, y / 2 - a), 0.0, 0.0).to_dict()
+    assert data["rigour"] == "exact"
+    assert sum(data["work"].values()) > 0
+    assert json.loads(json.dumps(data, allow_nan=False)) == data

@@ -1,7 +1,8 @@
 """``check``: can the implicit derivative at this solution be trusted?"""
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -9,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import report as presentation
-from ..calculus import ConservativeJacobian, Kink
+from ..calculus import AbsNormal, ConservativeJacobian, Kink
 from ..calculus.jacobian import conservative_jacobian
 from ..calculus.locations import Location
-from ..errors import TooManyKinksError
-from ..invertibility import Certificate, Verdict, Witness, certify
+from ..errors import ConservaxError, InvalidInputError, TooManyKinksError
+from ..invertibility import Certificate, Rigour, Verdict, Witness, Work, certify
+from ..numerics import singular_value_floor
 from .jacobian import eliminate
 from .residual import require_root, root_tolerance
+from .solves import own_form
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class CheckReport:
     Attributes:
         verdict: PROVEN, REFUTED or UNKNOWN: whether every element of ∂F/∂sol is invertible.
         reason: one sentence why; ``method``: how it was decided.
+        rigour: whether the verdict holds exactly for the float matrices, or at the tolerance.
         margin: a lower bound on σ_min over the set (None unless PROVEN); ``sigma_min``: smallest met.
         witness: a singular element: its selection over ``kinks``, null vector, singular values.
         residual, residual_scale: ‖F(sol)‖_∞ and the size of the terms of F, in F's units.
@@ -35,6 +39,8 @@ class CheckReport:
         solves: the place and the certificate of each ``custom_root`` solve inside F.
         given_rules: name and place of the user's own derivative rules inside F, taken as they are.
         determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.
+        work: what was visited on the way; ``undecided``: what would decide an UNKNOWN (else empty).
+        form: the abs-normal form of ∂F/∂sol, for ``recheck``.
     """
 
     verdict: Verdict
@@ -52,6 +58,10 @@ class CheckReport:
     clarke_exact: bool | None
     determinant_signs: tuple[int, int, int] | None
     n_vertices: int
+    rigour: Rigour
+    work: Work
+    undecided: str
+    form: AbsNormal = field(repr=False, compare=False)
     solves: tuple[tuple[Location, Certificate], ...] = ()
     given_rules: tuple[tuple[str, Location], ...] = ()
 
@@ -60,6 +70,34 @@ class CheckReport:
 
     def _repr_html_(self) -> str:
         return presentation.to_html(self)
+
+    def recheck(self) -> tuple[float, float]:
+        """σ_min and σ_max of the witness: its element built anew from its selection, and one SVD.
+
+        Returns the two singular values. Raises InvalidInputError if the report has no witness, and
+        ConservaxError if σ_min is not what the report says, or the null vector is none: a report
+        that was altered, or a defect of this library.
+
+        >>> import jax.numpy as jnp, conservax as cx
+        >>> cx.check(lambda s, p: jnp.abs(s) - p, 0.0, 0.0).recheck()
+        (0.0, 0.0)
+        """
+        if self.witness is None:
+            raise InvalidInputError(
+                f"the verdict is {self.verdict.name}: there is no witness to check; a witness is an element "
+                "that is singular, and only a REFUTED has one."
+            )
+        element = self.form.jacobian(self.form.diagonal(self.witness.selection))
+        values = np.linalg.svd(element, compute_uv=False)
+        smallest, largest = float(values[-1]), float(values[0])
+        image = float(np.linalg.norm(element @ self.witness.null_vector))
+        floor = singular_value_floor(element, np.float64)
+        if max(smallest, image) > self.witness.sigma_min + floor:
+            raise ConservaxError(
+                f"the witness does not hold: its element has σ_min = {smallest:.3g} and maps the null vector "
+                f"to length {image:.3g}, the report says {self.witness.sigma_min:.3g}. Please report this."
+            )
+        return smallest, largest
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data, verdicts in lower case."""
@@ -112,16 +150,14 @@ def check(
         optimality_fun, (0, *(n + 1 for n in argnums)), atol=tolerance.atol, rtol=tolerance.rtol
     )(sol, *args).form
     n = residual.unknowns
-    certificate = certify(joint.restricted(slice(0, n)))
+    form = joint.restricted(slice(0, n))
+    certificate = certify(form)
     lipschitz = clarke_exact = None
     if certificate.verdict == Verdict.PROVEN and argnums:
-        implicit = eliminate(joint, n)
-        try:
-            elements = ConservativeJacobian(implicit).vertices()
-            lipschitz = float(np.max(np.linalg.norm(elements, 2, axis=(1, 2))))
-        except TooManyKinksError:
-            pass
-        clarke_exact = ConservativeJacobian(implicit).clarke_exact
+        implicit = ConservativeJacobian(eliminate(joint, n))
+        with contextlib.suppress(TooManyKinksError):  # proven, but by no bound that gives a norm
+            lipschitz = implicit.lipschitz_bound()
+        clarke_exact = implicit.clarke_exact
     return CheckReport(
         verdict=certificate.verdict,
         reason=certificate.reason,
@@ -138,6 +174,10 @@ def check(
         clarke_exact=clarke_exact,
         determinant_signs=certificate.determinant_signs,
         n_vertices=certificate.n_vertices,
-        solves=tuple((place, certify(form)) for place, form in joint.roots),
+        rigour=certificate.rigour,
+        work=certificate.work,
+        undecided=certificate.undecided,
+        form=form,
+        solves=tuple((place, certify(own_form(inner))) for place, inner in joint.roots),
         given_rules=joint.given_rules,
     )
