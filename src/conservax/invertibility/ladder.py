@@ -129,7 +129,7 @@ def decide(block: Block, budget: int) -> _Outcome:
             return _Outcome(refuted, "N reverses the signs of a vector", singular=weights)
     if block.affine:
         end, stuck = descend(block, np.zeros(len(block.columns)), 4 * len(block.units))
-        if stuck and block.sign(end)[0] in (0, -1):
+        if stuck and block.sign(end) in (0, -1):
             singular = on_path(block, end)
             return _Outcome(refuted, "a walk that lowers the determinant", singular=singular)
     if (beta := regular_box(block, *whole_set(block))) is not None:

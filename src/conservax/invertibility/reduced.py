@@ -9,7 +9,7 @@ what is proved about M ± radius holds for the float matrices A, H, E, L.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -176,20 +176,25 @@ class Block:
         system.flat[:: len(system) + 1] += 1.0
         return system
 
-    def sign(self, diagonal: np.ndarray) -> tuple[int | None, int]:
-        """The sign of det(I − W M) at these weights (K,), None if in doubt; exact determinants taken."""
-        if self.radius < np.inf:
-            largest = float(np.abs(self.M).max(initial=0.0))
-            doubt = max(self.counts) * (self.radius + 4 * UNIT * largest) + UNIT
-            sign = _sign(self.weighted(diagonal), doubt)
-            if sign is not None:
-                return sign, 0
-        rows = len(self.equations) + len(self.columns)
-        if rows > _LARGEST_EXACT:
-            return None, 0
+    def signed(self, diagonal: np.ndarray) -> float | None:
+        """A number of the sign of det(I − W M) at weights (K,) and no larger; None if in doubt."""
+        if not self.radius < np.inf:
+            return None
+        largest = float(np.abs(self.M).max(initial=0.0))
+        doubt = max(self.counts) * (self.radius + 4 * UNIT * largest) + UNIT
+        return signed_bound(self.weighted(diagonal), doubt) or None
+
+    def exact_sign(self, diagonal: np.ndarray) -> int | None:
+        """The sign of det(I − W M) in rational arithmetic; None if the block is too large for that."""
+        if len(self.equations) + len(self.columns) > _LARGEST_EXACT:
+            return None
         lifted = determinant_sign(self._parts(), diagonal)
-        base = determinant_sign(self._parts(), np.zeros_like(diagonal))
-        return lifted * base, 2
+        return lifted * determinant_sign(self._parts(), np.zeros_like(diagonal))
+
+    def sign(self, diagonal: np.ndarray) -> int | None:
+        """The sign of det(I − W M) at these weights, by the cheaper of the two; None if in doubt."""
+        bound = self.signed(diagonal)
+        return self.exact_sign(diagonal) if bound is None else (1 if bound > 0 else -1)
 
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         f, c = self.form, self.columns
@@ -197,22 +202,25 @@ class Block:
         return f.A[np.ix_(e, x)], f.H[np.ix_(e, c)], f.E[np.ix_(c, x)], f.L[np.ix_(c, c)]
 
 
-def _sign(A: np.ndarray, doubt: float) -> int | None:
-    """The sign of the determinant of every matrix within ``doubt`` of A in each entry, if sure.
+def signed_bound(A: np.ndarray, doubt: float) -> float | None:
+    """A number of the sign of det A' and no larger, for every A' within ``doubt`` of A in each entry.
 
-    With R = A⁻¹ up to a defect, no such matrix is singular; the sign that LU gives is that of a
-    matrix P L U whose distance from A is computed, not bounded a priori: pivots may grow.
+    None where some A' may be singular. With R = A⁻¹ up to a defect none is; and LU gives the
+    determinant of a matrix P L U = A'(I + F), whose distance from A' is computed, not bounded a
+    priori (pivots may grow), so that |det A'| ≥ |det P L U| / (1 + ‖F‖)ⁿ.
     """
     n = A.shape[0]
     inverse = verified_inverse(A, doubt)
     if inverse is None:
         return None
     P, L, U = lu(A)
-    distance = float(np.linalg.norm(A - P @ (L @ U)))
+    distance = float(np.linalg.norm(A - P @ (L @ U))) + n * doubt
     distance += (n + 2) * UNIT * float(np.linalg.norm(L)) * float(np.linalg.norm(U))
-    if float(np.linalg.norm(inverse.R)) * distance * 2 >= 0.5:
+    F = float(np.linalg.norm(inverse.R)) * 2 * distance
+    if F >= 0.5:
         return None
-    return int(np.sign(np.linalg.det(P)) * np.prod(np.sign(np.diagonal(U))))
+    value = float(np.linalg.det(P).round() * np.prod(np.diagonal(U)))
+    return value / (1 + F) ** n * (1 - 4 * n * UNIT)
 
 
 @dataclass(frozen=True)
@@ -281,7 +289,7 @@ def partition(form: AbsNormal) -> Partition:
 def _components(pattern: np.ndarray) -> np.ndarray:
     """The strong component of each node of a square pattern."""
     if len(pattern) > 64:
-        return connected_components(csr_array(pattern), connection="strong")[1]
+        return np.asarray(connected_components(csr_array(pattern), connection="strong")[1])
     reach = np.eye(len(pattern)) + pattern  # few nodes: paths of doubling length
     for _ in range(len(pattern).bit_length()):
         reach = np.minimum(reach @ reach, 1.0)
@@ -327,7 +335,7 @@ def block_of(
         steer += 1 if g.kind == "segment" else count
         at += count
     heads = ordered[np.array(single, dtype=np.int64)]
-    M, radius = _cut(
+    M, radius = cut(
         form.A[np.ix_(equations, unknowns)],
         form.H[np.ix_(equations, heads)],
         form.E[np.ix_(ordered, unknowns)],
@@ -357,25 +365,67 @@ def _equal_columns(form: AbsNormal, columns: Sequence[int]) -> bool:
     )
 
 
-def _cut(A: np.ndarray, H: np.ndarray, E: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, float]:
+def cut(
+    A: np.ndarray, H: np.ndarray, E: np.ndarray, L: np.ndarray, radius: float = 0.0
+) -> tuple[np.ndarray, float]:
     """L − E A⁻¹ H and a bound on the error of its entries (infinite if A was not inverted surely).
 
-    With X ≈ A⁻¹H and R ≈ A⁻¹, ‖(A⁻¹H − X) e_j‖₂ ≤ ‖R (H − A X) e_j‖₂ / (1 − defect).
+    The four are known up to ``radius`` in every entry. With X ≈ A⁻¹H and R ≈ A⁻¹,
+    ‖(A⁻¹H − X) e_j‖₂ ≤ ‖R (H − A X) e_j‖₂ / (1 − defect).
     """
     n = A.shape[0]
     if n == 0 or H.shape[1] == 0:
-        return L.copy(), 0.0
-    inverse = verified_inverse(A)
+        return L.copy(), radius
+    inverse = verified_inverse(A, radius)
     if inverse is None:
         return L.copy(), np.inf
     X = inverse.R @ H
     X += inverse.R @ (H - A @ X)
     gamma = (n + 3) * UNIT
-    left = np.abs(H - A @ X).max(axis=1)
-    left += gamma * (np.abs(H).max(axis=1) + np.abs(A) @ np.abs(X).max(axis=1))
+    size = np.abs(X)
+    longest = float(size.sum(axis=0).max())
+    left = np.abs(H - A @ X).max(axis=1) + radius * (1 + longest)
+    left += gamma * (np.abs(H).max(axis=1) + np.abs(A) @ size.max(axis=1))
     error = float(np.linalg.norm(np.abs(inverse.R) @ left)) / (1 - inverse.defect)
     M = L - E @ X
-    size = np.abs(E)
-    terms = np.abs(L).max(axis=1) + size @ np.abs(X).max(axis=1)
-    radius = float(np.max(size.sum(axis=1) * error + gamma * terms, initial=0.0))
-    return M, radius * (1 + 4 * gamma)
+    sums = np.abs(E).sum(axis=1) + n * radius
+    terms = np.abs(L).max(axis=1) + np.abs(E) @ size.max(axis=1)
+    spread = float(np.max(sums * error + gamma * terms, initial=0.0)) + radius * (1 + longest)
+    return M, spread * (1 + 4 * gamma)
+
+
+def face(block: Block, taken: dict[int, int]) -> Block:
+    """The block left when some units are decided: dropped (0), or their j-th row taken (j ≥ 1).
+
+    A Schur complement, M_TT + M_TS N_SS⁻¹ M_ST, from the block's own data: its error depends on N_SS
+    and on nothing that happened on the way. Its radius is infinite where N_SS may be singular.
+    """
+    free = [u for u in range(len(block.units)) if u not in taken]
+    on = [u for u, j in taken.items() if j]
+    chosen = [block.units[u].rows.start + taken[u] - 1 for u in on]
+    rows = np.flatnonzero(np.isin(block.owner, free))
+    M = block.M
+    pivots, doubt = taken_minor(block, taken)
+    M, radius = cut(pivots, M[chosen][:, free], -M[rows][:, on], M[rows][:, free], doubt)
+    units, at = [], 0
+    for u in free:
+        count = block.counts[u]
+        units.append(Unit(slice(at, at + count), block.units[u].kind))
+        at += count
+    return replace(
+        block,
+        columns=block.columns[rows],
+        units=tuple(units),
+        parameter=block.parameter[rows],
+        M=M,
+        radius=radius,
+    )
+
+
+def taken_minor(block: Block, taken: dict[int, int]) -> tuple[np.ndarray, float]:
+    """The principal submatrix N_SS of the rows taken, and the radius of its entries."""
+    on = [u for u, j in taken.items() if j]
+    chosen = [block.units[u].rows.start + taken[u] - 1 for u in on]
+    pivots = -block.M[chosen][:, on]
+    pivots.flat[:: len(on) + 1] += 1.0
+    return pivots, block.radius + UNIT * (1.0 + float(np.abs(pivots).max(initial=0.0)))

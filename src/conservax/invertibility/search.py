@@ -7,7 +7,6 @@ columns, several norms at 0) is split into intervals.
 """
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,11 +14,11 @@ import numpy as np
 from ..calculus.minors import scan_minors
 from .certificate import Work
 from .pmatrix import h_matrix, minor_bound, monotone, perron_scale, regular_box, whole_set
-from .reduced import UNIT, Block, Unit
+from .reduced import UNIT, Block, Unit, face, signed_bound, taken_minor
 
 BOX = 1 << 12  # what a box costs, in minors
 _PIECE = 16  # kinks below which all minors are cheaper than a proof
-_MAX_EXACT = 4096
+_MAX_RESOLVED = 1 << 14  # vertices decided one by one
 _SMALLEST_BOX = 2.0**-20
 
 
@@ -146,99 +145,132 @@ def _bisect(block: Block, here: np.ndarray, there: np.ndarray) -> np.ndarray:
     return here + high * (there - here)
 
 
-def all_minors(block: Block) -> Finding:
-    """Rung 8 with its doubts resolved: each vertex of uncertain sign is decided by itself."""
-    N, radius = block.rows_form()
-    scan = scan_minors(N, radius if radius < np.inf else 1e300, block.counts)
-    work = Work(minors=scan.visited)
-    if scan.negative is not None:
-        return Finding(on_path(block, _vertex(block, scan.negative)), work=work)
-    exact, suspects = 0, []
-    vertices = (_vertex(block, c) for p in scan.uncertain for c in _completions(block, p))
-    for number, vertex in enumerate(vertices):
-        if number >= _MAX_EXACT:
-            return Finding(work=work + Work(exact=exact), suspects=tuple(suspects))
-        sign, used = block.sign(vertex)
-        exact += used
+@dataclass
+class _Tally:
+    """A division in progress: what was done, the vertices in doubt, the least minor."""
+
+    minors: int = 0
+    boxes: int = 0
+    exact: int = 0
+    resolved: int = 0
+    least: float = 1.0
+    suspects: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def work(self) -> Work:
+        return Work(minors=self.minors, boxes=self.boxes, exact=self.exact)
+
+    def settle(self, block: Block, vertex: np.ndarray) -> np.ndarray | None:
+        """Singular weights if the determinant at a vertex is surely not positive; doubt is noted."""
+        self.resolved += 1
+        bound = block.signed(vertex)
+        if bound is not None and bound > 0:
+            self.least = min(self.least, bound)
+            return None
+        sign = -1
+        if bound is None:
+            sign = block.exact_sign(vertex)
+            self.exact += sign is not None
+            self.least = 0.0
         if sign is None:
-            suspects.append(vertex)
+            self.suspects.append(vertex)
         elif sign <= 0:
-            singular = vertex if sign == 0 else on_path(block, vertex)
-            return Finding(singular, work=work + Work(exact=exact))
-    beta = minor_bound(block, scan.least) if scan.all_positive else None
-    return Finding(None, not suspects, work + Work(exact=exact), beta, tuple(suspects))
+            return vertex if sign == 0 else on_path(block, vertex)
+        return None
+
+    def scan(self, block: Block, part: Block, taken: dict[int, int]) -> np.ndarray | None:
+        """Singular weights if a minor of a face is surely not positive; doubts are settled."""
+        if part.radius < np.inf:
+            N, radius = part.rows_form()
+            found = scan_minors(N, radius, part.counts)
+            self.minors += found.visited
+            above = signed_bound(*taken_minor(block, taken)) or 0.0
+            self.least = min(self.least, found.least * above)
+            if found.negative is not None:
+                return self.settle(block, _vertex(block, taken, found.negative))
+            doubts = found.uncertain
+        else:
+            doubts = ((),)
+        for prefix in doubts:
+            for tail in itertools.product(*(range(c + 1) for c in part.counts[len(prefix) :])):
+                vertex = _vertex(block, taken, prefix + tail)
+                if self.resolved >= _MAX_RESOLVED:
+                    self.suspects.append(vertex)
+                    return None
+                if (singular := self.settle(block, vertex)) is not None:
+                    return singular
+        return None
+
+    def finding(self, singular: np.ndarray | None, *, complete: bool = True) -> Finding:
+        positive = singular is None and complete and not self.suspects
+        return Finding(singular, positive, self.work, None, tuple(self.suspects))
 
 
-def _vertex(block: Block, choice: tuple[int, ...]) -> np.ndarray:
+def _vertex(block: Block, taken: dict[int, int], rest: tuple[int, ...] = ()) -> np.ndarray:
+    """The weights of a block at a choice: some units decided, the others in order."""
     weights = np.zeros(len(block.columns))
-    for unit, taken in zip(block.units, choice, strict=False):
-        if taken:
-            weights[unit.rows.start + taken - 1] = 1.0
+    others = iter(rest)
+    for u, unit in enumerate(block.units):
+        j = taken[u] if u in taken else next(others, 0)
+        if j:
+            weights[unit.rows.start + j - 1] = 1.0
     return weights
 
 
-def _completions(block: Block, prefix: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    rest = block.counts[len(prefix) :]
-    for tail in itertools.product(*(range(c + 1) for c in rest)):
-        yield prefix + tail
+def all_minors(block: Block) -> Finding:
+    """Rung 8: the signs of all minors, from faces of at most 16 kinks, so that errors stay small.
+
+    A minor of uncertain sign is decided by itself, in rational arithmetic if need be.
+    """
+    tally = _Tally()
+    first = range(max(0, len(block.units) - _PIECE))
+    for choice in itertools.product(*(range(block.counts[u] + 1) for u in first)):
+        taken = dict(zip(first, choice, strict=True))
+        part = face(block, taken) if taken else block
+        if (singular := tally.scan(block, part, taken)) is not None:
+            return tally.finding(singular)
+        if tally.resolved >= _MAX_RESOLVED:
+            return tally.finding(None, complete=False)
+    finding = tally.finding(None)
+    if tally.least > 0:
+        finding = replace(finding, beta=minor_bound(block, tally.least))
+    return finding
 
 
 def branch(block: Block, budget: int) -> Finding:
-    """Rung 9 for affine blocks: faces of the set, each proved by one inequality or split further.
-
-    A face is a Schur complement of I − W M in the kinks still free, with its own error bound.
-    """
-    nodes = [(block, {})]  # a face, and the weights of the rows already decided, by column
-    minors = boxes = 0
-    suspects: list[np.ndarray] = []
+    """Rung 9 for affine blocks: faces of the set, each proved by one inequality or split further."""
+    tally = _Tally()
+    nodes: list[dict[int, int]] = [{}]
     while nodes:
-        face, decided = nodes.pop()
-        if minors + BOX * boxes > budget:
-            return Finding(None, False, Work(minors, boxes), None, tuple(suspects))
-        if len(face.units) <= _PIECE and not face.balls:
-            N, radius = face.rows_form()
-            scan = scan_minors(N, radius, face.counts)
-            minors += scan.visited
-            if scan.all_positive:
+        taken = nodes.pop()
+        if tally.minors + BOX * tally.boxes > budget or tally.resolved >= _MAX_RESOLVED:
+            return tally.finding(None, complete=False)
+        part = face(block, taken) if taken else block
+        free = [u for u in range(len(block.units)) if u not in taken]
+        if not part.balls and len(free) <= _PIECE:
+            if (singular := tally.scan(block, part, taken)) is not None:
+                return tally.finding(singular)
+            continue
+        tally.boxes += 1
+        if part.radius < np.inf:
+            if proved(part) is not None:
                 continue
-            choices = [scan.negative] if scan.negative is not None else scan.uncertain
-            for choice in choices:
-                vertex = _assembled(block, decided, face, _vertex(face, choice))
-                sign, _ = block.sign(vertex)
-                if sign is not None and sign <= 0:
-                    singular = vertex if sign == 0 else on_path(block, vertex)
-                    return Finding(singular, False, Work(minors, boxes))
-                suspects.append(vertex)
+            low, stuck = descend(part, np.zeros(len(part.columns)), 4)
+            if stuck:
+                vertex = _vertex(block, taken)
+                vertex[np.isin(block.columns, part.columns)] = low
+                if (sign := block.sign(vertex)) is not None and sign <= 0:
+                    return tally.finding(vertex if sign == 0 else on_path(block, vertex))
+        polyhedral = [i for i, u in enumerate(free) if block.units[u].kind != "ball"]
+        if not polyhedral:
+            tally.suspects.append(_vertex(block, taken))
             continue
-        boxes += 1
-        if proved(face) is not None:
-            continue
-        free = [u for u, unit in enumerate(face.units) if unit.kind != "ball"]
-        low, stuck = descend(face, np.zeros(len(face.columns)), 4)
-        if stuck:
-            vertex = _assembled(block, decided, face, low)
-            if block.sign(vertex)[0] in (0, -1):
-                return Finding(on_path(block, vertex), False, Work(minors, boxes))
-        if not free:
-            suspects.append(_assembled(block, decided, face, low))
-            continue
-        pull = np.linalg.norm(face.M, axis=0)[free]
-        pull = pull * [np.linalg.norm(face.M[face.units[u].rows]) for u in free]
-        split = free[int(np.argmax(pull))]
-        rows = face.units[split].rows
-        for taken in range(rows.stop - rows.start + 1):
-            weights = {**decided}
-            for j, row in enumerate(range(rows.start, rows.stop)):
-                weights[int(face.columns[row])] = float(j + 1 == taken)
-            below = fix(face, split, taken)
-            if below is None:
-                vertex = _assembled(block, weights, None, None)
-                if block.sign(vertex)[0] in (0, -1):
-                    return Finding(on_path(block, vertex), False, Work(minors, boxes))
-                suspects.append(vertex)
-            else:
-                nodes.append((below, weights))
-    return Finding(None, not suspects, Work(minors, boxes), None, tuple(suspects))
+        pull = np.linalg.norm(part.M, axis=0) * np.sqrt(
+            np.add.reduceat((part.M**2).sum(axis=1), [u.rows.start for u in part.units])
+        )
+        split = free[max(polyhedral, key=lambda i: float(pull[i]))]
+        nodes += [{**taken, split: j} for j in range(block.counts[split] + 1)]
+    return tally.finding(None)
 
 
 def proved(block: Block) -> float | None:
@@ -251,57 +283,6 @@ def proved(block: Block) -> float | None:
         if scale is not None and (bound := monotone(block, scale)) is not None:
             return bound
     return regular_box(block, *whole_set(block))
-
-
-def _assembled(
-    block: Block, decided: dict[int, float], face: Block | None, weights: np.ndarray | None
-) -> np.ndarray:
-    """Weights of the whole block from those decided and those of a face."""
-    known = dict(decided)
-    if face is not None and weights is not None:
-        known |= dict(zip(face.columns.tolist(), weights.tolist(), strict=True))
-    return np.array([known.get(int(c), 0.0) for c in block.columns])
-
-
-def fix(block: Block, unit: int, taken: int) -> Block | None:
-    """The block left when a unit is decided: dropped (0), or its row ``taken`` eliminated.
-
-    The Schur complement M + m u / (1 − p), its error bound widened as in ``scan_minors``; None where
-    the pivot 1 − p is not surely positive.
-    """
-    rows = block.units[unit].rows
-    count = rows.stop - rows.start
-    keep_rows = np.r_[0 : rows.start, rows.stop : len(block.columns)]
-    keep_columns = np.r_[0:unit, unit + 1 : len(block.units)]
-    M, radius = block.M[np.ix_(keep_rows, keep_columns)], block.radius
-    if taken:
-        row = rows.start + taken - 1
-        pivot = 1 - float(block.M[row, unit])
-        sure = pivot - radius - UNIT * (1 + abs(pivot))
-        if not sure > 0:
-            return None
-        tall, wide = block.M[keep_rows, unit], block.M[row, keep_columns]
-        slope = float(np.abs(tall).max(initial=0.0)) / sure
-        width = float(np.abs(wide).max(initial=0.0))
-        radius += UNIT * (1 + abs(pivot))
-        radius *= (1 + slope) * (1 + (width + radius) / sure) * (1 + 16 * UNIT)
-        radius += 4 * UNIT * (float(np.abs(M).max(initial=0.0)) + slope * width)
-        M = M + tall[:, None] * (wide / pivot)
-    units = tuple(
-        u
-        if u.rows.stop <= rows.start
-        else replace(u, rows=slice(u.rows.start - count, u.rows.stop - count))
-        for i, u in enumerate(block.units)
-        if i != unit
-    )
-    return replace(
-        block,
-        columns=block.columns[keep_rows],
-        units=units,
-        parameter=block.parameter[keep_rows],
-        M=M,
-        radius=radius,
-    )
 
 
 def bisect(block: Block, budget: int) -> Finding:
@@ -324,7 +305,7 @@ def bisect(block: Block, budget: int) -> Finding:
             continue
         centre = ((low + high) / 2)[block.parameter]
         if block.admits(centre) and block.signed_logarithm(centre)[0] <= 0:
-            sign, _ = block.sign(centre)
+            sign = block.sign(centre)
             if sign is not None and sign <= 0:
                 singular = centre if sign == 0 else _bisect(block, np.zeros_like(centre), centre)
                 return Finding(singular, False, Work(boxes=work))
