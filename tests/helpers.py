@@ -506,6 +506,15 @@ def as_set(matrices: Any, digits: int = 9) -> np.ndarray:
     return np.unique(rounded, axis=0).reshape(-1, *stack.shape[1:])
 
 
+def limits(fun, x, count: int = 600, radius: float = 1e-7) -> np.ndarray:
+    """Derivatives at random points next to x, without near-duplicates: the limits that x sees."""
+    rng = np.random.default_rng(0)
+    steps = radius * rng.normal(size=(count, *np.shape(x)))
+    found = jax.jit(jax.vmap(jax.jacobian(fun)))(x + steps)
+    found = np.asarray(found).reshape(count, -1, max(1, np.size(x)))
+    return found[np.unique(np.round(found, 4), axis=0, return_index=True)[1]]
+
+
 def assert_same_set(actual: Any, expected: Any, atol: float = 1e-8) -> None:
     """Equal as finite sets of matrices (or numbers): each within ``atol`` of one of the other."""
     a, b = (np.asarray(s, dtype=float) for s in (actual, expected))

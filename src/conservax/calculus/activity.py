@@ -27,7 +27,9 @@ def active_slots(
         return program.sites[owner[np.flatnonzero(slots)[0]]]
 
     near = np.abs(records.z) <= records.limit
-    measured = np.isin(kinds, ("kink", "comparison", "ball", "tie", "sort", "jump", "loop"))
+    measured = np.isin(
+        kinds, ("kink", "comparison", "ball", "tie", "sort", "jump", "loop", "index")
+    )
     if np.any(bad := np.isnan(records.z) & measured):
         raise InvalidInputError(
             f"{site(bad).location}: the operand of '{site(bad).operation}' is NaN; a kink cannot be placed "
@@ -37,6 +39,12 @@ def active_slots(
         raise DiscontinuousError(
             f"{site(bad).location}: '{site(bad).operation}' jumps at this point, so the program has no "
             "conservative Jacobian. Move the point off the jump, or replace the operation."
+        )
+    if np.any(bad := near & (kinds == "index")):
+        raise UnsupportedOperationError(
+            f"{site(bad).location}: a comparison that ties here decides an integer or a boolean, and the "
+            "calculus cannot follow both of its values from there on. Write the choice with jnp.where, or "
+            "move the point off the tie."
         )
     if np.any(bad := near & (kinds == "loop")):
         raise UnsupportedOperationError(

@@ -50,10 +50,9 @@ def plan_custom_rule(
     if ours and function in _SEEN_THROUGH:
         inside = scope._replace(call=step.origin, tie="constant", operation=function)
         return plan_call(planner, step, closed, operands, inside, at, felt)
-    planner.mend(step, operands, scope, at)
+    moving = planner.mend(step, operands, scope, at)
     root = roots.find(function)
     if root is not None:
-        moving = [o._replace(torn=False, varied=o.varied or o.torn) for o in operands]
         return plan_root(planner, step, root, moving, scope, at, results)
     planner.modes.discard(CUSTOM_RULES[name])
     if not ours:
@@ -94,18 +93,13 @@ def plan_scan(
     """Each iteration has its own slots; what a comparison tears may enter as a constant of the loop."""
     params = step.eqn.params
     first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-    if any(o.torn for o in operands[first:]):
-        planner.mend(
-            step,
-            [o._replace(torn=o.torn and i >= first) for i, o in enumerate(operands)],
-            scope,
-            at,
-        )
+    entering = [o._replace(torn=o.torn and i >= first) for i, o in enumerate(operands)]
+    entering = planner.mend(step, entering, scope, at)
     inside = scope._replace(
         call=step.origin if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
         loops=(*scope.loops, params["length"]),
     )
-    varied = [o.varied or (o.torn and i >= first) for i, o in enumerate(operands)]
+    varied = [o.varied for o in entering]
     before = len(planner.sites), len(planner.given_rules)
     while True:  # each pass can only add varied carries
         infos = [
@@ -131,8 +125,7 @@ def plan_while(
     """Allowed where no kink inside is active: then the trip count and all slopes stay as they are."""
     params = step.eqn.params
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-    planner.mend(step, operands, scope, at)
-    varied = [o.varied or o.torn for o in operands]
+    varied = [o.varied for o in planner.mend(step, operands, scope, at)]
     start = at + step.own_size
     inside = scope._replace(whiles=True)
     before = len(planner.sites), len(planner.given_rules)
@@ -165,9 +158,7 @@ def plan_switch(
 ) -> list[Info]:
     """A branch chosen by a constant runs alone; one chosen by a comparison is a ``where``."""
     index, *rest = operands
-    torn_index = index._replace(torn=False), *rest
-    planner.mend(step, torn_index, scope, at)
-    rest = [o._replace(torn=False, varied=o.varied or o.torn) for o in rest]
+    _, *rest = planner.mend(step, (index._replace(torn=False), *rest), scope, at)
     start = inner_at = at + step.own_size
     blocks = []
     outs: list[list[Info]] = []

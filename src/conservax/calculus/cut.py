@@ -78,7 +78,7 @@ class Cutter:
             )
         base = np.where(active & (kinds != "tie"), 0.0, natural)
         base = np.where(kinds == "comparison", active, base)
-        base = np.where(kinds == "jump", 0.0, base)
+        base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
         base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
         rows = np.concatenate([columns, steering, unknowns])
         full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows)

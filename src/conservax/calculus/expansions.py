@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .jaxprs import opened
 from .norm import norm
 
 Expansion = Callable[[Any], Callable[..., Any]]
@@ -76,6 +77,102 @@ def _complex_abs(eqn: Any) -> Callable[..., Any]:
     return lambda z: norm(jnp.stack([z.real, z.imag], axis=-1), axis=-1)
 
 
+def _scatter(reduce: Callable[..., Any], filler: float) -> Expansion:
+    """A scattered maximum is the maximum over the operand's entry and all updates that land on it.
+
+    One candidate for each pair of an update and an entry: quadratic, and the only way to tell ties.
+    """
+
+    def expand(eqn: Any) -> Callable[..., Any]:
+        dims, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
+        aligned = {*dims.inserted_window_dims, *dims.operand_batching_dims}
+        taken = lax.GatherDimensionNumbers(
+            offset_dims=dims.update_window_dims,
+            collapsed_slice_dims=dims.inserted_window_dims,
+            start_index_map=dims.scatter_dims_to_operand_dims,
+            operand_batching_dims=dims.operand_batching_dims,
+            start_indices_batching_dims=dims.scatter_indices_batching_dims,
+        )
+
+        def scattered(operand: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
+            windows = iter(updates.shape[d] for d in dims.update_window_dims)
+            sizes = [1 if d in aligned else next(windows) for d in range(operand.ndim)]
+            places = jnp.arange(operand.size).reshape(operand.shape)
+            target = lax.gather(places, indices, taken, sizes, mode=mode, fill_value=-1)
+            lands = target.reshape(-1, 1) == jnp.arange(operand.size)
+            landed = jnp.where(lands, updates.reshape(-1, 1), jnp.asarray(filler, updates.dtype))
+            candidates = jnp.concatenate([operand.reshape(1, -1), landed])
+            return reduce(candidates, axis=0).reshape(operand.shape)
+
+        return scattered
+
+    return expand
+
+
+def _sort_carrying(eqn: Any) -> Callable[..., Any]:
+    """What a sort carries along is gathered in the order of its key."""
+    axis, stable = eqn.params["dimension"], eqn.params["is_stable"]
+
+    def sorted_along(key: jax.Array, *carried: jax.Array) -> list[jax.Array]:
+        places = lax.broadcasted_iota(jnp.int32, key.shape, axis)
+        ordered, order = lax.sort((key, places), dimension=axis, num_keys=1, is_stable=stable)
+        if key.ndim == 1:
+            return [ordered, *(a[order] for a in carried)]
+        return [ordered, *(jnp.take_along_axis(a, order, axis) for a in carried)]
+
+    return sorted_along
+
+
+def _products_and_sums(eqn: Any) -> Callable[..., Any]:
+    """A product of matrices entry by entry, where a comparison decides entries of one."""
+    ((left, right), (left_batch, right_batch)) = eqn.params["dimension_numbers"]
+    out = eqn.outvars[0].aval
+
+    def arranged(a: jax.Array, batch: Any, summed: Any) -> tuple[jax.Array, int]:
+        """Batch axes first, then free ones, then those summed over."""
+        free = [d for d in range(a.ndim) if d not in (*batch, *summed)]
+        return jnp.transpose(a, (*batch, *free, *summed)), len(free)
+
+    def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+        a, a_free = arranged(a.astype(out.dtype), left_batch, left)
+        b, b_free = arranged(b.astype(out.dtype), right_batch, right)
+        n = len(left_batch)
+        a = jnp.expand_dims(a, tuple(range(n + a_free, n + a_free + b_free)))
+        b = jnp.expand_dims(b, tuple(range(n, n + a_free)))
+        return jnp.sum(a * b, axis=tuple(range(n + a_free + b_free, a.ndim)))
+
+    return dot
+
+
+def _interp(eqn: Any) -> Callable[..., Any] | None:
+    """Linear interpolation: the segment of x, and the change of slope on the far side of its two knots.
+
+    None where the ends are not constant (``left``, ``right``, ``period``): then the call is inlined.
+    """
+    names = [
+        e.primitive.name
+        for e in opened(eqn.params["jaxpr"])[0].eqns
+        if e.primitive.name in ("lt", "gt") and jnp.issubdtype(e.invars[0].aval.dtype, jnp.floating)
+    ]
+    if len(eqn.invars) != 3 or sorted(names) != ["gt", "lt"]:
+        return None
+
+    def interpolated(x: jax.Array, xp: jax.Array, fp: jax.Array) -> jax.Array:
+        knots, at = lax.stop_gradient(xp), lax.stop_gradient(x)
+        i = jnp.clip(jnp.searchsorted(knots, at, side="right"), 1, len(xp) - 1)
+        width, rise = jnp.diff(xp), jnp.diff(fp)
+        slopes = rise / jnp.where(width == 0, 1, width)
+        slopes = jnp.concatenate([jnp.zeros_like(fp, shape=1), slopes, jnp.zeros_like(fp, shape=1)])
+        before, after = x - xp[i - 1], x - xp[i]
+        return (
+            (fp[i - 1] + before / width[i - 1] * rise[i - 1])
+            + (slopes[i - 1] - slopes[i]) * jnp.where(before < 0, before, 0)
+            + (slopes[i + 1] - slopes[i]) * jnp.where(after > 0, after, 0)
+        )
+
+    return interpolated
+
+
 # name: (expansion, JAX's choice at a tie)
 EXPANSIONS: dict[str, tuple[Expansion, str]] = {
     "cummax": (_cumulative(jnp.maximum), "balanced"),
@@ -84,4 +181,11 @@ EXPANSIONS: dict[str, tuple[Expansion, str]] = {
     "reduce_window_min": (_window(jnp.min, jnp.inf), "first"),
     "top_k": (_top_k, "balanced"),
     "complex_abs": (_complex_abs, "balanced"),
+    "scatter-max": (_scatter(jnp.max, -jnp.inf), "balanced"),
+    "scatter-min": (_scatter(jnp.min, jnp.inf), "balanced"),
+    "sort_carrying": (_sort_carrying, "balanced"),
 }
+# Where a comparison decides an operand: it stays torn inside.
+TORN_EXPANSIONS: dict[str, Expansion] = {"dot_general": _products_and_sums}
+# Functions of jax.numpy whose body chooses by integers; None: not in this form.
+FUNCTION_EXPANSIONS: dict[str, Callable[[Any], Callable[..., Any] | None]] = {"_interp": _interp}

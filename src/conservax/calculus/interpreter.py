@@ -13,8 +13,9 @@ from jax.flatten_util import ravel_pytree
 from . import smooth
 from .decided import decided_kink
 from .jaxprs import bind
+from .meeting import combine
 from .program import Block, Program, Step
-from .sides import Value, branch, branched, combine, decided, mended, push
+from .sides import Value, branch, branched, decided, mended, push
 from .sorting import permuted
 from .tape import Discover
 from .torn import Torn, of_comparison

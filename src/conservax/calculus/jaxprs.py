@@ -8,7 +8,7 @@ from jax.extend import core as jex_core
 
 from ..errors import UnsupportedOperationError
 from . import smooth
-from .locations import Location
+from .locations import Location, defined_in_jax
 
 # Calls whose body is the program: running the body in place is running the call.
 INLINE = {
@@ -45,6 +45,12 @@ def marker(eqn: Any) -> str:
             function = function_name(opened(eqn.params[name])[0])
             return function if "." in function else ""
     return ""
+
+
+def function_of_jax(closed: Any) -> str:
+    """The name of the function of JAX's that is called, "" if it is someone else's."""
+    jaxpr = opened(closed)[0]
+    return function_name(jaxpr) if defined_in_jax(jaxpr) else ""
 
 
 def live_equations(

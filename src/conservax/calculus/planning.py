@@ -19,10 +19,11 @@ from jax.extend import core as jex_core
 from ..errors import InvalidInputError
 from . import kinks, smooth
 from .calls import plan_call, plan_custom_rule, plan_scan, plan_switch, plan_while
-from .expansions import EXPANSIONS
+from .expansions import EXPANSIONS, FUNCTION_EXPANSIONS, TORN_EXPANSIONS
 from .jaxprs import (
     CUSTOM_RULES,
     INLINE,
+    function_of_jax,
     is_float,
     live_equations,
     marker,
@@ -31,10 +32,10 @@ from .jaxprs import (
     unsupported,
 )
 from .locations import Location
+from .meeting import REDUCTIONS
+from .orders import plan_order
 from .program import Block, Info, Program, Scope, Site, Step
 
-# The _to forms order NaN too, which no varied value may be.
-_COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne", "lt_to", "le_to", "eq_to"}
 _MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 # At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
 _SIDE = {
@@ -56,15 +57,6 @@ _NUMBERED = {
     "add",
     "mul",
 }
-_BOOLEAN = {"and", "or", "xor", "not"}
-# Entry by entry: what a torn operand can pass through without mixing its entries.
-_ELEMENTWISE = (
-    smooth.UNARY
-    | _COMPARISONS
-    | _BOOLEAN
-    | {"add", "sub", "mul", "div", "pow", "max", "min", "abs", "sign", "select_n", "clamp", "add_any", "rem",
-       "floor", "ceil", "round"}
-)  # fmt: skip
 
 
 def trace(
@@ -170,63 +162,16 @@ class _Planner:
         block.out_torn = tuple(o.torn for o in outs)
         return block, outs
 
-    def ordered(
-        self,
-        step: Step,
-        sort: Step,
-        operands: Sequence[Info],
-        scope: Scope,
-        at: int,
-        plain: list[Info],
-        smooth_result: list[Info],
-    ) -> list[Info]:
-        """Indices that a sort ordered: they pass through, steer a gather, or jump where keys tie."""
-        eqn, name = step.eqn, step.eqn.primitive.name
-        n = sort.eqn.invars[0].aval.shape[0]
-        integers = not any(o.varied or o.torn for o in operands[: 1 if name == "gather" else None])
-        out = eqn.outvars[0].aval
-        keeps = name in (_ELEMENTWISE | {"broadcast_in_dim", "reshape"}) and out.shape[:1] == (n,)
-        step.sort = sort
-        if name in INLINE:
-            return plan_call(self, step, eqn.params[INLINE[name]], operands, scope, at, step.felt)
-        if keeps and integers and not is_float(eqn.outvars[0]):
-            return [p._replace(order=sort) for p in plain]
-        if name == "gather" and out.shape[:1] == (n,) and operands[0].order is None:
-            if not operands[0].varied:
-                return self.jumps(step, scope, at, plain)
-            step.action = "permute"
-            for _ in range(sort.slots[0][0]):
-                self.add_site(step, "argsort", "branch", (n - 1, *out.shape[1:]), None, scope, at)
-            return smooth_result
-        return self.jumps(step, scope, at, smooth_result if any(step.in_varied) else plain)
-
-    def jumps(self, step: Step, scope: Scope, at: int, results: list[Info]) -> list[Info]:
-        """Whatever else reads the order of a sort jumps where two keys tie."""
-        assert step.sort is not None
-        name = step.eqn.primitive.name
-        if name not in smooth.SMOOTH and name not in smooth.CONSTANT:
-            raise unsupported(f"'{name}' of the order of a sort", step.location)
-        step.action = "jump"
-        self.add_site(
-            step, "argsort", "jump", (step.sort.eqn.invars[0].aval.shape[0] - 1,), None, scope, at
-        )
-        return results
-
     def mend_outputs(self, block: Block, outs: list[Info], scope: Scope, at: int) -> list[Info]:
         """Torn outputs leave as one value, whose two sides must agree."""
-        torn = [i for i, o in enumerate(outs) if o.torn]
         leave = Step(None, block.steps[-1].origin)
-        for i in torn:
-            aval = block.jaxpr.outvars[i].aval
-            if not jnp.issubdtype(aval.dtype, jnp.floating):
-                raise unsupported(
-                    "an integer or boolean that a comparison decides, leaving its block",
-                    leave.location,
-                )
-            self.add_site(leave, "where", "branch", aval.shape, None, scope, at)
-        block.mend = tuple(torn)
+        whole = [
+            self.mended(leave, var, out, scope, at) if out.torn else out
+            for var, out in zip(block.jaxpr.outvars, outs, strict=True)
+        ]
+        block.mend = tuple(i for i, o in enumerate(outs) if o.torn)
         block.size += leave.own_size
-        return [Info(o.number, o.varied or o.torn) for o in outs]
+        return [Info(o.number, o.varied) for o in whole]
 
     @staticmethod
     def inner_size(step: Step) -> int:
@@ -260,25 +205,37 @@ class _Planner:
 
         orders = [o.order for o in operands if o.order is not None]
         if orders:
-            return self.ordered(step, orders[0], operands, scope, at, plain, smooth_result)
+            return plan_order(self, step, orders[0], operands, scope, at, plain, smooth_result)
         if not some_varied and not some_torn:
             return plain
         entry = kinks.TABLE.get(marker(eqn))
         if entry is not None:
             return self.kink(step, entry, operands, scope, at, plain)
         if name in INLINE:
-            return plan_call(self, step, eqn.params[INLINE[name]], operands, scope, at, out_felt)
+            closed = eqn.params[INLINE[name]]
+            function = function_of_jax(closed)
+            if function in smooth.FUNCTIONS:
+                self.mend(step, operands, scope, at)
+                return smooth_result
+            expansion = FUNCTION_EXPANSIONS.get(function, lambda eqn: None)(eqn)
+            if expansion is not None:
+                return self.expanded(
+                    step, expansion, self.mend(step, operands, scope, at), scope, at
+                )
+            return plan_call(self, step, closed, operands, scope, at, out_felt)
         if name in CUSTOM_RULES:
             return plan_custom_rule(self, step, operands, smooth_result, scope, at, out_felt)
         if name == "abs" and jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.complexfloating):
             name = "complex_abs"
+        if name == "sort" and eqn.params["num_keys"] == 1 and any(step.in_varied[1:]):
+            name = "sort_carrying"
         if name in EXPANSIONS:
             expansion, tie = EXPANSIONS[name]
-            closed = jax.make_jaxpr(expansion(eqn))(*[v.aval for v in eqn.invars])
-            inside = scope._replace(call=step.origin, tie=tie, operation=scope.operation or name)
-            self.mend(step, operands, scope, at)
-            operands = [o._replace(torn=False, varied=o.varied or o.torn) for o in operands]
-            return plan_call(self, step, closed, operands, inside, at + step.own_size, out_felt)
+            operands = self.mend(step, operands, scope, at)
+            inside = scope._replace(tie=tie, operation=scope.operation or name)
+            return self.expanded(step, expansion(eqn), operands, inside, at)
+        if some_torn and name in TORN_EXPANSIONS:
+            return self.expanded(step, TORN_EXPANSIONS[name](eqn), operands, scope, at)
         if name == "scan":
             return plan_scan(self, step, operands, scope, at)
         if name == "while":
@@ -308,9 +265,10 @@ class _Planner:
             return smooth_result
         if some_torn:  # an operation that mixes its entries, or has kinks of its own
             left = [o._replace(torn=t) for o, t in zip(operands, step.torn, strict=True)]
-            self.mend(step, left, scope, at)
-            step.in_varied = tuple(v or t for v, t in zip(step.in_varied, step.torn, strict=True))
-        if name in _COMPARISONS or name == "sign":
+            step.in_varied = tuple(o.varied for o in self.mend(step, left, scope, at))
+            if not any(step.in_varied):
+                return plain
+        if name in smooth.COMPARISONS or name == "sign":
             return self.compare(step, operands, scope, at, plain)
         if name == "convert_element_type" and not is_float(outs[0]):
             name = "truncate"
@@ -325,6 +283,19 @@ class _Planner:
                 )
             return smooth_result
         raise unsupported(f"the operation '{name}'", step.location)
+
+    def expanded(
+        self,
+        step: Step,
+        program: Callable[..., Any],
+        operands: Sequence[Info],
+        scope: Scope,
+        at: int,
+    ) -> list[Info]:
+        """An operation that is a program of simpler ones, planned in its place."""
+        closed = jax.make_jaxpr(program)(*[v.aval for v in step.eqn.invars])
+        inside = scope._replace(call=step.origin)
+        return plan_call(self, step, closed, operands, inside, at + step.own_size, step.felt)
 
     def kink(
         self,
@@ -379,41 +350,40 @@ class _Planner:
         torn = [i for i, t in enumerate(step.torn) if t]
         scalar = all(eqn.invars[i].aval.shape == () for i in torn)
         moves = name in smooth.STRUCTURAL and torn == [0]
-        entrywise = scalar or moves or name in _ELEMENTWISE
-        shape = eqn.outvars[0].aval.shape
-        if name in ("reduce_or", "reduce_and"):
-            step.action = "combine"
-            self.add_site(step, name.removeprefix("reduce_"), "comparison", shape, None, scope, at)
-            return True
-        if not entrywise:
-            return False
+        entrywise = scalar or name in smooth.ELEMENTWISE
         if any(step.in_varied):
-            if name in smooth.SMOOTH and len(torn) == 1:
+            if (entrywise or moves) and name in smooth.SMOOTH and len(torn) == 1:
                 step.action = "branch"
             return False
-        if len(torn) == 1:
+        if moves or name in smooth.JOINS or (entrywise and len(torn) == 1):
             step.action = "push"
             return True
-        if len(torn) == 2 and name in _ELEMENTWISE:
-            step.action = "combine"
-            is_bool = eqn.outvars[0].aval.dtype == bool
-            self.add_site(step, name, "comparison" if is_bool else "jump", shape, None, scope, at)
-            return True
-        raise unsupported(f"'{name}' of {len(torn)} values that comparisons decide", step.location)
+        if not entrywise and name not in REDUCTIONS:
+            return False
+        step.action = "combine"
+        out = eqn.outvars[0].aval
+        kind = "comparison" if out.dtype == bool else "index"
+        self.add_site(step, name.removeprefix("reduce_"), kind, out.shape, None, scope, at)
+        return True
 
-    def mend(self, step: Step, operands: Sequence[Info], scope: Scope, at: int) -> None:
-        """Turn torn operands into single values, whose two sides must agree where they meet."""
+    def mend(self, step: Step, operands: Sequence[Info], scope: Scope, at: int) -> list[Info]:
+        """Turn torn operands into single values, whose two sides must agree where they meet.
+
+        Returns what is known of them then: real ones vary; others are constant and may jump.
+        """
+        whole = list(operands)
         for i, operand in enumerate(operands):
-            if not operand.torn:
-                continue
-            aval = step.eqn.invars[i].aval
-            if not jnp.issubdtype(aval.dtype, jnp.floating):
-                raise unsupported(
-                    f"'{step.eqn.primitive.name}' of an integer or boolean that a comparison decides",
-                    step.location,
-                )
-            step.mend = (*step.mend, i)
-            self.add_site(step, "where", "branch", aval.shape, None, scope, at)
+            if operand.torn:
+                step.mend = (*step.mend, i)
+                whole[i] = self.mended(step, step.eqn.invars[i], operand, scope, at)
+        return whole
+
+    def mended(self, step: Step, var: Any, info: Info, scope: Scope, at: int) -> Info:
+        """One torn value made whole, at a site of ``step``."""
+        real = jnp.issubdtype(var.aval.dtype, jnp.floating)
+        operation, kind = ("where", "branch") if real else ("comparison", "index")
+        self.add_site(step, operation, kind, var.aval.shape, None, scope, at)
+        return info._replace(torn=False, varied=info.varied or real)
 
     def compare(
         self, step: Step, operands: Sequence[Info], scope: Scope, at: int, plain: list[Info]

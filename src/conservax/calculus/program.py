@@ -18,9 +18,9 @@ class Site:
     ``kind`` says what its slots are: "kink" (a scalar kink), "comparison" (a scalar kink that acts
     through branches), "branch" (a value that a comparison chooses), "tie" (entries of a maximum),
     "sort" (comparators of a sorting network), "jump" (an operation that is discontinuous there),
-    "loop" (a kink inside a while loop), "root" (unknowns of an implicit function),
-    "ball" (entries under a norm). ``shape`` counts loop iterations first, in ``loops`` axes;
-    ``start`` and ``strides`` locate its slots on the tape.
+    "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
+    while loop), "root" (unknowns of an implicit function), "ball" (entries under a norm). ``shape``
+    counts loop iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots.
     """
 
     operation: str

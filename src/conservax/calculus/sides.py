@@ -1,14 +1,14 @@
 """Values on their way through a program, and operations on both sides of a torn one.
 
-A torn value goes through an operation side by side (``push``, ``combine``) until it meets a varied
-one (``branch``) or must be whole (``mended``): there the sides must agree, and the tape decides.
+A torn value goes through an operation side by side (``push``; ``combine`` of ``meeting.py``) until it
+meets a varied one (``branch``) or must be whole (``mended``): there the sides must agree, and the tape
+decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from . import smooth
@@ -16,7 +16,7 @@ from .decided import decided_branch
 from .jaxprs import bind
 from .kinks import carrying, mix
 from .program import Step
-from .torn import Steering, Torn, broadcast_steering, joined
+from .torn import Steering, Torn, broadcast_steering
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,15 @@ class Value:
 
 
 def mended(operand: Value, tape: Any) -> Value:
-    """A torn operand as one varied value: its sides must agree where it is torn."""
+    """A torn operand as one value: its sides must agree where it is torn."""
     torn = operand.torn
     assert torn is not None
     value = jnp.asarray(operand.value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        if not tape.decides:
+            apart = torn.steering.active & (torn.upper != torn.lower)
+            tape.jump(jnp.where(apart, 0.0, jnp.inf), 1.0)
+        return Value(value)
     size = operand.measure if tape.measures else 0.0
     return branched(value, torn.upper, torn.lower, size, torn, value, tape)
 
@@ -70,87 +75,44 @@ def decided(step: Step, operands: Sequence[Value]) -> list[Value]:
 
 
 def push(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
-    """Both sides of the one torn operand go through the operation."""
-    place = step.torn.index(True)
-    torn = operands[place].torn
-    assert torn is not None
-    values = [o.value for o in operands]
+    """Both sides go through an operation that keeps apart what different comparisons decide."""
 
-    def through(side: Any) -> list[Any]:
-        return bind(step.eqn, *values[:place], side, *values[place + 1 :])
+    def through(side: Callable[[Torn], Any]) -> list[Any]:
+        return bind(step.eqn, *[o.value if o.torn is None else side(o.torn) for o in operands])
 
-    outs, uppers, lowers = through(values[place]), through(torn.upper), through(torn.lower)
+    outs = bind(step.eqn, *[o.value for o in operands])
+    uppers, lowers = through(lambda t: t.upper), through(lambda t: t.lower)
     results = []
     for out, upper, lower in zip(outs, uppers, lowers, strict=True):
-        if step.eqn.primitive.name in smooth.STRUCTURAL and torn.above.shape:
-            above, steering = jax.tree.map(lambda a: through(a)[0], (torn.above, torn.steering))
-        else:
-            above, steering = broadcast_steering(torn, out.shape)
+        above, steering = _moved(step, operands, out.shape)
         results.append(Value(out, torn=Torn(upper, lower, above, steering)))
     return results
 
 
-def combine(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
-    """Two torn values meet: where one of them is decided the other one steers the result."""
+def _moved(step: Step, operands: Sequence[Value], shape: tuple[int, ...]) -> tuple[Any, Steering]:
+    """``above`` and the steering of the result, moved about like the entries of the operands."""
     name = step.eqn.primitive.name
-    values = [o.value for o in operands]
-    (value,) = bind(step.eqn, *values)
-    torn = [o.torn for o in operands if o.torn is not None]
-    if name in ("reduce_or", "reduce_and"):
-        return [Value(value, torn=_reduced(step, values[0], torn[0], value, tape))]
-    places = [i for i, t in enumerate(step.torn) if t]
+    if name not in smooth.JOINS and not (name in smooth.STRUCTURAL and step.torn[0]):
+        return broadcast_steering(next(o.torn for o in operands if o.torn is not None), shape)
 
-    def at(first: Any, second: Any) -> Any:
-        changed = list(values)
-        changed[places[0]], changed[places[1]] = first, second
-        return bind(step.eqn, *changed)[0]
+    def moved(part: Callable[[Torn], Any], blank: Any) -> Any:
+        # what is not torn joins with a blank, or says where the entries go
+        parts = [
+            part(o.torn)
+            if o.torn is not None
+            else jnp.full(jnp.shape(o.value), blank)
+            if name in smooth.JOINS
+            else o.value
+            for o in operands
+        ]
+        return bind(step.eqn, *parts)[0]
 
-    a, b = torn
-    one, two = values[places[0]], values[places[1]]
-    shape = value.shape
-    (above_a, by_a), (above_b, by_b) = broadcast_steering(a, shape), broadcast_steering(b, shape)
-    only_a = Torn(at(a.upper, two), at(a.lower, two), above_a, by_a)
-    only_b = Torn(at(one, b.upper), at(one, b.lower), above_b, by_b)
-    both = Torn(at(a.upper, b.upper), at(a.lower, b.lower), above_a, by_a)
-    same = (by_a.slot == by_b.slot) & (above_a == above_b) & tape.measures
-    side = value if value.dtype == bool else above_a
-    own = tape.meet(by_a.active & by_b.active & ~same, side)
-    compound = (
-        own.active
-    )  # as the first pass found: later ones cannot tell one comparison from another
-    if value.dtype == bool:
-        meeting = Torn(jnp.ones(shape, bool), jnp.zeros(shape, bool), value, own)
-    else:
-        meeting = both._replace(steering=own)
-    single = joined(only_a, only_b, by_a.active)
-    return [
-        Value(
-            value, torn=joined(meeting, joined(both, single, by_a.active & by_b.active), compound)
-        )
-    ]
-
-
-def _reduced(step: Step, value: Any, torn: Torn, result: Any, tape: Any) -> Torn:
-    """any or all of booleans: one active entry steers the result unless the decided ones settle it."""
-    axes = step.eqn.params["axes"]
-    settles = step.eqn.primitive.name == "reduce_or"
-    active = torn.steering.active
-    settled = jnp.any((value == settles) & ~active, axis=axes)
-    count = jnp.sum(active, axis=axes)
-
-    def of_active(a: Any) -> Any:
-        return jnp.sum(jnp.where(active, a, 0), axis=axes)
-
-    open_ = ~settled & (count > 0)
-    meeting = tape.meet(open_ & (count > 1), result)
-    above = jnp.where(count == 1, of_active(torn.above) > 0, result)
     steering = Steering(
-        open_ & (count == 1), of_active(torn.steering.slot), of_active(torn.steering.q)
+        moved(lambda t: t.steering.active, False),
+        moved(lambda t: t.steering.slot, jnp.int32(-1)),
+        moved(lambda t: t.steering.q, 0.0),
     )
-    alone = Torn(of_active(torn.upper) > 0, of_active(torn.lower) > 0, above, steering)
-    together = Torn(jnp.ones_like(result), jnp.zeros_like(result), result, meeting)
-    decided = Torn(result, result, result, steering._replace(active=jnp.zeros_like(open_)))
-    return joined(joined(together, alone, count > 1), decided, open_)
+    return moved(lambda t: t.above, False), steering
 
 
 def branch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:

@@ -39,6 +39,8 @@ SMOOTH: dict[str, str] = {
         _BOUNDED,
     ),
 }
+# Functions of jax.numpy that are smooth although their body chooses at a point (sin(x)/x at 0).
+FUNCTIONS: dict[str, str] = {"sinc": _BOUNDED}
 # Locally constant by decree: JAX gives them the derivative 0 and users mean it.
 CONSTANT = {"stop_gradient", "is_finite", "iota", "random_bits", "random_wrap", "random_unwrap"}
 # Operations that only move entries about: they act alike on values, sizes and comparisons.
@@ -46,6 +48,9 @@ STRUCTURAL = {
     "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "copy", "copy_p",
     "concatenate", "gather", "dynamic_slice", "stack", "unstack", "device_put", "name", "sharding_constraint",
 }  # fmt: skip
+JOINS = {"concatenate", "stack"}
+# The _to forms order NaN too, which no varied value may be.
+COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne", "lt_to", "le_to", "eq_to"}
 _SUMS = {
     "reduce_sum",
     "reduce_window_sum",
@@ -65,6 +70,13 @@ UNARY = set(
     "sqrt rsqrt square integer_pow erf erfc erf_inv lgamma digamma neg real imag "
     "convert_element_type reduce_precision".split()
 )
+# Entry by entry: what a torn operand can pass through without mixing its entries.
+ELEMENTWISE = (
+    UNARY
+    | COMPARISONS
+    | {"and", "or", "xor", "not", "add", "sub", "mul", "div", "pow", "max", "min", "abs", "sign", "select_n",
+       "clamp", "add_any", "rem", "floor", "ceil", "round"}
+)  # fmt: skip
 
 
 def size_of(value: Any, size: Any) -> Any:

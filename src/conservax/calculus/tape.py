@@ -142,6 +142,7 @@ class Discover:
         tie = {"upper": 1.0, "lower": 0.0, "equal": 1.0, "middle": 0.5}[side]
         self._record(z, size, above, jnp.where(z == 0, tie, above), -1)
         active = jnp.abs(z) <= self.atol + self.rtol * jnp.maximum(size, jnp.abs(z))
+        active &= jnp.isfinite(z)  # nothing finite ties with an infinity
         return above, Steering(active, slots, above.astype(self.dtype))
 
     def meet(self, compound: Any, above: Any) -> Steering:
