@@ -68,6 +68,40 @@ def test_the_example_tells_its_story(lasso, tmp_path, capsys):
     assert (tmp_path / "path.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture(scope="module")
+def tour():
+    return runpy.run_path(str(EXAMPLES / "certificates_tour.py"))
+
+
+def test_rescue_money_agrees_with_differences(tour):
+    cash, payments = tour["at_the_edge"]()
+    F = tour["clearing"](tour["OWED"], tour["OUTSIDE"])
+    np.testing.assert_allclose(F(payments, cash), 0, atol=1e-12)
+    J = cx.implicit_jacobian(F)(jnp.asarray(payments), jnp.asarray(cash))
+    h = 1e-6
+    for j in range(4):
+        for side in (1.0, -1.0):
+            moved = tour["pay"](tour["OWED"], tour["OUTSIDE"], cash + side * h * np.eye(4)[j])
+            slope = J.directional(side * np.eye(4)[j])
+            np.testing.assert_allclose(slope, (moved - payments) / h, atol=1e-6)
+    # more cash than its debts need stays with Birch
+    np.testing.assert_allclose(J.directional(np.eye(4)[1]), np.zeros(4), atol=1e-12)
+
+
+def test_the_tour_tells_its_three_stories(tour, capsys):
+    tour["main"]()
+    told = capsys.readouterr().out
+    one, two, three = told.split("\n\n\n")
+    assert "✓ PROVEN" in one
+    assert "2.3584 per unit, if it holds less" in one
+    assert "between 0.0000 and 2.3584" in one
+    assert "✗ REFUTED" in two
+    assert "residual 0e+00" in two
+    assert "? UNKNOWN" in three
+    assert "A budget of" in three
+    assert three.rstrip().splitlines()[-1].strip().startswith("PROVEN, margin")
+
+
 def test_the_list_of_examples_is_complete():
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"[`{path.name}`]" in listed for path in EXAMPLES.glob("*.py"))

@@ -374,3 +374,21 @@ def test_a_report_is_json_with_rigour_and_work():
     assert data["rigour"] == "exact"
     assert sum(data["work"].values()) > 0
     assert json.loads(json.dumps(data, allow_nan=False)) == data
+
+
+def test_a_small_budget_leaves_it_open_and_says_how_much_would_do():
+    def ring(y):
+        return y - relu((1.5 * jnp.roll(y, 1)).at[0].multiply(-1))
+
+    report = cx.check(ring, jnp.zeros(18), budget=1000)
+    assert report.verdict == Verdict.UNKNOWN
+    assert "budget" in report.undecided
+    assert report.undecided[1:] in " ".join(str(report).split())
+    decided = cx.check(ring, jnp.zeros(18))
+    assert decided.verdict == Verdict.PROVEN
+    # 17 gains in a row leave σ_min below 1.5⁻¹⁷
+    chain = np.eye(18) - 1.5 * np.eye(18, k=-1)
+    smallest = np.linalg.svd(chain, compute_uv=False)[-1]
+    assert 0 < decided.margin <= smallest < 1.5**-17
+    with pytest.raises(errors.InvalidInputError, match="budget"):
+        cx.check(ring, jnp.zeros(2), budget=0)

@@ -15,6 +15,7 @@ from ..calculus.jacobian import conservative_jacobian
 from ..calculus.locations import Location
 from ..errors import ConservaxError, InvalidInputError, TooManyKinksError
 from ..invertibility import Certificate, Rigour, Verdict, Witness, Work, certify
+from ..invertibility.ladder import BUDGET
 from ..numerics import singular_value_floor
 from .jacobian import eliminate
 from .residual import require_root, root_tolerance
@@ -110,6 +111,7 @@ def check(
     *args: Any,
     argnums: tuple[int, ...] | None = None,
     rtol: float | None = None,
+    budget: int = BUDGET,
 ) -> CheckReport:
     """Is ∂F/∂sol invertible for every selection at the kinks near this root?
 
@@ -123,6 +125,7 @@ def check(
         argnums: the args (0 is the first after ``sol``) that ``lipschitz`` and ``clarke_exact``
             concern; all with floating-point leaves by default.
         rtol: when a kink is active, as in ``implicit_jacobian``.
+        budget: how much work the certificate may do, as in ``invertibility.certify``.
 
     Returns:
         A CheckReport; what its verdict means is said in ``invertibility.certify``.
@@ -151,7 +154,7 @@ def check(
     )(sol, *args).form
     n = residual.unknowns
     form = joint.restricted(slice(0, n))
-    certificate = certify(form)
+    certificate = certify(form, budget=budget)
     lipschitz = clarke_exact = None
     if certificate.verdict == Verdict.PROVEN and argnums:
         implicit = ConservativeJacobian(eliminate(joint, n))
@@ -178,6 +181,8 @@ def check(
         work=certificate.work,
         undecided=certificate.undecided,
         form=form,
-        solves=tuple((place, certify(own_form(inner))) for place, inner in joint.roots),
+        solves=tuple(
+            (place, certify(own_form(inner), budget=budget)) for place, inner in joint.roots
+        ),
         given_rules=joint.given_rules,
     )
