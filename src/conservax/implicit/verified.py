@@ -17,7 +17,7 @@ from ..invertibility import Verdict
 from .residual import require_root
 
 _ROUNDS = 12
-_GROWTH = 8.0
+_GROWTH = (8.0, 2.0)
 _LARGEST = 2000  # numbers in args beyond which no Lipschitz bound is computed
 _SLACK = 1 + 16 * iv.UNIT  # more than the few roundings of a scalar bound
 
@@ -192,8 +192,9 @@ class _Equations:
     def proved(self, center: np.ndarray, rho: float, step: _Step) -> Enclosure:
         box = self.tightened(center, rho, step)
         lipschitz = self.lipschitz(box)
-        while (wider := self.widened(center, rho * _GROWTH)) is not None:
-            rho, step = rho * _GROWTH, wider
+        for factor in _GROWTH:
+            while (wider := self.widened(center, rho * factor)) is not None:
+                rho, step = rho * factor, wider
         # the root is in the box, and the ball needs both: distances are rounded up
         distance = iv.subtract(box, iv.point(self.start)).magnitude
         radius = math.nextafter(rho, 0.0)

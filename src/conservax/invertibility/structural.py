@@ -4,7 +4,7 @@ Both speak of all elements at once, whatever the kinks are and however many: no 
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import lineax as lx
@@ -15,6 +15,8 @@ from .certificate import Certificate, Verdict
 from .definite import UNIT, definite_margin
 
 _SLACK = 1 + 16 * UNIT  # more than the few roundings of a scalar bound
+_TINY = float(np.finfo(np.float64).tiny)
+_DENSE = 400  # up to here all eigenvalues are computed
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Monotone:
     m: float
     A: Any = None
     B: Any = None
-    norm: float | None = field(default=None)
+    norm: float | None = None
 
 
 def certify_contraction(
@@ -49,8 +51,8 @@ def certify_contraction(
             the 2-norm or, scaled, ‖diag(d)⁻¹ x‖₂ with ``scaling`` d > 0.
         matrix: W (n, n) of a map σ(W x + b) whose σ has slopes in [0, 1] entry by entry, or is any
             1-Lipschitz map without ``scaling``; ‖W‖₂ < 1 is proved by Cholesky of ρ² I − WᵀW.
-        bounds: C (n, n) with |V| ≤ C entry by entry for every element V, or a linear operator that
-            applies it; C d ≤ ρ d is verified for ``scaling`` d > 0 (default: iterated from 1).
+        bounds: C (n, n) with |V| ≤ C entry by entry for every element V; C d ≤ ρ d is verified for
+            ``scaling`` d > 0 (by default a Perron vector, iterated).
 
     Returns:
         A Certificate: PROVEN with the margin σ_min(I − V) ≥ (1 − ρ) / cond, cond the condition number
@@ -80,7 +82,7 @@ def certify_contraction(
         if d is not None:
             raise InvalidInputError("matrix is bounded in the 2-norm; scale the matrix instead.")
         return _contraction(_two_norm(_square(matrix)), 1.0, "‖W‖₂ by Cholesky of ρ² I − WᵀW")
-    rho, weights = _weighted_modulus(bounds, d)
+    rho, weights = _weighted_modulus(_square(bounds), d)
     # ‖x‖₂ / √n ≤ ‖x‖_∞ ≤ ‖x‖₂, through the weights
     cond = float(np.max(weights) / np.min(weights)) * math.sqrt(weights.size) * _SLACK
     return _contraction(rho, cond, "|V| d ≤ ρ d in a weighted ∞-norm")
@@ -115,10 +117,10 @@ def certify_monotone(W: Any) -> Certificate:
     if isinstance(W, Monotone):
         if not (math.isfinite(W.m) and W.m > 0):
             return _certificate(
-                None,
+                Verdict.UNKNOWN,
                 "monotone by construction",
                 f"m = {W.m:.3g} is not positive.",
-                "a form with m > 0.",
+                undecided="a form with m > 0.",
             )
         norm = W.norm if W.norm is not None else _norm_of(W)
         return _monotone(W.m, norm, "monotone by construction: nothing is factored")
@@ -127,19 +129,19 @@ def certify_monotone(W: Any) -> Certificate:
     method = "I − (W + Wᵀ)/2 ≽ m I by Cholesky"
     if m <= 0:
         return _certificate(
-            None,
+            Verdict.UNKNOWN,
             method,
             "W was not shown to be monotone: I − (W + Wᵀ)/2 has no eigenvalues bounded away from 0.",
-            "the active kinks one by one (check), or a W with W + Wᵀ ≼ 2(1 − m) I for some m > 0.",
+            undecided="the active kinks one by one (check), or a W with W + Wᵀ ≼ 2(1 − m) I for some m > 0.",
         )
     return _monotone(m, _norm_bound(np.abs(W)), method)
 
 
 def _certificate(
-    margin: float | None, method: str, reason: str, undecided: str = ""
+    verdict: Verdict, method: str, reason: str, margin: float | None = None, undecided: str = ""
 ) -> Certificate:
     return Certificate(
-        verdict=Verdict.UNKNOWN if margin is None else Verdict.PROVEN,
+        verdict=verdict,
         method=method,
         reason=reason,
         margin=margin,
@@ -154,26 +156,27 @@ def _contraction(rho: float, cond: float, method: str) -> Certificate:
         raise InvalidInputError(f"a Lipschitz modulus is a number ≥ 0, got {rho}.")
     if not rho < 1:
         return _certificate(
-            None,
+            Verdict.UNKNOWN,
             method,
             f"the map was not shown to contract: the bound on its modulus is {rho:.3g}.",
-            "a norm in which the modulus is below 1, or the active kinks one by one (check).",
+            undecided="a norm in which the modulus is below 1, or the active kinks one by one (check).",
         )
     return _certificate(
-        (1 - rho) / cond / _SLACK,
+        Verdict.PROVEN,
         method,
         f"the fixed-point map contracts with modulus at most {rho:.6g}, so every element of I − V is "
         "invertible. The implicit derivative can be trusted.",
+        (1 - rho) / cond / _SLACK,
     )
 
 
 def _monotone(m: float, norm: float | None, method: str) -> Certificate:
-    margin = 0.0 if norm is None else 1 / (1 + norm / m) / _SLACK
     return _certificate(
-        margin,
+        Verdict.PROVEN,
         method,
         f"W is monotone with m = {m:.3g}, so I − V W is invertible for the Jacobian V of any proximal "
         "map or projection. The implicit derivative can be trusted.",
+        None if norm is None else 1 / (1 + norm / m) / _SLACK,
     )
 
 
@@ -188,18 +191,20 @@ def _square(W: Any) -> np.ndarray:
     return W
 
 
-def _sums_up(sums: np.ndarray, n: int) -> float:
+def _sums_up(sums: Any, n: int) -> float:
     """The largest of sums of n nonnegative floats, rounding accounted for."""
     return float(np.max(sums, initial=0.0)) * (1 + 2 * n * UNIT) * _SLACK
 
 
 def _norm_bound(C: np.ndarray) -> float:
-    """√(‖C‖₁ ‖C‖_∞) ≥ ‖M‖₂ for every |M| ≤ C, C ≥ 0."""
-    n = max(C.shape, default=0)
-    rows, columns = (
-        _sums_up(np.sum(C, axis=i, dtype=np.float64), n) if C.size else 0.0 for i in (1, 0)
-    )
-    return math.sqrt(rows * columns) * _SLACK
+    """√(‖C‖₁ ‖C‖_∞) or ‖C‖_F, either of them ≥ ‖M‖₂ for every |M| ≤ C, C ≥ 0."""
+    if C.size == 0:
+        return 0.0
+    n = max(C.shape)
+    rows, columns = (_sums_up(np.sum(C, axis=i, dtype=np.float64), n) for i in (1, 0))
+    squares = _sums_up(np.einsum("ij,ij->", C, C, dtype=np.float64), C.size) + C.size * _TINY
+    frobenius = math.sqrt(squares) * _SLACK
+    return min(math.sqrt(rows * columns) * _SLACK, frobenius)
 
 
 def _monotone_margin(W: np.ndarray) -> float:
@@ -217,56 +222,59 @@ def _monotone_margin(W: np.ndarray) -> float:
 
 
 def _two_norm(W: np.ndarray) -> float:
-    """An upper bound on ‖W‖₂: the least eigenvalue of s I − WᵀW, proved, gives ‖W‖² ≤ s − λ."""
+    """An upper bound on ‖W‖₂: s I − WᵀW ≻ 0, proved for an s just above an estimate of ‖W‖²."""
     n = len(W)
     W = W.astype(np.float64)
     scale = float(np.max(np.abs(W), initial=0.0))
     if scale == 0.0:
         return 0.0
-    W = W / (exponent := 2.0 ** math.frexp(scale)[1])
+    unit = 2.0 ** math.frexp(scale)[1]
+    W /= unit
     gram = W.T @ W
     gram = np.maximum(gram, gram.T)
     size = _norm_bound(np.abs(W))
     # |fl(WᵀW) − WᵀW| ≤ γ |W|ᵀ|W|, whose norm ‖|W|‖² bounds; scaling down may underflow
-    error = (n + 4) * UNIT * size * size / (1 - (n + 4) * UNIT) * _SLACK + 4 * n * 2.0**-1020
-    s = 1.01 * float(np.max(np.sum(np.abs(gram), axis=1)))
-    S = -gram
-    np.einsum("ii->i", S)[...] += s
-    rounded = UNIT * float(np.max(np.abs(np.diagonal(S)))) * _SLACK
-    bound = s - definite_margin(S) + error + rounded
-    return min(math.sqrt(max(bound, 0.0)) * _SLACK, size) * exponent * _SLACK
-
-
-def _weighted_modulus(bounds: Any, d: np.ndarray | None) -> tuple[float, np.ndarray]:
-    """The least ρ shown with C d ≤ ρ d, and d itself."""
-    if isinstance(bounds, lx.AbstractLinearOperator):
-        size = bounds.in_size()
-
-        def apply(v: np.ndarray) -> np.ndarray:
-            x = np.asarray(bounds.mv(v.astype(bounds.in_structure().dtype)))
-            # the operator's own dtype rounds: a sum of nonnegative terms, each step up by its unit
-            unit = float(np.finfo(x.dtype).eps)
-            return x.astype(np.float64) * (1 + 4 * (size + 4) * unit)
+    gamma = (n + 4) * UNIT / (1 - (n + 4) * UNIT)
+    error = gamma * size * size * _SLACK + 4 * n * 2.0**-1020
+    if n <= _DENSE:
+        estimate = float(np.linalg.eigvalsh(gram)[-1])
     else:
-        C = _square(bounds)
-        size = len(C)
-        if np.any(C < 0):
-            raise InvalidInputError("bounds must be nonnegative: they bound |V| entry by entry.")
+        start = np.random.default_rng(0).normal(size=n)
+        for _ in range(30):
+            start = gram @ (start / np.linalg.norm(start))
+        estimate = float(np.linalg.norm(start))
+    for excess in (1e-6, 1e-3, 1e-2, 1e-1):
+        s = estimate * (1 + excess)
+        if s > size * size:
+            break
+        S = -gram
+        diagonal = np.einsum("ii->i", S)
+        diagonal += s
+        # every entry of the diagonal was rounded once
+        if definite_margin(S) > UNIT * float(np.max(np.abs(diagonal))) * _SLACK:
+            return math.sqrt(s + error) * _SLACK * unit
+    return size * unit * _SLACK
 
-        def apply(v: np.ndarray) -> np.ndarray:
-            return (C @ v) * (1 + 2 * (size + 4) * UNIT)
 
+def _weighted_modulus(C: np.ndarray, d: np.ndarray | None) -> tuple[float, np.ndarray]:
+    """The least ρ shown with C d ≤ ρ d, and d itself."""
+    size = len(C)
+    if np.any(C < 0):
+        raise InvalidInputError("bounds must be nonnegative: they bound |V| entry by entry.")
+    C = C.astype(np.float64)
     if d is None:
-        d = np.ones(size)
-        for _ in range(20):  # towards Perron's vector; nothing rests on it
-            d = apply(d) + 1e-3 * d
-            d /= np.max(d)
-        d = np.maximum(d, 1e-8)
-    if d.shape != (size,):
-        raise InvalidInputError(f"scaling must have {size} entries, got {d.size}.")
+        weights = np.ones(size)
+        for _ in range(30):  # towards Perron's vector; nothing rests on it
+            weights = C @ weights + 1e-3 * weights
+            weights = np.maximum(weights / np.max(weights, initial=0.0), 1e-8)
+    else:
+        weights = d
+    if weights.shape != (size,):
+        raise InvalidInputError(f"scaling must have {size} entries, got {weights.size}.")
     if size == 0:
         return 0.0, np.ones(1)
-    return float(np.max(apply(d) / d)) * _SLACK, d
+    upper = (C @ weights) * (1 + 2 * (size + 4) * UNIT) + size * _TINY
+    return float(np.max(upper / weights)) * _SLACK, weights
 
 
 def _norm_of(W: Monotone) -> float | None:
