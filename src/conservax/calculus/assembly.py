@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
+import scipy.sparse
 
 from .abs_normal import AbsNormal, Group, Kink
 from .tape import Records
@@ -37,12 +38,12 @@ def assemble(
         members.setdefault(int(records.steer[slot]) if steered else int(slot), []).append(int(slot))
 
     new_rows: list[np.ndarray] = []
-    weights: list[np.ndarray] = []  # new columns in terms of the old ones
+    members_of: list[tuple[list[int], np.ndarray]] = []  # new columns: places of old ones, weights
     groups: list[Group] = []
     for owner in sorted(members):
         slots = members[owner]
         places = [place_of[s] for s in slots]
-        rows, units = increments[places], np.eye(k)[places]
+        rows, units = increments[places], np.eye(len(places))
         leader, kind, switch = 0, "segment", None
         jax_weights: tuple[float, ...] = (float(records.choice[owner]),)
         if kinds[owner] == "tie":
@@ -63,7 +64,7 @@ def assemble(
                 rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)
         new_rows.extend(rows)
-        weights.extend(units)
+        members_of.extend((places, unit) for unit in units)
         ways = 1 if kind == "segment" else len(jax_weights)
         groups.append(
             Group(
@@ -77,7 +78,14 @@ def assemble(
             )
         )
 
-    to_new = np.array(weights).reshape(len(weights), k).T
+    to_new = scipy.sparse.csc_array(
+        (
+            np.concatenate([np.zeros(0), *(weights for _, weights in members_of)]),
+            np.concatenate([np.zeros(0, np.int64), *(places for places, _ in members_of)]),
+            np.cumsum([0, *(len(places) for places, _ in members_of)]),
+        ),
+        shape=(k, len(members_of)),
+    )
     cut_rows = np.array(new_rows).reshape(len(new_rows), n + k)
 
     def in_new(row: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from .tape import Discover, Linearise, Records
 
 _CACHE: "weakref.WeakKeyDictionary[Any, dict[Any, Cutter]]" = weakref.WeakKeyDictionary()
 _MAX_COLUMNS = 1 << 14
+_AT_ONCE = 1 << 25  # numbers in one intermediate result of the sweeps that run together
 
 
 class Cutter:
@@ -147,7 +148,12 @@ class Cutter:
             return jnp.concatenate([*flat, tape.outputs()[rows].astype(x.dtype)])
 
         inputs = jnp.concatenate([x, jnp.zeros(columns.shape, x.dtype)])
-        return (jax.jacfwd if forward else jax.jacrev)(cut)(inputs)
+        if forward:
+            return _on_basis(
+                lambda dx: jax.jvp(cut, (inputs,), (dx,))[1], inputs, self.program.size
+            ).T
+        value, pull = jax.vjp(cut, inputs)
+        return _on_basis(lambda dy: pull(dy)[0], value, self.program.size)
 
     def _jacobian(
         self, leaves: Sequence[Any], base: np.ndarray, columns: np.ndarray, rows: np.ndarray
@@ -290,6 +296,18 @@ def _eliminated(full: np.ndarray, drop: np.ndarray, unknowns: int, place: Locati
         )
     solved = np.linalg.solve(block, full[np.ix_(rows, keep_columns)])
     return full[np.ix_(keep_rows, keep_columns)] - full[np.ix_(keep_rows, columns)] @ solved
+
+
+def _on_basis(linear: Callable[[jax.Array], jax.Array], like: jax.Array, tape: int) -> jax.Array:
+    """A linear map at every unit vector: all at once, or in chunks where that takes too much memory."""
+    chunk = max(1, _AT_ONCE // max(tape, like.size, 1))
+    if chunk >= like.size:
+        return jax.vmap(linear)(jnp.eye(like.size, dtype=like.dtype))
+
+    def at(i: jax.Array) -> jax.Array:
+        return linear(jax.nn.one_hot(i, like.size, dtype=like.dtype))
+
+    return jax.lax.map(at, jnp.arange(like.size), batch_size=chunk)
 
 
 def _padded(index: np.ndarray, filler: int) -> np.ndarray:
