@@ -127,7 +127,7 @@ def to_html(report: Any) -> str:
     active = [kink for kink in data["kinks"] if kink["active"]]
     colour = COLOURS[data["verdict"]]
     cell = "padding:.2em 1.1em .2em 0;text-align:left;vertical-align:top;border:0"
-    head = f"{cell};font-weight:600;opacity:.65"
+    head = f"{cell};font-weight:600;opacity:.65;white-space:nowrap"
     table = "<table style='border-collapse:collapse;margin:.7em 0;background:none;font-size:.93em'>"
     parts = [
         "<div style='font-family:system-ui,sans-serif;line-height:1.45;max-width:56em;"

@@ -120,34 +120,6 @@ def test_hundreds_of_kinks_of_an_implicit_function(kind):
     assert np.tensordot(elements, direction, axes=2).max() <= J.outer_support(direction)
 
 
-def test_inner_bounds_meet_outer_ones_where_signs_agree():
-    # all gains positive: all weights 1 is the best selection for every entry, and 0 the worst
-    k = 24
-    form = a_form([("segment", 1)] * k, m=1, n=1, seed=1, implicit=True)
-    L = np.abs(form.L) * 0.02
-    form = AbsNormal(form.A, np.abs(form.H), np.abs(form.E), L, form.groups, None, form.dtype)
-    J = ConservativeJacobian(form)
-    low, high = J.inner_bounds()
-    best = form.jacobian(np.ones(k))
-    np.testing.assert_allclose([low, high], [form.A, best], rtol=1e-12)
-    outside = J.outer_bounds()
-    assert outside[0] <= low
-    assert high <= outside[1]
-    assert (outside[1] - best) <= 0.05 * (best - form.A)
-
-
-def test_inner_bounds_are_attained_and_usually_exact():
-    exact = 0
-    for seed in range(10):
-        form = a_form([("segment", 1)] * 6, m=2, n=2, seed=seed, implicit=True)
-        elements = form.jacobian(form.diagonal(all_weights(form)))
-        low, high = ConservativeJacobian(form).inner_bounds()
-        for bound in (*low.ravel(), *high.ravel()):
-            assert np.min(np.abs(elements - bound)) < 1e-9
-        exact += np.allclose(low, elements.min(axis=0)) and np.allclose(high, elements.max(axis=0))
-    assert exact >= 8
-
-
 def test_neither_contractive_nor_monotone_is_refused():
     form = a_form([("segment", 1)] * 20, seed=0, implicit=True)
     J = ConservativeJacobian(with_links(form, 40 * form.L))

@@ -5,13 +5,16 @@ its extremes at the ends; going from end to end while that improves stops at a s
 single kink can better. From three starts; what is found is attained, and need not be the best.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import SingularError
-from .abs_normal import AbsNormal
+from .abs_normal import AbsNormal, Group
 from .hull import Support
+
+_GAIN = 1e-12  # relative; a smaller one is round-off
 
 
 def searched_support(form: AbsNormal) -> Support:
@@ -20,56 +23,124 @@ def searched_support(form: AbsNormal) -> Support:
     The support function takes minima; NotPolyhedralError for a norm at 0, SingularError where an
     implicit function's system is singular at a selection on the way.
     """
-    moving = form.moving()
-    extremes = {i: list(form.groups[i].vertices()) for i in moving}
-    starts = np.cumsum([0, *(g.ways for g in form.groups)])
-    base = np.array([w for g in form.groups for w in g.named("jax")], dtype=np.float64)
+    groups = [form.groups[i] for i in form.moving()]
+    extremes = [
+        np.array([[w[p] for p in g.places] for w in g.vertices()], dtype=np.float64) for g in groups
+    ]
 
-    def start(choice: Callable[[int], int]) -> np.ndarray:
-        weights = base.copy()
-        for i in moving:
-            weights[starts[i] : starts[i + 1]] = extremes[i][choice(i)]
-        return weights
-
-    def climb(weights: np.ndarray, direction: np.ndarray) -> tuple[float, np.ndarray]:
-        element = form.jacobian(form.diagonal(weights))
-        best, improved = float(np.sum(element * direction)), True
-        while improved:
-            improved = False
-            for i in moving:
-                trials = np.repeat(weights[None], len(extremes[i]), axis=0)
-                trials[:, starts[i] : starts[i + 1]] = extremes[i]
-                candidates = form.jacobian(form.diagonal(trials))
-                values = np.tensordot(candidates, direction, axes=2)
-                place = int(np.argmin(values))
-                if values[place] < best - 1e-12 * abs(values[place]):
-                    best, weights, improved = float(values[place]), trials[place], True
-                    element = candidates[place]
-        return best, element
+    def alone(slopes: np.ndarray) -> list[int]:
+        return [
+            int(np.argmin(weights @ slopes[list(g.columns)]))
+            for g, weights in zip(groups, extremes, strict=True)
+        ]
 
     def support(direction: np.ndarray) -> tuple[float, np.ndarray]:
-        slopes = np.sum((form.H.T @ direction) * form.E, axis=1)  # as if no kink saw another
-
-        def alone(i: int) -> int:
-            group = form.groups[i]
-            gains = [
-                sum(w[p] * slopes[c] for p, c in zip(group.places, group.columns, strict=True))
-                for w in extremes[i]
-            ]
-            return int(np.argmin(gains))
-
-        try:
-            found = [
-                climb(start(choice), direction) for choice in (alone, lambda _: 0, lambda _: -1)
-            ]
-        except np.linalg.LinAlgError:
-            raise SingularError(
-                "the implicit system is singular at an extreme selection, so the set is unbounded. "
-                "Run cx.check for the witness."
-            ) from None
+        slopes = np.sum((form.H.T @ direction) * form.E, axis=1)
+        found = []
+        # as if no kink saw another, and two starts that are far apart
+        for choice in (alone(slopes), [0] * len(groups), [-1] * len(groups)):
+            diagonal = np.zeros(form.L.shape[0])
+            for g, weights, place in zip(groups, extremes, choice, strict=True):
+                diagonal[list(g.columns)] = weights[place]
+            element = form.jacobian(_descend(form, groups, extremes, diagonal, direction))
+            found.append((float(np.sum(element * direction)), element))
         return min(found, key=lambda pair: pair[0])
 
     return support
+
+
+@dataclass
+class _Pivoted:
+    """The element at a diagonal D and what a change of D does to it.
+
+    With K = (I − L D)⁻¹ L, Z = (I − L D)⁻¹ E and Y = H (I − D L)⁻¹, changing D by Σ on the columns S
+    adds Y_S (I − Σ K_SS)⁻¹ Σ Z_S to the element: a principal pivot, of rank |S|.
+    """
+
+    K: np.ndarray
+    Z: np.ndarray
+    Y: np.ndarray
+
+    @classmethod
+    def at(cls, form: AbsNormal, diagonal: np.ndarray) -> "_Pivoted":
+        k = form.L.shape[0]
+        inverse = _inverse(np.eye(k) - form.L * diagonal)
+        K = inverse @ form.L
+        # H (I − D L)⁻¹ = H (I + D K)
+        return cls(K, inverse @ form.E, form.H + (form.H * diagonal) @ K)
+
+    def step(self, columns: Sequence[int], change: np.ndarray) -> np.ndarray:
+        """(I − Σ K_SS)⁻¹ Σ; SingularError if its determinant is not positive: a zero lies between."""
+        at = list(columns)
+        system = np.eye(len(at)) - change[:, None] * self.K[np.ix_(at, at)]
+        if not np.linalg.det(system) > 0:
+            raise _unbounded()
+        return np.linalg.solve(system, np.diag(change))
+
+    def move(self, columns: Sequence[int], change: np.ndarray) -> None:
+        at = list(columns)
+        step = self.step(columns, change)
+        left, right = self.K[:, at] @ step, step @ self.K[at]
+        self.Z = self.Z + left @ self.Z[at]
+        self.Y = self.Y + self.Y[:, at] @ right
+        self.K = self.K + left @ self.K[at]
+
+
+def _descend(
+    form: AbsNormal,
+    groups: Sequence[Group],
+    extremes: Sequence[np.ndarray],
+    diagonal: np.ndarray,
+    direction: np.ndarray,
+) -> np.ndarray:
+    """From one extreme diagonal to another, the best single kink at a time, while ⟨C, J⟩ falls."""
+    state = _Pivoted.at(form, diagonal)
+    singles = np.array([g.columns[0] for g in groups if len(g.columns) == 1], dtype=np.int64)
+    wide = [(g, w) for g, w in zip(groups, extremes, strict=True) if len(g.columns) > 1]
+    size = float(np.sum(np.abs(form.A * direction))) + float(
+        np.sum(np.abs(form.H.T @ direction) * np.abs(form.E))
+    )
+    for count in range(1, 8 * len(groups) + 8):
+        if count % 256 == 0:
+            state = _Pivoted.at(form, diagonal)
+        best: tuple[float, Sequence[int], np.ndarray] = (0.0, (), np.zeros(0))
+        if singles.size:
+            change = 1.0 - 2.0 * diagonal[singles]
+            pivots = 1.0 - change * state.K[singles, singles]
+            if not np.all(pivots > 0):
+                raise _unbounded()
+            slopes = np.sum((state.Y[:, singles].T @ direction) * state.Z[singles], axis=1)
+            gains = change * slopes / pivots
+            place = int(np.argmin(gains))
+            best = (float(gains[place]), (int(singles[place]),), change[place : place + 1])
+        for g, weights in wide:
+            at = list(g.columns)
+            inner = state.Y[:, at].T @ direction @ state.Z[at].T
+            for target in weights:
+                change = target - diagonal[at]
+                if np.any(change):
+                    gain = float(np.sum(inner * state.step(at, change)))
+                    best = min(best, (gain, at, change), key=lambda move: move[0])
+        gain, columns, change = best
+        if gain >= -_GAIN * size:
+            break
+        state.move(columns, change)
+        diagonal[list(columns)] += change
+    return diagonal
+
+
+def _inverse(system: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.inv(system)
+    except np.linalg.LinAlgError:
+        raise _unbounded() from None
+
+
+def _unbounded() -> SingularError:
+    return SingularError(
+        "the implicit system is singular at a selection, so the set is unbounded. Run cx.check for the "
+        "witness."
+    )
 
 
 def inner_bounds(form: AbsNormal) -> tuple[np.ndarray, np.ndarray]:
