@@ -70,7 +70,8 @@ def scan_minors(
     batch = _Batch(
         table, np.array([float(radius)]), np.array([largest]), np.ones(1), np.zeros(1, np.int64)
     )
-    walk.down(0, batch)
+    with np.errstate(over="ignore", invalid="ignore"):  # such errors leave a sign uncertain
+        walk.down(0, batch)
     negative = None if walk.negative is None else walk.choice(*walk.negative)
     uncertain = tuple(walk.choice(level, code) for level, code in walk.uncertain)
     return MinorScan(negative, uncertain, walk.visited, walk.least)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import SingularError
 from .abs_normal import AbsNormal, Group
+from .minors import scan_minors
 
 _SMALL_PIVOT = 1e-6  # relative; below, a batched solve with its own pivoting is more accurate
 
@@ -78,7 +79,7 @@ def _schur(batch: np.ndarray, taken: Sequence[int], count: int) -> np.ndarray:
 
 
 MAX_EXACT = 20
-_MINOR_FLOOR = 1e-10  # relative; a pivot that is smaller has no certain sign
+_ROUND_OFF = 8 * float(np.finfo(float).eps)  # relative; what rounding may have done to N's entries
 
 
 def is_p_matrix(N: np.ndarray) -> bool | None:
@@ -103,19 +104,10 @@ def is_p_matrix(N: np.ndarray) -> bool | None:
         return True
     if k > MAX_EXACT:
         return None
-    batch = N[None]
-    certain = True
-    while batch.shape[1]:
-        pivot = batch[:, :1, :1]
-        size = np.abs(batch).max(axis=(1, 2), keepdims=True)
-        small = np.abs(pivot) <= _MINOR_FLOOR * np.maximum(size, 1.0)
-        if np.any((pivot < 0) & ~small):
-            return False
-        if np.any(small):
-            certain, batch, pivot = False, batch[~small[:, 0, 0]], pivot[~small[:, 0, 0]]
-        rest = batch[:, 1:, 1:]
-        batch = np.concatenate([rest, rest - batch[:, 1:, :1] * (batch[:, :1, 1:] / pivot)])
-    return True if certain else None
+    scan = scan_minors(N, _ROUND_OFF * k * float(np.abs(N).max()))
+    if scan.negative is not None:
+        return False
+    return True if scan.all_positive else None
 
 
 def _monotone(N: np.ndarray) -> bool:

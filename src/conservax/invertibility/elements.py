@@ -9,8 +9,9 @@ from scipy.linalg import lu_factor, lu_solve
 
 from ..calculus import AbsNormal
 from ..calculus.abs_normal import Group
+from .bounds import UNIT
 from .certificate import Witness
-from .reduced import UNIT, Block
+from .reduced import Block
 
 _MAX_VERTICES = 1 << 12
 _MAX_SINGULAR_VALUES = 10**8  # vertices · n³

@@ -23,6 +23,7 @@ import numpy as np
 from ..calculus import AbsNormal
 from ..errors import InvalidInputError
 from ..numerics import machine_epsilon
+from .bounds import UNIT, verified_inverse
 from .certificate import Certificate, Rigour, Verdict, Work
 from .elements import (
     all_vertices,
@@ -32,16 +33,16 @@ from .elements import (
     polished,
     witness,
 )
+from .margin import margin_bound
 from .pmatrix import (
     best_scale,
     h_matrix,
-    m_matrix_inverse_bound,
     monotone,
     perron_scale,
     regular_box,
     whole_set,
 )
-from .reduced import UNIT, Block, block_of, partition, two_norm_bound, verified_inverse
+from .reduced import Block, block_of, partition
 from .search import Finding, all_minors, bisect, branch, descend, on_path, sign_reversing
 
 BUDGET = 1 << 25
@@ -183,7 +184,7 @@ class _Ladder:
         if np.any(np.triu(form.L)) and (inner := self.solves_inside()) is not None:
             return inner
         outcomes: list[tuple[Block, _Outcome]] = []
-        for equations, unknowns, columns in partition(form).parts:
+        for equations, unknowns, columns in partition(form):
             if len(columns):
                 block = block_of(form, equations, unknowns, columns)
                 outcome = decide(block, self.budget)
@@ -222,7 +223,7 @@ class _Ladder:
         cut = replace(
             form, A=np.zeros((0, 0)), H=np.zeros((0, k)), E=np.zeros((k, 0)), dtype=np.float64
         )
-        for _, _, columns in partition(cut).parts:
+        for _, _, columns in partition(cut):
             block = block_of(cut, np.zeros(0, int), np.zeros(0, int), columns)
             outcome = decide(block, self.budget)
             self.work += outcome.work
@@ -320,7 +321,7 @@ class _Ladder:
         if seen is not None and all(b.affine for b, _ in outcomes):
             margin: float | None = seen.margin
         else:
-            margin = margin_bound(self.form, outcomes)
+            margin = margin_bound(self.form, [(b, o.beta) for b, o in outcomes])
         if margin is None or margin <= self.relative_floor * self.largest:
             found = self.near_singular(outcomes) if seen is None else None
             if found is not None:
@@ -356,44 +357,3 @@ class _Ladder:
             if smallest <= self.relative_floor * largest:
                 return self.refuted(weights, "a walk that lowers the determinant", certain=False)
         return None
-
-
-def margin_bound(form: AbsNormal, outcomes: list[tuple[Block, _Outcome]]) -> float | None:
-    """A lower bound on σ_min over the set from the β of each block, or None.
-
-    σ_min(B(q)) ≥ 1 / (‖A⁻¹‖ (1 + ‖H‖ β ‖E A⁻¹‖)), β ≥ ‖(I − W M)⁻¹ W‖ (THEORY §1, Margin). Several
-    blocks: with C the norms of the parts of M between them, β ≤ ‖(diag(1/β_b) − C)⁻¹‖.
-    """
-    inverse = verified_inverse(form.A)
-    if inverse is None or any(o.beta is None for _, o in outcomes):
-        return None
-    if not outcomes:
-        return (1 / inverse.norm if form.A.size else 1.0) * (1 - 8 * UNIT)
-    heads = [b.columns[[u.rows.start for u in b.units]] for b, _ in outcomes]
-    H = form.H[:, np.concatenate(heads)]
-    columns = np.concatenate([b.columns for b, _ in outcomes])
-    E = form.E[columns]
-    EA = two_norm_bound(E) * inverse.norm
-    if len(outcomes) == 1:
-        beta = outcomes[0][1].beta
-        assert beta is not None
-    else:
-        betas = np.array([o.beta for _, o in outcomes])
-        X = inverse.R @ H
-        size = np.linalg.norm(inverse.R) * np.linalg.norm(H)
-        doubt = size * (inverse.defect / (1 - inverse.defect) + len(form.A) * UNIT)
-        M = form.L[np.ix_(columns, np.concatenate(heads))] - E @ X
-        error = np.linalg.norm(E, axis=1).max() * (doubt + len(form.A) * UNIT * size)
-        error += 4 * UNIT * float(np.abs(form.L).max(initial=0.0))
-        rows = np.repeat(np.arange(len(heads)), [len(b.columns) for b, _ in outcomes])
-        across = np.repeat(np.arange(len(heads)), [len(h) for h in heads])
-        square = np.zeros((len(heads), len(heads)))
-        np.add.at(square, (rows[:, None], across[None]), (np.abs(M) + error) ** 2)
-        C = -np.sqrt(square) * (1 + 8 * len(M) * UNIT)
-        np.fill_diagonal(C, (1 - 4 * UNIT) / betas)
-        bound = m_matrix_inverse_bound(C)
-        if bound is None:
-            return None
-        beta = bound
-    total = inverse.norm * (1 + two_norm_bound(H) * beta * EA)
-    return (1 - 16 * UNIT) / total

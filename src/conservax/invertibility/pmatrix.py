@@ -9,8 +9,9 @@ import math
 import numpy as np
 from scipy.special import logsumexp
 
+from .bounds import UNIT, m_matrix_inverse_bound, verified_inverse
 from .definite import definite_margin
-from .reduced import UNIT, Block, verified_inverse
+from .reduced import Block
 
 _STEPS = 60  # of the search for a scaling
 
@@ -53,27 +54,6 @@ def h_matrix(block: Block) -> float | None:
         return None
     bound = m_matrix_inverse_bound(comparison)
     return None if bound is None else _spread(block) * bound
-
-
-def m_matrix_inverse_bound(C: np.ndarray) -> float | None:
-    """A bound on ‖C⁻¹‖₂ of an M-matrix C; None if C, with off-diagonal entries ≤ 0, is not shown one.
-
-    C x ≥ t > 0 for an x > 0 shows it, and ‖C⁻¹‖_∞ ≤ max x / t; ‖·‖₂² ≤ ‖·‖_∞ ‖·‖₁.
-    """
-    bounds = []
-    for matrix in (C, C.T):
-        try:
-            x = np.linalg.solve(matrix, np.ones(len(C)))
-        except np.linalg.LinAlgError:
-            return None
-        if not np.all(x > 0):
-            return None
-        slack = (len(C) + 3) * UNIT * float((np.abs(matrix) @ x).max())
-        least = float((matrix @ x).min()) - slack
-        if not least > 0:
-            return None
-        bounds.append(float(x.max()) / least * (1 + 4 * UNIT))
-    return math.sqrt(bounds[0] * bounds[1]) * (1 + 4 * UNIT)
 
 
 def regular_box(block: Block, low: np.ndarray, high: np.ndarray) -> float | None:

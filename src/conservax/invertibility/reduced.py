@@ -13,62 +13,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import lu
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
 
 from ..calculus import AbsNormal
 from ..calculus.abs_normal import Group
+from .bounds import UNIT, cut, signed_bound
 from .exact import determinant_sign
 
-UNIT = float(np.finfo(float).eps)  # twice the unit round-off: every bound below has room to spare
 _DENSEST = 2 * 10**7  # entries of a pattern that is searched for blocks
 _LARGEST_EXACT = 64  # rows of a determinant taken in rational arithmetic
-_TIGHT_NORM = 400  # rows up to which ‖A⁻¹‖₂ comes from singular values
-
-
-@dataclass(frozen=True)
-class Inverse:
-    """An approximate inverse R of A with ‖I − R A‖_F ≤ defect < 1, and a bound on ‖A⁻¹‖₂."""
-
-    R: np.ndarray
-    defect: float
-
-    @cached_property
-    def norm(self) -> float:
-        """A bound on ‖A⁻¹‖₂."""
-        return two_norm_bound(self.R) / (1 - self.defect)
-
-
-def two_norm_bound(M: np.ndarray) -> float:
-    """An upper bound on ‖M‖₂: from the singular values of a small matrix, else √(‖M‖₁ ‖M‖_∞)."""
-    if M.size == 0:
-        return 0.0
-    n = max(M.shape)
-    if n <= _TIGHT_NORM:
-        return float(np.linalg.norm(M, 2)) * (1 + 8 * n * UNIT)
-    size = np.abs(M)
-    return float(np.sqrt(size.sum(axis=0).max() * size.sum(axis=1).max())) * (1 + 2 * n * UNIT)
-
-
-def verified_inverse(A: np.ndarray, radius: float = 0.0) -> Inverse | None:
-    """An inverse of every matrix within ``radius`` (entrywise) of A; None where that is not shown.
-
-    ‖I − R A‖_F is computed, and γ_{n+2} ‖R‖_F ‖A‖_F bounds what rounding did to it.
-    """
-    n = A.shape[0]
-    if n == 0:
-        return Inverse(np.zeros((0, 0)), 0.0)
-    try:
-        R = np.linalg.inv(A)
-    except np.linalg.LinAlgError:
-        return None
-    size = float(np.linalg.norm(R))
-    gap = R @ A
-    gap.flat[:: n + 1] -= 1.0
-    rounding = (n + 2) * UNIT * (size * float(np.linalg.norm(A)) + 1.0)
-    defect = (float(np.linalg.norm(gap)) + rounding + size * n * radius) * (1 + n * UNIT)
-    return Inverse(R, defect) if defect < 0.5 else None
 
 
 @dataclass(frozen=True)
@@ -202,40 +156,13 @@ class Block:
         return f.A[np.ix_(e, x)], f.H[np.ix_(e, c)], f.E[np.ix_(c, x)], f.L[np.ix_(c, c)]
 
 
-def signed_bound(A: np.ndarray, doubt: float) -> float | None:
-    """A number of the sign of det A' and no larger, for every A' within ``doubt`` of A in each entry.
-
-    None where some A' may be singular. With R = A⁻¹ up to a defect none is; and LU gives the
-    determinant of a matrix P L U = A'(I + F), whose distance from A' is computed, not bounded a
-    priori (pivots may grow), so that |det A'| ≥ |det P L U| / (1 + ‖F‖)ⁿ.
-    """
-    n = A.shape[0]
-    inverse = verified_inverse(A, doubt)
-    if inverse is None:
-        return None
-    P, L, U = lu(A)
-    distance = float(np.linalg.norm(A - P @ (L @ U))) + n * doubt
-    distance += (n + 2) * UNIT * float(np.linalg.norm(L)) * float(np.linalg.norm(U))
-    F = float(np.linalg.norm(inverse.R)) * 2 * distance
-    if F >= 0.5:
-        return None
-    value = float(np.linalg.det(P).round() * np.prod(np.diagonal(U)))
-    return value / (1 + F) ** n * (1 - 4 * n * UNIT)
+Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Partition:
-    """The lifted equations in irreducible parts: equations, unknowns and columns of each.
+def partition(form: AbsNormal) -> list[Part]:
+    """The irreducible parts of [[A, H], [E, L]] by its pattern: equations, unknowns, columns of each.
 
-    ``structurally_singular`` where no pattern of pivots exists, so that det A = 0 identically.
-    """
-
-    parts: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
-    structurally_singular: bool = False
-
-
-def partition(form: AbsNormal) -> Partition:
-    """Block triangular form of [[A, H], [E, L]] by its pattern; all columns of a group stay together.
+    All columns of a group stay together. Where no choice of pivots exists, all is one part.
 
     Source: Duff and Reid, An implementation of Tarjan's algorithm for the block triangularization of
     a matrix (ACM TOMS 1978).
@@ -259,14 +186,14 @@ def partition(form: AbsNormal) -> Partition:
     joined = _joined(pattern, loose)
     if np.count_nonzero(pattern[np.ix_(joined, joined)]) > _DENSEST:
         if not np.all(np.diagonal(pattern)[:n]):
-            return Partition((everything,))
+            return [everything]
         labels = np.arange(n + k)
         labels[joined] = n + k
     else:
         if not np.all(np.diagonal(pattern)[:n]):
             matched = maximum_bipartite_matching(csr_array(pattern[:n, :n]), perm_type="row")
             if np.any(matched < 0):
-                return Partition((everything,), structurally_singular=True)
+                return [everything]
             equations = np.asarray(matched, dtype=np.int64)
             pattern[:n] = pattern[equations]
             joined = np.arange(n + k)
@@ -279,11 +206,11 @@ def partition(form: AbsNormal) -> Partition:
         labels[joined] = n + k + _components(pattern[np.ix_(joined, joined)])
     order = np.argsort(labels, kind="stable")
     cuts = np.flatnonzero(np.diff(labels[order])) + 1
-    parts = []
+    parts: list[Part] = []
     for nodes in np.split(order, cuts):
         unknowns = nodes[nodes < n]
         parts.append((equations[unknowns], unknowns, columns[nodes[nodes >= n] - n]))
-    return Partition(tuple(parts))
+    return parts
 
 
 def _components(pattern: np.ndarray) -> np.ndarray:
@@ -363,35 +290,6 @@ def _equal_columns(form: AbsNormal, columns: Sequence[int]) -> bool:
         and np.array_equal(form.L[:, c], form.L[:, first])
         for c in columns[1:]
     )
-
-
-def cut(
-    A: np.ndarray, H: np.ndarray, E: np.ndarray, L: np.ndarray, radius: float = 0.0
-) -> tuple[np.ndarray, float]:
-    """L − E A⁻¹ H and a bound on the error of its entries (infinite if A was not inverted surely).
-
-    The four are known up to ``radius`` in every entry. With X ≈ A⁻¹H and R ≈ A⁻¹,
-    ‖(A⁻¹H − X) e_j‖₂ ≤ ‖R (H − A X) e_j‖₂ / (1 − defect).
-    """
-    n = A.shape[0]
-    if n == 0 or H.shape[1] == 0:
-        return L.copy(), radius
-    inverse = verified_inverse(A, radius)
-    if inverse is None:
-        return L.copy(), np.inf
-    X = inverse.R @ H
-    X += inverse.R @ (H - A @ X)
-    gamma = (n + 3) * UNIT
-    size = np.abs(X)
-    longest = float(size.sum(axis=0).max())
-    left = np.abs(H - A @ X).max(axis=1) + radius * (1 + longest)
-    left += gamma * (np.abs(H).max(axis=1) + np.abs(A) @ size.max(axis=1))
-    error = float(np.linalg.norm(np.abs(inverse.R) @ left)) / (1 - inverse.defect)
-    M = L - E @ X
-    sums = np.abs(E).sum(axis=1) + n * radius
-    terms = np.abs(L).max(axis=1) + np.abs(E) @ size.max(axis=1)
-    spread = float(np.max(sums * error + gamma * terms, initial=0.0)) + radius * (1 + longest)
-    return M, spread * (1 + 4 * gamma)
 
 
 def face(block: Block, taken: dict[int, int]) -> Block:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..calculus.minors import scan_minors
+from .bounds import UNIT, signed_bound
 from .certificate import Work
 from .pmatrix import h_matrix, minor_bound, monotone, perron_scale, regular_box, whole_set
-from .reduced import UNIT, Block, Unit, face, signed_bound, taken_minor
+from .reduced import Block, Unit, face, taken_minor
 
 BOX = 1 << 12  # what a box costs, in minors
 _PIECE = 16  # kinks below which all minors are cheaper than a proof
