@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import conservax as cx
 from conservax import ConservativeJacobian, errors
 from conservax.calculus.complementarity import solve_lcp
-from helpers import Program, at, points, programs
+from helpers import Program, assert_same_set, at, points, programs
 
 from .test_pivots import a_form, implicit_line
 
@@ -165,3 +165,13 @@ def test_an_equality_decides_no_direction():
     )
     assert J.directional([1.0]) == 0.0
     assert J.clarke_exact is None
+
+
+def test_a_predicate_of_two_ties_is_refused_for_what_it_is():
+    def fun(x):
+        return jnp.where((x[0] > 0) & (x[1] > 0), jnp.minimum(x[0], x[1]), 0.0)
+
+    J = cx.conservative_jacobian(fun)(jnp.zeros(2))
+    assert_same_set(J.vertices(), [[0, 0], [0, 1], [1, 0]])
+    with pytest.raises(errors.UnsupportedOperationError, match="several comparisons"):
+        J.directional([1.0, 2.0])

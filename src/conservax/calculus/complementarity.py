@@ -63,8 +63,9 @@ def _forward(form: AbsNormal, v: np.ndarray, groups: Sequence[Group]) -> np.ndar
                 r[columns] = z if side > 0 else 0.0
             elif np.linalg.norm(z) > _ROUND_OFF * np.linalg.norm(terms):
                 raise UnsupportedOperationError(
-                    f"{g.kink}: to first order the comparison does not move in this direction, so that its "
-                    "side there takes second derivatives. Choose another direction."
+                    f"{g.kink}: the side that this direction takes does not follow from first derivatives: the "
+                    "comparison does not move (its side takes second derivatives), or several comparisons at "
+                    "their ties decide together. Choose another direction, or write the where with max and min."
                 )
     return r
 
