@@ -214,6 +214,15 @@ def test_text_counts_and_shows_the_latest_steps(watch):
     assert "nothing recorded" in str(cx.monitor(loss))
 
 
+def test_text_ends_with_the_latest_fallback():
+    root = cx.custom_root(lambda y, t: y**2 - t)(lambda init, t: jnp.sqrt(t))
+    watch = cx.monitor(lambda t: root(None, t))
+    watch(0, 0.0)
+    watch(1, 4.0)
+    assert "1 without a gradient" in str(watch)
+    assert "step 0: SingularError" in str(watch).splitlines()[-2]
+
+
 def test_plot_shows_every_step_once_in_its_colour(watch, tmp_path):
     pytest.importorskip("matplotlib").use("agg")
     from conservax.report import COLOURS

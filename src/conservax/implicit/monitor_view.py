@@ -3,13 +3,14 @@
 Both read observations by their attributes and group them by the place of the solve.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConservaxError, InvalidInputError
-from ..report import COLOURS, MARKS
+from ..report import COLOURS, MARKS, WIDTH
 
 _SHOWN = 12  # steps of each solve in the text, the latest ones
 _SHAPES = {"proven": "o", "unknown": "D", "refuted": "X"}
@@ -40,6 +41,9 @@ class Line:
             [max((np.nan if o.residual is None else o.residual) for o in group) for group in seen]
         )
         self.fallbacks = np.array([sum(o.fallback is not None for o in group) for group in seen])
+        self.latest_fallback = next(
+            (f"step {o.step}: {o.fallback}" for g in reversed(seen) for o in g if o.fallback), ""
+        )
 
 
 def lines(history: Sequence[Any]) -> list[Line]:
@@ -91,7 +95,10 @@ def to_text(history: Sequence[Any], every: int) -> str:
         rule = "  " + "─" * (sum(widths) + 2 * len(widths) - 2)
         hidden = len(line.steps) - _SHOWN
         earlier = [f"  … {hidden} earlier"] if hidden > 0 else []
-        blocks.append("\n".join([head, table[0], rule, *earlier, *table[1:]]))
+        told = textwrap.wrap(line.latest_fallback, WIDTH - 4, max_lines=3, placeholder=" …")
+        blocks.append(
+            "\n".join([head, table[0], rule, *earlier, *table[1:], *(f"  {part}" for part in told)])
+        )
     return "\n\n".join(blocks)
 
 
