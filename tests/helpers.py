@@ -73,6 +73,19 @@ def _clip_slopes(values: Sequence[Fraction], bounds: Sequence[Fraction]) -> Sequ
     return inside + outside
 
 
+def _select_slopes(values: Sequence[Fraction], slopes: Sequence[Fraction]) -> Sequence[Row]:
+    (u,), (a, b, c) = values, slopes
+    return _at_zero(u, (a,), (b,)) if u <= 0 else _at_zero(u - 1, (b,), (c,))
+
+
+def _pieces(u: Fraction, fp: Sequence[Fraction]) -> list[tuple[Fraction, Fraction]]:
+    """Linear interpolation at knots −1, 0, 1, constant beyond: (value, slope) of each piece that holds u."""
+    segments = [(Fraction(k - 1), fp[k], fp[k + 1] - fp[k]) for k in (0, 1)]
+    inside = [(f + (u - k) * s, s) for k, f, s in segments if k <= u <= k + 1]
+    ends = [(fp[0], Fraction(0))] * (u <= -1) + [(fp[2], Fraction(0))] * (u >= 1)
+    return inside + ends
+
+
 _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
     ">": lambda u, v: u > v,
     ">=": lambda u, v: u >= v,
@@ -265,6 +278,33 @@ OPERATIONS: dict[str, Operation] = {
     "reduce_min": Operation(
         None, lambda *u: min(u), _extremum(min), lambda *u: jnp.min(jnp.stack(u))
     ),
+    "scatter_max": Operation(
+        None,
+        lambda *u: max(u),
+        _extremum(max),
+        lambda first, *u: jnp.stack([first]).at[jnp.zeros(len(u), int)].max(jnp.stack(u))[0],
+    ),
+    "interp": Operation(  # knots −1, 0, 1
+        1,
+        lambda u, *fp: _pieces(u, fp)[0][0],
+        lambda values, fp: [(slope,) for _, slope in _pieces(values[0], fp)],
+        lambda u, *fp: jnp.interp(u, jnp.array([-1.0, 0, 1]), jnp.array([*map(_number, fp)])),
+        lambda arity: st.tuples(_DYADIC, _DYADIC, _DYADIC),
+    ),
+    "select": Operation(  # slope a below 0, b from 0 to 1, c above
+        1,
+        lambda u, a, b, c: a * u if u < 0 else b * u if u < 1 else b + c * (u - 1),
+        _select_slopes,
+        lambda u, a, b, c: jnp.select(
+            [u < 0, u < 1],
+            [_number(a) * u, _number(b) * u],
+            _number(b) + _number(c) * (u - 1),
+        ),
+        lambda arity: st.tuples(_DYADIC, _DYADIC, _DYADIC),
+        shares=lambda i, values: _comparison(
+            i.operands[0], "zero" if values[i.operands[0]] == 0 else "one", "<"
+        ),
+    ),
     "where": Operation(jax=_where, **_STEERED),
     "cond": Operation(jax=_cond, **_STEERED),
     "mask": Operation(  # (u ≷ v) * a(u − v) + t
@@ -333,6 +373,15 @@ SMOOTH = ("constant", "add", "sub", "scale")
 KINKS = tuple(sorted(set(OPERATIONS) - set(SMOOTH)))
 
 
+def _ways(rows: Sequence[Sequence[Row]], kinks: Sequence[Hashable]) -> dict[Hashable, int]:
+    """The number of choices at each kink: those who share it have as many, or do not feel it."""
+    ways: dict[Hashable, int] = {}
+    for choices, kink in zip(rows, kinks, strict=True):
+        assert len({len(choices), ways.get(kink, 1), 1}) <= 2
+        ways[kink] = max(ways.get(kink, 1), len(choices))
+    return ways
+
+
 @dataclass(frozen=True)
 class Program:
     """Straight-line code: registers are the inputs, then one for each instruction."""
@@ -366,19 +415,19 @@ class Program:
 
     def choices(self, x: Sequence[Fraction]) -> int:
         """How many ways there are to choose at all ties."""
-        rows, kinks = self._ties(self.registers(x))
-        return prod({k: len(r) for k, r in zip(kinks, rows, strict=True)}.values())
+        return prod(_ways(*self._ties(self.registers(x))).values())
 
     def jacobians(self, x: Sequence[Fraction]) -> np.ndarray:
         """The Jacobians of all choices at exact ties, one choice a kink: distinct, (V, m, n)."""
         rows, kinks = self._ties(self.registers(x))
-        ways = {k: len(r) for k, r in zip(kinks, rows, strict=True)}
+        ways = _ways(rows, kinks)
         found = set()
         for picks in itertools.product(*map(range, ways.values())):
             pick = dict(zip(ways, picks, strict=True))
             gradients: list[tuple] = [_one_hot(k, self.inputs) for k in range(self.inputs)]
             for i, choices, kink in zip(self.instructions, rows, kinks, strict=True):
-                row, operands = choices[pick[kink]], [gradients[o] for o in i.operands]
+                row = choices[pick[kink] if len(choices) > 1 else 0]
+                operands = [gradients[o] for o in i.operands]
                 gradients.append(
                     tuple(
                         sum(a * g[k] for a, g in zip(row, operands, strict=True))

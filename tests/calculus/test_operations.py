@@ -20,7 +20,8 @@ from helpers import OPERATIONS, Program, assert_same_set, at, points, programs
 
 PROGRAMS = int(os.environ.get("CONSERVAX_PROGRAMS", "0"))
 NEW = (
-    "cond mask sign compound sort top_k cummax cummin max_pool min_pool add sub scale abs max"
+    "cond mask sign compound select interp scatter_max sort top_k cummax cummin max_pool min_pool "
+    "add sub scale abs max"
 ).split()
 ORIGIN = (Fraction(0), Fraction(0))
 MAX_CHOICES = 600
@@ -56,7 +57,7 @@ def agree(program: Program, fun, xs, directions) -> None:
 
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if n not in ("constant", "add", "sub")])
 def test_each_operation_alone(name):
-    @share(11)
+    @share(10)
     @given(
         programs(outputs=2, length=3, kinks=2, operations=(name, "add", "scale")),
         points(2),
