@@ -24,6 +24,7 @@ from jax.extend import core as jex_core
 
 from ..errors import DiscontinuousError
 from . import intervals as iv
+from .expansions import EXPANSIONS
 from .interval_arrays import RULES
 from .interval_rules import ELEMENTWISE, Node, jump, tangent_of
 from .intervals import Interval
@@ -101,6 +102,7 @@ class Operation(NamedTuple):
 
     primitive: Any
     params: Any
+    invars: Any
     outvars: Any
     source_info: Any
 
@@ -115,7 +117,9 @@ def run(closed: Any, inputs: Sequence[Node], call: Any = None) -> list[Node]:
         return Node(iv.point(atom.val)) if isinstance(atom, jex_core.Literal) else found[atom]
 
     for eqn in jaxpr.eqns:
-        operation = Operation(eqn.primitive, eqn.params, eqn.outvars, (call or eqn).source_info)
+        operation = Operation(
+            eqn.primitive, eqn.params, eqn.invars, eqn.outvars, (call or eqn).source_info
+        )
         found |= zip(eqn.outvars, _step(operation, [read(a) for a in eqn.invars]), strict=True)
     return [read(v) for v in jaxpr.outvars]
 
@@ -125,6 +129,9 @@ def _step(eqn: Any, nodes: list[Node]) -> list[Node]:
     if name in INLINE or name in CUSTOM_RULES:
         body = next(eqn.params[k] for k in ("call_jaxpr", "fun_jaxpr", "jaxpr") if k in eqn.params)
         return run(body, nodes, eqn if defined_in_jax(opened(body)[0]) else None)
+    if name in EXPANSIONS:
+        body = jax.make_jaxpr(EXPANSIONS[name][0](eqn))(*[v.aval for v in eqn.invars])
+        return run(body, nodes, eqn)
     if name in _CONTROL:
         return _CONTROL[name](eqn, nodes)
     decided = not any(n.value.is_float or np.any(n.value.undecided) for n in nodes)
