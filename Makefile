@@ -7,9 +7,10 @@ PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 OUT ?= reproduction
 JOBS ?= 2
 PROGRAMS ?= 5000
+INSTANCES ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-latest fuzz lint format bench clean distclean
+.PHONY: help reproduce test test-latest fuzz soundness lint format bench clean distclean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,9 @@ test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, i
 
 fuzz: $(VENV)/.stamp-test ## Run the calculus on thousands of random programs (PROGRAMS=5000)
 	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) tests/calculus/test_operations.py $(ARGS)
+
+soundness: $(VENV)/.stamp-test ## Compare certificates with exact arithmetic (INSTANCES=100000)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soundness.py $(INSTANCES) $(JOBS)
 
 lint: $(VENV)/.stamp-dev ## Check style, formatting and types
 	$(BIN)/ruff check

@@ -10,9 +10,12 @@ import itertools
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
 
 import flint
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from conservax.calculus import AbsNormal
 from conservax.calculus.abs_normal import Group, Kink
@@ -52,7 +55,11 @@ def instance(rng):
     size = 1.0 if whole else rng.choice([0.1, 0.3, 1.0])
     A = draw(n, n) if rng.uniform() < 0.5 else np.eye(n) * (1 + 2 * whole)
     H, E = draw(n, columns) * size, draw(columns, n)
-    L = np.tril(draw(columns, columns), -1) * size if rng.uniform() < 0.5 else np.zeros((columns,) * 2)
+    L = (
+        np.tril(draw(columns, columns), -1) * size
+        if rng.uniform() < 0.5
+        else np.zeros((columns,) * 2)
+    )
     for g in groups:  # what a tie passes on is one sum, and its entries do not see each other
         local = list(g.columns)
         H[:, local], L[:, local] = H[:, local[:1]], L[:, local[:1]]
@@ -92,6 +99,12 @@ def rational(M):
     return flint.fmpq_mat([[flint.fmpq(*float(v).as_integer_ratio()) for v in row] for row in M])
 
 
+def corners(form):
+    """The flat weights of all vertices."""
+    picks = itertools.product(*(list(g.vertices()) for g in form.groups))
+    return np.array([list(itertools.chain(*p)) for p in picks])
+
+
 def exact_signs(form):
     """The signs of det B(q) det(I − D L) at all vertices, exactly."""
     k = form.L.shape[0]
@@ -126,8 +139,7 @@ def exact_singular_values(form, weights):
     if A.det() == 0:
         return 0.0, 1.0
     inverse = A.inv()
-    to_float = lambda M: np.array([[float(v.p) / float(v.q) if v.q < 2**1000 and abs(v.p) < 2**1000 else big(v) for v in row] for row in M.tolist()])  # noqa: E501, E731
-    return 1 / np.linalg.norm(to_float(inverse), 2), np.linalg.norm(to_float(A), 2)
+    return 1 / np.linalg.norm(floats(inverse), 2), np.linalg.norm(floats(A), 2)
 
 
 def terms(form, weights):
@@ -137,9 +149,9 @@ def terms(form, weights):
     return np.linalg.norm(form.A) + np.linalg.norm(form.H) * np.linalg.norm(R)
 
 
-def big(v):
-    shift = max(int(v.p).bit_length(), int(v.q).bit_length()) - 900
-    return float(int(v.p) >> shift) / float(int(v.q) >> shift)
+def floats(M):
+    """A rational matrix, rounded."""
+    return np.array([[float(Fraction(int(v.p), int(v.q))) for v in row] for row in M.tolist()])
 
 
 def examine(seed, count=PIECE):
@@ -188,8 +200,6 @@ def examine(seed, count=PIECE):
 
 def main(instances, processes):
     """Examine so many instances with a progress bar; the exit code is 1 if a verdict is false."""
-    from rich.progress import Progress
-
     pieces = -(-instances // PIECE)
     tally, wrong = Counter(), []
     with Progress() as progress, ProcessPoolExecutor(processes) as pool:
@@ -198,10 +208,10 @@ def main(instances, processes):
             tally += counts
             wrong += sentences
             progress.update(task, advance=PIECE)
+    out = Console(highlight=False, markup=False).print
     for name, number in sorted(tally.items()):
-        print(f"{number:8d}  {number / (pieces * PIECE):7.3%}  {name}")
-    print(*wrong[:20], sep="\n")
-    print(f"{len(wrong)} false of {pieces * PIECE}")
+        out(f"{number:8d}  {number / (pieces * PIECE):7.3%}  {name}")
+    out(*wrong[:20], f"{len(wrong)} false of {pieces * PIECE}", sep="\n")
     return bool(wrong)
 
 

@@ -35,6 +35,7 @@ from .elements import (
 )
 from .margin import margin_bound
 from .pmatrix import (
+    balanced_scale,
     best_scale,
     h_matrix,
     monotone,
@@ -136,14 +137,14 @@ def decide(block: Block, budget: int) -> _Outcome:
     if (beta := regular_box(block, *whole_set(block))) is not None:
         return _Outcome(proven, "Beeck's criterion", beta)
     if not block.balls:
-        scale = perron_scale(block)
-        if scale is not None:
-            method = "a diagonal scaling makes N + Nᵀ positive definite"
+        method = "a diagonal scaling makes N + Nᵀ positive definite"
+        scales = [s for s in (perron_scale(block), balanced_scale(block)) if s is not None]
+        for scale in scales:
             if (beta := monotone(block, scale)) is not None:
                 return _Outcome(proven, method, beta)
-            if 12 < len(block.columns) <= _SCALED:
-                beta = monotone(block, best_scale(block, scale))
-                if beta is not None:
+        if 12 < len(block.columns) <= _SCALED:
+            for scale in scales:
+                if (beta := monotone(block, best_scale(block, scale))) is not None:
                     return _Outcome(proven, method, beta)
     if polyhedral and minors <= min(budget, 1 << _DEEPEST):
         return _outcome(all_minors(block), "signs of all principal minors")
