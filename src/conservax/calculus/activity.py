@@ -76,9 +76,10 @@ def _activate_branches(
     torn = apart & (records.z[switch] == 0)
     if np.any(torn):
         raise DiscontinuousError(
-            f"{site(torn).location}: the branches of this {site(torn).operation} differ at the switch, so the "
-            f"program jumps there (by {abs(records.z[torn][0]):.3g}) and has no conservative Jacobian. "
-            "Make the branches agree, or move the point off the switch."
+            f"{site(torn).location}: the branches of this {site(torn).operation} differ at the switch (by "
+            f"{abs(records.z[torn][0]):.3g}), so its value jumps there; the calculus follows no jump, not even "
+            "one that a later line undoes. Make the branches agree where they meet, or move the point off "
+            "the switch."
         )
     active[switch[apart]] = False
     active |= branches & active[switch]
