@@ -134,7 +134,7 @@ def _step(eqn: Any, nodes: list[Node]) -> list[Node]:
         return run(body, nodes, eqn)
     if name in _CONTROL:
         return _CONTROL[name](eqn, nodes)
-    decided = not any(n.value.is_float or np.any(n.value.undecided) for n in nodes)
+    decided = all(n.value.lo.dtype.kind in "biu" and not np.any(n.value.undecided) for n in nodes)
     if decided and name != "convert_element_type":
         return concrete(eqn, nodes)
     if name in ELEMENTWISE:

@@ -241,7 +241,8 @@ def _sort(eqn: Any, nodes: list[Node]) -> list[Node]:
         return _result(eqn, nodes, value, stacked.map(lambda t: np.moveaxis(t, -1, axis + 1)))
     order = np.argsort(key.value.lo, axis=-1, stable=True)
     low, high = (np.take_along_axis(end, order, axis=-1) for end in key.value)
-    if (key.moving or np.any(key.value.undecided)) and not np.all(high[..., :-1] < low[..., 1:]):
+    fixed = eqn.params["num_keys"] == 1 and not (key.moving or np.any(key.value.undecided))
+    if not fixed and not np.all(high[..., :-1] < low[..., 1:]):
         raise jump(eqn, "the order of a sort")
     outs = []
     for node in nodes:

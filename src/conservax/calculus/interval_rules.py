@@ -16,6 +16,7 @@ from ..errors import DiscontinuousError
 from . import intervals as iv
 from .interval_functions import SMOOTH, exp, log
 from .intervals import Interval
+from .jaxprs import unsupported
 from .locations import locate
 
 Part = tuple[Interval, Interval | None, np.ndarray | None]
@@ -144,7 +145,8 @@ def _pow(eqn: Any, nodes: list[Node]) -> Part:
     _whole(eqn, nodes)
     a, b = nodes
     k = b.value.lo.flat[0] if b.value.lo.size else 0.0
-    if b.tangent is None and k == int(k) and np.all(b.value.lo == k) and np.all(b.value.hi == k):
+    whole = np.isfinite(k) and k == int(k) and np.all(b.value.lo == k) and np.all(b.value.hi == k)
+    if whole and b.tangent is None:
         slope = iv.multiply(iv.point(float(k)), iv.integer_power(a.value, int(k) - 1 if k else 0))
         return iv.integer_power(a.value, int(k)), _scaled(slope, a.tangent), None
     shape = eqn.outvars[0].aval.shape
@@ -227,8 +229,14 @@ def _convert(eqn: Any, nodes: list[Node]) -> Part:
     if jnp.issubdtype(dtype, jnp.floating):
         if a.value.is_float:
             return a.value, a.tangent, a.jumps
+        if a.value.lo.dtype != np.bool_ and np.any(
+            np.abs(a.value.lo.astype(np.float64)) >= 2.0**53
+        ):
+            raise unsupported("an integer beyond 2⁵³ on intervals", locate(eqn))
         value = a.value.map(lambda v: v.astype(np.float64))
         return value, None, value.undecided if a.open else None
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise unsupported("complex numbers on intervals", locate(eqn))
     if a.value.is_float:
         if dtype == np.bool_:
             truth = iv.compare("ne", a.value, iv.point(0.0))
@@ -252,6 +260,10 @@ def _compare(eqn: Any, nodes: list[Node]) -> Part:
         truth = np.broadcast_to(name in ("eq", "ge", "le"), a.value.shape)
         undefined = np.isnan(a.value.lo)
         return Interval(truth & ~undefined, truth | undefined), None, None
+    if name.endswith("_to"):  # the total order tells −0 from 0, which the reals do not
+        truth = iv.compare(name.removesuffix("_to"), a.value, b.value)
+        zeros = (a.value.lo <= 0) & (0 <= a.value.hi) & (b.value.lo <= 0) & (0 <= b.value.hi)
+        return Interval(truth.lo & ~zeros, truth.hi | zeros), None, None
     if not (a.moving or b.moving) or name in ("eq", "ne"):
         return iv.compare(name, a.value, b.value), None, None
     # a box that only touches the switch leaves it open: the kink there is one of the program's
@@ -336,7 +348,10 @@ def _branches_agree(which: Node, cases: Sequence[Node], doubtful: np.ndarray) ->
         return False
     constant = level.value.map(lambda v: np.broadcast_to(v, base.value.shape))
     known = {id(base): constant}
-    ends = [_at_switch(c, base.value.shape, known) for c in cases]
+    try:
+        ends = [_at_switch(c, base.value.shape, known) for c in cases]
+    except RecursionError:  # a branch too deep to follow back
+        return False
     same = (ends[0].lo == ends[1].hi) & (ends[0].hi == ends[1].lo)
     return bool(np.all(same | ~doubtful))
 
@@ -364,7 +379,7 @@ def _at_switch(node: Node, shape: tuple[int, ...], known: dict[int, Interval]) -
 ELEMENTWISE: dict[str, Callable[[Any, list[Node]], Part]] = {
     **dict.fromkeys(SMOOTH, _smooth),
     **dict.fromkeys(("copy", "copy_p", "stop_gradient", "name", "device_put"), _same),
-    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), _compare),
+    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne", "lt_to", "le_to", "eq_to"), _compare),
     **dict.fromkeys(("max", "min"), _extremum),
     "add": _add,
     "add_any": _add,

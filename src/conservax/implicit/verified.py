@@ -35,7 +35,8 @@ class Enclosure:
         error: that root lies within this ∞-distance of the solution handed over.
         lower, upper: a box (n,) that holds the root.
         margin: every such matrix has σ_min at least this large.
-        lipschitz: a Lipschitz constant (2-norm) of the root in ``args`` near their present values.
+        lipschitz: a bound (2-norm) on every generalised derivative of the root in ``args`` at their
+            present values: the root's local Lipschitz modulus there.
     """
 
     verdict: Verdict
