@@ -1,4 +1,4 @@
-"""The README shows what its code prints, and its links and commands exist."""
+"""Pages show what their code prints, and their links and commands exist."""
 
 import contextlib
 import io
@@ -16,17 +16,22 @@ BLOCK = re.compile(r"```python\n(.*?)```\n+```text\n(.*?)```", re.DOTALL)
 
 
 def shown_blocks():
-    return BLOCK.findall((ROOT / "README.md").read_text())
+    """(page, code, output) of every Python block that shows what it prints."""
+    return [
+        pytest.param(*block, id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, block in enumerate(BLOCK.findall(page.read_text()))
+    ]
 
 
-def test_every_python_block_of_the_readme_shows_its_output():
-    assert len(shown_blocks()) == (ROOT / "README.md").read_text().count("```python")
-    assert shown_blocks()
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_python_block_shows_its_output(page):
+    text = (ROOT / page).read_text()
+    assert len(BLOCK.findall(text)) == text.count("```python") > 0
 
 
-@pytest.mark.parametrize("block", range(len(shown_blocks())))
-def test_readme_prints_what_it_shows(block):
-    code, expected = shown_blocks()[block]
+@pytest.mark.parametrize(("code", "expected"), shown_blocks())
+def test_code_prints_what_its_page_shows(code, expected):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), jax.enable_x64(False):  # as a reader runs it
         exec(compile(code, "example.py", "exec"), {"__name__": "example"})
