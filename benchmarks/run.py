@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import calculus_at_size
+import certificates
 import implicit_vs_jaxopt
 import jax
 import select_overhead
@@ -75,6 +76,18 @@ def page(results: dict) -> str:
         for r in results["rows"]
         if r["benchmark"] == "calculus at size"
     ]
+    certified = [
+        [
+            r["problem"],
+            str(r["unknowns"]),
+            str(r["kinks"]),
+            r["method"],
+            f"{r['seconds']:.3g}",
+            f"{r['peak_mib']:.0f}",
+        ]
+        for r in results["rows"]
+        if r["benchmark"] == "certificates"
+    ]
     headings = ["ms", "first call, ms", "relative error"]
     return f"""# Benchmarks
 
@@ -124,6 +137,14 @@ What it adds to tracing: `jax.make_jaxpr` of programs of {select_tracing.LAYERS}
 tracing and compilation included, "warm" a later one at a point of the same shape.
 
 {table(["program", "active kinks", "cold, s", "warm, s", "peak memory, MiB"], size)}
+
+## Certificates
+
+`certify` of an abs-normal form, on one core, in a process of its own. "hard" is a P-matrix on which no
+inequality holds, so that all 2^k minors are visited (or, beyond 25 kinks, the set is divided);
+"monotone" is z = relu(Wz + b) with W + Wᵀ negative definite.
+
+{table(["map", "unknowns", "active kinks", "decided by", "s", "peak memory, MiB"], certified)}
 """
 
 
@@ -132,7 +153,13 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rows = []
     with Progress() as progress:
-        for module in (implicit_vs_jaxopt, select_overhead, select_tracing, calculus_at_size):
+        for module in (
+            implicit_vs_jaxopt,
+            select_overhead,
+            select_tracing,
+            calculus_at_size,
+            certificates,
+        ):
             task = progress.add_task(module.__name__, total=module.rounds())
             rows += module.measure(lambda task=task: progress.advance(task))
     machine = {
