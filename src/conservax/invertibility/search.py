@@ -305,10 +305,12 @@ def bisect(block: Block, budget: int) -> Finding:
             worst = max(worst, beta)
             continue
         centre = ((low + high) / 2)[block.parameter]
-        if block.admits(centre) and block.signed_logarithm(centre)[0] <= 0:
-            sign = block.sign(centre)
+        for weights in (centre, _downhill(block, centre, low, high)):
+            if not block.admits(weights) or block.signed_logarithm(weights)[0] > 0:
+                continue
+            sign = block.sign(weights)
             if sign is not None and sign <= 0:
-                singular = centre if sign == 0 else _bisect(block, np.zeros_like(centre), centre)
+                singular = weights if sign == 0 else _bisect(block, 0 * weights, weights)
                 return Finding(singular, False, Work(boxes=work))
         width = high - low
         if width.max() < _SMALLEST_BOX:
@@ -320,3 +322,13 @@ def bisect(block: Block, budget: int) -> Finding:
             (b if half == 0 else a)[split] = (low[split] + high[split]) / 2
             boxes.append((a, b))
     return Finding(None, True, Work(boxes=work), worst or None)
+
+
+def _downhill(block: Block, centre: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The corner of a box towards which the determinant falls, to first order, from the centre."""
+    try:
+        V = block.M @ np.linalg.inv(block.weighted(centre))
+    except np.linalg.LinAlgError:
+        return centre
+    slopes = np.bincount(block.parameter, V[np.arange(len(V)), block.owner], minlength=len(low))
+    return np.where(slopes > 0, high, low)[block.parameter]
