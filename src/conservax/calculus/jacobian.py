@@ -12,6 +12,7 @@ from ..numerics import machine_epsilon
 from .abs_normal import AbsNormal, Kink
 from .complementarity import one_sided_derivative
 from .cut import cut
+from .flattening import as_pytree, columns_in_order, without_duplicates
 from .hull import MAX_DECISIONS, Hull, elements, solve_vertices, spans_clarke_jacobian
 from .inner_bounds import inner_bounds, searched_support
 from .membership import has_exact_element, nearest_in_hull
@@ -44,7 +45,7 @@ class ConservativeJacobian:
     @classmethod
     def of(cls, form: AbsNormal, outputs: Any, inputs: Any) -> "ConservativeJacobian":
         """The set of a map from pytrees like ``inputs`` to pytrees like ``outputs``."""
-        return cls(form, lambda matrix: _as_pytree(matrix, outputs, inputs), inputs)
+        return cls(form, lambda matrix: as_pytree(matrix, outputs, inputs), inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -463,47 +464,9 @@ def conservative_jacobian(
         form = cut(fun, args, chosen, atol, rtol)
         order: Any = [args[n] for n in chosen]
         inputs = order[0] if isinstance(argnums, int) else tuple(order)
-        permutation = _columns_in_order(args, chosen)
+        permutation = columns_in_order(args, chosen)
         if permutation is not None:
             form = form.restricted(permutation)
         return ConservativeJacobian.of(form, jax.eval_shape(fun, *args), inputs)
 
     return at
-
-
-def without_duplicates(matrices: np.ndarray) -> np.ndarray:
-    """The distinct matrices of a stack, equal to round-off counting as equal, in lexicographic order."""
-    flat = matrices.reshape(len(matrices), -1)
-    scale = np.abs(flat).max(initial=0.0)
-    digits = np.round(flat / (scale or 1.0), 11) + 0.0  # + 0.0 turns −0 into 0
-    _, first = np.unique(digits, axis=0, return_index=True)
-    return matrices[first] + 0.0
-
-
-def _columns_in_order(args: Sequence[Any], argnums: Sequence[int]) -> np.ndarray | None:
-    """Column order for argnums given out of order; None when they are in order."""
-    if list(argnums) == sorted(argnums):
-        return None
-    widths = {n: sum(np.size(leaf) for leaf in jax.tree.leaves(args[n])) for n in argnums}
-    starts, at = {}, 0
-    for n in sorted(argnums):
-        starts[n] = at
-        at += widths[n]
-    return np.concatenate([starts[n] + np.arange(widths[n]) for n in argnums])
-
-
-def _as_pytree(matrix: np.ndarray, outputs: Any, inputs: Any) -> Any:
-    """Split a matrix (m, n) into the pytree of ``jax.jacobian``: outputs outside, inputs inside."""
-    out_leaves, out_tree = jax.tree.flatten(outputs)
-    in_leaves, in_tree = jax.tree.flatten(inputs)
-    row_ends = np.cumsum([int(np.prod(np.shape(o))) for o in out_leaves])[:-1]
-    column_ends = np.cumsum([np.size(leaf) for leaf in in_leaves])[:-1]
-    blocks: list[Any] = []
-    for out, rows in zip(out_leaves, np.split(matrix, row_ends, axis=0), strict=True):
-        pieces = np.split(rows, column_ends, axis=1)
-        inner = [
-            p.reshape((*np.shape(out), *np.shape(leaf)))
-            for p, leaf in zip(pieces, in_leaves, strict=True)
-        ]
-        blocks.append(jax.tree.unflatten(in_tree, inner))
-    return jax.tree.unflatten(out_tree, blocks)
