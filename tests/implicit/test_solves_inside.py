@@ -1,5 +1,7 @@
 """Solves inside a program: their equations join the system, and each gets its own certificate."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,3 +77,37 @@ def test_a_users_own_rule_is_listed():
     report = cx.check(lambda y, a: y - 0.5 * mine(y) - a, 0.0, 0.0)
     assert [name.rpartition(".")[2] for name, _ in report.given_rules] == ["mine"]
     assert "taken as given" in str(report)
+
+
+@pytest.mark.parametrize("a", [[0.0, -1.0, 0.0], [1.0, 0.0], [0.0]])
+def test_solves_under_vmap_have_their_own_selections(a):
+    a = jnp.array(a)
+    J = cx.conservative_jacobian(jax.vmap(lambda t: solve(None, t)))(a)
+    slopes = [[-2.0, 0.0] if t == 0 else [-2.0 if t < 0 else 0.0] for t in a]
+    assert_same_set(J.vertices(), [np.diag(pick) for pick in itertools.product(*slopes)])
+    np.testing.assert_allclose(
+        J.element(), jax.jacobian(jax.vmap(lambda t: solve(None, t)))(a), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("batch", [2, 3])  # 3: the batch is as long as the solution
+def test_mapped_axes_are_found_wherever_they_stand(batch):
+    """y = max(0, A x + b)/2 by the equation 2y = relu(A x + b): batched in x, or b, along other axes."""
+    rng = np.random.default_rng(0)
+    A, b = jnp.asarray(rng.normal(size=(3, 3))), jnp.asarray(rng.normal(size=3))
+    x = jnp.asarray(rng.normal(size=(batch, 3)))
+
+    @cx.custom_root(lambda y, r: 2 * y - jax.nn.relu(r))
+    def half(init, r):
+        return jax.nn.relu(r) / 2
+
+    def fun(x):
+        return jax.vmap(lambda x: half(None, A @ x + b))(x)
+
+    np.testing.assert_allclose(
+        cx.conservative_jacobian(fun)(x).element(),
+        jax.jacobian(lambda x: jax.nn.relu(x @ A.T + b) / 2)(x).reshape(3 * batch, -1),
+        atol=1e-12,
+    )
+    with pytest.raises(errors.UnsupportedOperationError, match="vmap within a vmap"):
+        cx.conservative_jacobian(jax.vmap(fun))(x[None])

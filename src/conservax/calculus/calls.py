@@ -4,6 +4,7 @@ Each function decides how one such equation runs, plans the blocks inside, and r
 of the equation's results.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,13 +72,18 @@ def plan_root(
 ) -> list[Info]:
     """An implicit function: its unknowns get slots, its residual is planned like any program."""
     step.root = root
-    planner.add_site(step, "root", "root", (root.unknowns,), None, scope, at)
-    infos = [Info(planner.fresh(), True) for _ in range(root.leaves)]
     hoisted = step.eqn.params.get("num_consts", 0)  # JAX puts what a rule closes over first
     step.kept = tuple(hoisted + i for i in root.inputs)
+    solution = [v.aval for v in step.eqn.outvars[: root.leaves]]
+    residual = root.residual_of([*solution, *(step.eqn.invars[i].aval for i in step.kept)])
+    if residual is None:
+        raise unsupported("a solve under a vmap within a vmap", step.location)
+    unknowns = sum(math.prod(a.shape) for a in solution)
+    planner.add_site(step, "root", "root", (unknowns,), None, scope, at)
+    infos = [Info(planner.fresh(), True) for _ in range(root.leaves)]
     kept = [operands[i] for i in step.kept]
     sub, _ = planner.block(
-        root.residual(),
+        residual,
         [*infos, *kept],
         scope._replace(call=None),
         at + step.own_size,

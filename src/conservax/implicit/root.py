@@ -263,7 +263,6 @@ def _implicit_call(
     find_root.__name__ = find_root.__qualname__ = roots.record(
         roots.Root(
             trace_residual,
-            sum(leaf.size for leaf in sol_leaves),
             len(sol_leaves),
             (*range(n), *range(n + n_solver, n + n_solver + len(residual_consts))),
         )
