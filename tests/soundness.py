@@ -191,8 +191,8 @@ def examine(seed, count=PIECE):
             else:
                 if invertible:
                     wrong.append(f"false REFUTED, {place}")
-                # one equation in one unknown: the size of the terms stands in for σ_max
-                size = max(found.sigma_max, np.linalg.norm(form.A, 2))
+                # terms may cancel (always, in one equation): their size stands in for σ_max
+                size = max(found.sigma_max, terms(form, found.selection))
                 if not found.sigma_min < 1e-10 * size:
                     wrong.append(f"a witness that is not singular, {place}")
     return tally, wrong
