@@ -1,6 +1,20 @@
 """Certificates: is every element of a set of matrices invertible, and if not, which one breaks."""
 
 from .certificate import Certificate, Rigour, Verdict, Witness, Work
+from .composition import certify_composition, certify_stack
 from .ladder import certify
+from .structural import Monotone, certify_contraction, certify_monotone
 
-__all__ = ["Certificate", "Rigour", "Verdict", "Witness", "Work", "certify"]
+__all__ = [
+    "Certificate",
+    "Monotone",
+    "Rigour",
+    "Verdict",
+    "Witness",
+    "Work",
+    "certify",
+    "certify_composition",
+    "certify_contraction",
+    "certify_monotone",
+    "certify_stack",
+]
