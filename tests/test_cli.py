@@ -84,9 +84,23 @@ def test_a_refutation_exits_with_1_and_shows_a_witness(run):
     assert data["witness"]["sigma_min"] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_verified_check_shows_the_ball(run):
+    result = run("check", "problems.py:equation", "--verified", "--json")
+    assert result.exit_code == ExitCode.OK
+    proof = json.loads(result.stdout)["proof"]
+    assert 0 <= proof["error"] < proof["radius"]
+    assert json.loads(run("check", "problems.py:equation", "--json").stdout)["proof"] is None
+
+
+def test_a_budget_of_zero_is_an_error(run):
+    result = run("check", "problems.py:equation", "--budget", "0")
+    assert result.exit_code == ExitCode.ERROR
+    assert "at least one minor" in result.stderr
+
+
 def test_an_unknown_verdict_has_its_own_exit_code(run, monkeypatch):
     report = SimpleNamespace(verdict=SimpleNamespace(name="UNKNOWN"))
-    monkeypatch.setattr("conservax.check", lambda *_: report)
+    monkeypatch.setattr("conservax.check", lambda *_, **__: report)
     assert run("check", "problems.py:smooth").exit_code == ExitCode.UNKNOWN
 
 

@@ -54,6 +54,7 @@ def make(verdict=Verdict.PROVEN, **changes):
         "clarke_exact": True,
         "solves": (),
         "given_rules": (),
+        "proof": None,
     }
     return SimpleNamespace(**values | changes)
 
@@ -88,6 +89,7 @@ def test_dict_holds_every_field():
         "clarke_exact": True,
         "solves": [],
         "given_rules": [],
+        "proof": None,
         "witness": {
             "selection": [1.0],
             "null_vector": [0.6, -0.8],
@@ -140,6 +142,30 @@ def test_text_of_a_proof():
         "",
         "  Next: differentiate; any selection gives an element of a bounded set of derivatives.",
     ]
+
+
+def proof(**changes):
+    values = {
+        "radius": 0.125,
+        "error": 1e-15,
+        "center": np.array([1.0, 2.0]),
+        "lower": np.array([0.5, 1.5]),
+        "upper": np.array([1.5, 2.5]),
+    }
+    return SimpleNamespace(**values | changes)
+
+
+def test_a_verified_proof_shows_its_ball():
+    text = report.to_text(make(proof=proof()))
+    assert "1e-15 of sol" in text
+    assert "the only one within 0.125" in text
+    assert "on the whole ball" in text
+    assert "over the reals" in text
+    assert report.to_dict(make(proof=proof()))["proof"]["upper"] == [1.5, 2.5]
+    failed = proof(radius=None, error=None, lower=None, upper=None)
+    unknown = make(Verdict.UNKNOWN, margin=None, undecided="a better solution.", proof=failed)
+    assert "proved" not in report.to_text(unknown)
+    assert report.to_dict(unknown)["proof"]["lower"] is None
 
 
 def test_text_of_a_refutation_shows_the_witness():

@@ -1,6 +1,6 @@
 """Differentiate through anything nonsmooth, and know when to trust the answer."""
 
-from . import calculus, errors
+from . import calculus, errors, invertibility
 from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
 from .implicit import (
     CheckReport,
@@ -37,6 +37,7 @@ __all__ = [
     "errors",
     "implicit_jacobian",
     "inverse_jacobian",
+    "invertibility",
     "monitor",
     "norm",
     "polish",

@@ -22,6 +22,7 @@ from rich.table import Table
 
 import conservax as cx
 from conservax.errors import ConservaxError, InvalidInputError
+from conservax.invertibility.ladder import BUDGET
 from conservax.report import to_dict
 
 
@@ -90,6 +91,18 @@ def check(
             "--float32 checks what a float32 program will meet.",
         ),
     ] = True,
+    budget: Annotated[
+        int,
+        typer.Option(help="How much work the certificate may do, in minors of a matrix."),
+    ] = BUDGET,
+    verified: Annotated[
+        bool,
+        typer.Option(
+            "--verified",
+            help="Also prove, in interval arithmetic, that a root exists nearby, alone in a ball, "
+            "and that the verdict holds on that ball.",
+        ),
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """
@@ -128,7 +141,7 @@ def check(
                 f"{target} must return a tuple (optimality_fun, sol, *args), with a function first "
                 f"and the solution second; it returned {type(problem).__name__}."
             )
-        report = cx.check(*problem)
+        report = cx.check(*problem, budget=budget, verified=verified)
     if as_json:
         typer.echo(json.dumps(to_dict(report), indent=2, allow_nan=False))
     else:

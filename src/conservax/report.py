@@ -7,9 +7,9 @@ dataclass of counts), ``undecided`` (a sentence, or empty), ``margin``, ``sigma_
 ``n_vertices``, ``determinant_signs``, ``witness`` (``selection``, ``null_vector``, ``sigma_min``,
 ``sigma_max``), ``residual``, ``residual_scale``, ``tolerance``, ``kinks`` and ``nearest_inactive``
 (``operation``, ``file``, ``line``, ``index``, ``distance``, ``tolerance``, ``slopes``, ``active``),
-``lipschitz``, ``clarke_exact``, ``solves`` (pairs of a place and a certificate) and ``given_rules``
-(pairs of a name and a place). `to_dict` is the only reader; the text and the HTML
-are drawn from its answer.
+``lipschitz``, ``clarke_exact``, ``solves`` (pairs of a place and a certificate), ``given_rules``
+(pairs of a name and a place) and ``proof`` (None, or ``radius``, ``error``, ``center``, ``lower``,
+``upper``). `to_dict` is the only reader; the text and the HTML are drawn from its answer.
 """
 
 import html
@@ -72,6 +72,14 @@ def to_dict(report: Any) -> dict[str, Any]:
             "null_vector": _vector(witness.null_vector),
             "sigma_min": _finite(witness.sigma_min),
             "sigma_max": _finite(witness.sigma_max),
+        },
+        "proof": report.proof
+        and {
+            "radius": _finite(report.proof.radius),
+            "error": _finite(report.proof.error),
+            "center": _vector(report.proof.center),
+            "lower": None if report.proof.lower is None else _vector(report.proof.lower),
+            "upper": None if report.proof.upper is None else _vector(report.proof.upper),
         },
         "kinks": [_kink(kink) for kink in report.kinks],
         "nearest_inactive": nearest and _kink(nearest),
@@ -241,7 +249,11 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
     facts = []
     if data["margin"] is not None:
         facts.append(
-            ("margin", f"{_show(data['margin'])}: σ_min is at least this on the whole set")
+            (
+                "margin",
+                f"{_show(data['margin'])}: σ_min is at least this on the whole "
+                f"{'ball' if data['proof'] else 'set'}",
+            )
         )
     elif data["verdict"] == "proven":
         facts.append(("margin", "positive, but no number came with the proof"))
@@ -262,6 +274,12 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
         else:
             facts.append(("witness", sizes))
         facts.append(("null vector", _show_vector(witness["null_vector"])))
+    proof = data["proof"] if data["verdict"] == "proven" else None
+    if proof:
+        facts.append(
+            ("root", f"it exists, within {_show(proof['error'])} of sol in every entry (proved)")
+        )
+        facts.append(("ball", f"it is the only one within {_show(proof['radius'])} (proved)"))
     sizes = f"{_show(data['residual'])}, against terms of size {_show(data['residual_scale'])}"
     facts.append(
         ("residual", f"{sizes}; so kinks within {_show(data['tolerance'])} (relative) are active")
@@ -284,7 +302,8 @@ def _facts(data: dict[str, Any], n_active: int) -> list[tuple[str, str]]:
         facts.append(("next kink", f"{distance} away: {operation} {index} at {place}"))
     facts.append(("method", data["method"] + _counts(data["work"])))
     if data["verdict"] != "unknown":
-        facts.append(("rigour", RIGOUR[data["rigour"]]))
+        about = "a theorem about the program over the reals" if proof else RIGOUR[data["rigour"]]
+        facts.append(("rigour", about))
     return facts
 
 

@@ -392,3 +392,37 @@ def test_a_small_budget_leaves_it_open_and_says_how_much_would_do():
     assert 0 < decided.margin <= smallest < 1.5**-17
     with pytest.raises(errors.InvalidInputError, match="budget"):
         cx.check(ring, jnp.zeros(2), budget=0)
+
+
+def test_verified_proves_root_and_verdict_on_a_ball():
+    """y = relu(y/2 − a) at its kink a = 0: B ∈ [½, 1]."""
+    report = cx.check(hinge, 0.0, 0.0, verified=True)
+    assert report.verdict == Verdict.PROVEN
+    assert 0 <= report.proof.error <= 1e-15 < report.proof.radius
+    assert 0.49 < report.margin <= 0.5
+    assert "it is the only one within" in str(report)
+    assert "theorem" in str(report)
+    assert report.to_dict()["proof"]["center"] == [0.0]
+    assert cx.check(hinge, 0.0, 0.0).proof is None
+
+
+def test_verified_says_unknown_where_the_certificate_alone_would_not():
+    """Two shears, each element of determinant 1, the middle of their hull singular."""
+
+    def shears(y, a):
+        first = y[0] + 2 * jax.nn.relu(y[1]) - a
+        return jnp.stack([first, y[1] - 2 * jax.nn.relu(first)])
+
+    at = jnp.zeros(2), 0.0
+    assert cx.check(shears, *at).verdict == Verdict.PROVEN
+    report = cx.check(shears, *at, verified=True)
+    assert report.verdict == Verdict.UNKNOWN
+    assert report.margin is None
+    assert "no proof on the ball" in report.reason
+    assert "cx.polish" in str(report)
+
+
+def test_verified_does_not_hide_a_refutation():
+    report = cx.check(lambda s, p: jnp.abs(s) - p, 0.0, 0.0, verified=True)
+    assert report.verdict == Verdict.REFUTED
+    assert report.proof is None

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -20,6 +20,12 @@ from ..numerics import singular_value_floor
 from .jacobian import eliminate
 from .residual import require_root, root_tolerance
 from .solves import own_form
+from .verified import Enclosure, prove_root
+
+_MORE_ACCURATE = (
+    "A solution closer to the root (cx.polish), or the verdict at the solution alone "
+    "(verified=False)."
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class CheckReport:
         given_rules: name and place of the user's own derivative rules inside F, taken as they are.
         determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.
         work: what was visited on the way; ``undecided``: what would decide an UNKNOWN (else empty).
+        proof: with ``verified=True``, the ball on which root and verdict were proved (else None).
         form: the abs-normal form of ∂F/∂sol, for ``recheck``.
     """
 
@@ -65,6 +72,7 @@ class CheckReport:
     form: AbsNormal = field(repr=False, compare=False)
     solves: tuple[tuple[Location, Certificate], ...] = ()
     given_rules: tuple[tuple[str, Location], ...] = ()
+    proof: Enclosure | None = None
 
     def __str__(self) -> str:
         return presentation.to_text(self)
@@ -112,6 +120,7 @@ def check(
     argnums: tuple[int, ...] | None = None,
     rtol: float | None = None,
     budget: int = BUDGET,
+    verified: bool = False,
 ) -> CheckReport:
     """Is ∂F/∂sol invertible for every selection at the kinks near this root?
 
@@ -126,13 +135,18 @@ def check(
             concern; all with floating-point leaves by default.
         rtol: when a kink is active, as in ``implicit_jacobian``.
         budget: how much work the certificate may do, as in ``invertibility.certify``.
+        verified: prove more, by interval arithmetic: that a true root exists near ``sol``, that it is
+            the only one in a ball, and that the verdict holds on that whole ball, at kinks decided by no
+            tolerance. PROVEN then says all of that, and UNKNOWN that the proof did not succeed.
 
     Returns:
-        A CheckReport; what its verdict means is said in ``invertibility.certify``.
+        A CheckReport; what its verdict means is said in ``invertibility.certify``, and for
+        ``verified=True`` in its ``proof``, an ``implicit.verified.Enclosure``.
 
     Raises:
         NotARootError, InvalidInputError, UnsupportedOperationError, DiscontinuousError,
-        NotLipschitzError: no verdict is given on bad input.
+        NotLipschitzError: no verdict is given on bad input. ImportError: ``verified=True`` with
+        functions like exp needs the extra ``verified``.
 
     Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2 and Section 5.
 
@@ -161,6 +175,18 @@ def check(
         with contextlib.suppress(TooManyKinksError):  # proven, but by no bound that gives a norm
             lipschitz = implicit.lipschitz_bound()
         clarke_exact = implicit.clarke_exact
+    proof = None
+    if verified and certificate.verdict != Verdict.REFUTED:
+        proof = prove_root(optimality_fun, sol, args)
+        certificate = replace(
+            certificate,
+            verdict=proof.verdict,
+            reason=proof.reason,
+            method="Krawczyk's test in interval arithmetic",
+            margin=proof.margin,
+            undecided=_MORE_ACCURATE if proof.verdict == Verdict.UNKNOWN else "",
+        )
+        lipschitz = proof.lipschitz
     return CheckReport(
         verdict=certificate.verdict,
         reason=certificate.reason,
@@ -185,4 +211,5 @@ def check(
             (place, certify(own_form(inner), budget=budget)) for place, inner in joint.roots
         ),
         given_rules=joint.given_rules,
+        proof=proof,
     )
