@@ -265,3 +265,34 @@ def test_float32_decides_kinks_in_float32():
         for q in itertools.product((0, 1), repeat=3)
     ]
     assert_same_set(jacobian(*args).vertices(), expected, atol=1e-5)
+
+
+def test_directional_is_the_one_sided_derivative_of_a_thousand_kinked_roots():
+    """y = relu(p) + 0.2 sin(max p), p = W y + U x + c, with p at kinks and ties by the choice of c."""
+    n, m, t = 4, 2, 1e-7
+
+    def step(y, x, W, U, c):
+        p = W @ y + U @ x + c
+        return relu(p) + 0.2 * jnp.sin(jnp.max(p))
+
+    def equation(y, x, W, U, c):
+        return y - step(y, x, W, U, c)
+
+    @jax.jit
+    def root(y, *parameters):
+        return jax.lax.fori_loop(0, 150, lambda _, y: step(y, *parameters), y)
+
+    rng, derivative = np.random.default_rng(0), cx.implicit_jacobian(equation)
+    kinked = 0
+    for _ in range(1000):
+        W, U = rng.normal(size=(n, n)), rng.normal(size=(n, m))
+        W *= 0.4 / np.linalg.norm(W, 2)
+        p = rng.choice([-1.0, -0.5, 0.0, 0.0, 1.0, 1.0], size=n)
+        y = np.maximum(p, 0) + 0.2 * np.sin(p.max())
+        x, v = rng.normal(size=m), rng.normal(size=m)
+        c = p - W @ y - U @ x
+        J = derivative(y, x, W, U, c)
+        moved = root(y, x + t * v, W, U, c)
+        np.testing.assert_allclose(J.directional(v), (moved - y) / t, atol=1e-6)
+        kinked += bool(J.kinks)
+    assert kinked > 800
