@@ -177,12 +177,13 @@ class AbsNormal:
 
     def jacobian(self, diagonal: np.ndarray) -> np.ndarray:
         """A + H (I − D L)⁻¹ D E, batched over leading axes of ``diagonal``."""
-        k = self.L.shape[0]
-        if k == 0:
+        passing = np.flatnonzero(np.any(diagonal != 0, axis=tuple(range(diagonal.ndim - 1))))
+        if passing.size == 0:
             return np.broadcast_to(self.A, (*diagonal.shape[:-1], *self.A.shape)).copy()
-        system = np.eye(k) - diagonal[..., :, None] * self.L
-        r = np.linalg.solve(system, diagonal[..., :, None] * self.E)
-        return self.A + self.H @ r
+        d = diagonal[..., passing, None]  # what a kink does not pass on, no one sees
+        system = np.eye(passing.size) - d * self.L[np.ix_(passing, passing)]
+        r = np.linalg.solve(system, d * self.E[passing])
+        return self.A + self.H[:, passing] @ r
 
     def restricted(self, columns: slice | np.ndarray) -> "AbsNormal":
         """The form of the derivative in some of the inputs only."""

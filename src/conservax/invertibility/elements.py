@@ -17,6 +17,7 @@ _MAX_VERTICES = 1 << 12
 _MAX_SINGULAR_VALUES = 10**8  # vertices · n³
 _DENSE = 400  # rows up to which singular values are computed rather than iterated for
 _ITERATIONS = 30
+_SETTLED = 1e-3  # relative change of both estimates at which the iteration ends
 
 
 def base_weights(form: AbsNormal) -> np.ndarray:
@@ -61,15 +62,48 @@ def extreme_singular_values(matrix: np.ndarray) -> tuple[float, float]:
 def _iterated(matrix: np.ndarray) -> tuple[float, np.ndarray, float]:
     """σ_min, its right vector and σ_max by power iteration, inverse iteration for the least."""
     x = y = np.random.default_rng(0).normal(size=len(matrix))
-    factor = lu_factor(matrix, check_finite=False)
-    tiny = UNIT * float(np.abs(factor[0]).max()) * 1e-3
-    pivots = np.einsum("ii->i", factor[0])
-    pivots[np.abs(pivots) < tiny] = tiny
+    factor = _Factor(matrix)
+    seen = (np.inf, 0.0)
     for _ in range(_ITERATIONS):
-        x = lu_solve(factor, lu_solve(factor, x, trans=1, check_finite=False), check_finite=False)
-        y = matrix.T @ (matrix @ y)
-        x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+        x, y = factor.solve(factor.solve_transposed(x)), matrix.T @ (matrix @ y)
+        lengths = float(np.linalg.norm(x)), float(np.linalg.norm(y))
+        x, y = x / lengths[0], y / lengths[1]
+        if np.allclose(lengths, seen, rtol=_SETTLED):
+            break
+        seen = lengths
     return float(np.linalg.norm(matrix @ x)), x, float(np.linalg.norm(matrix @ y))
+
+
+class _Factor:
+    """LU of what is left of a matrix without the rows that hold a diagonal entry alone.
+
+    A unit that is off at the solution has such a row; often that is half of them.
+    """
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        diagonal = np.diagonal(matrix)
+        alone = (np.count_nonzero(matrix, axis=1) == 1) & (diagonal != 0)
+        self.matrix, self.diagonal = matrix, diagonal
+        self.single, self.rest = np.flatnonzero(alone), np.flatnonzero(~alone)
+        block = matrix[np.ix_(self.rest, self.rest)]
+        self.factor = lu_factor(block, overwrite_a=True, check_finite=False)
+        pivots = np.einsum("ii->i", self.factor[0])
+        tiny = UNIT * float(np.abs(self.factor[0]).max(initial=0.0)) * 1e-3
+        pivots[np.abs(pivots) < tiny] = tiny
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        x = np.zeros_like(b)
+        x[self.single] = b[self.single] / self.diagonal[self.single]
+        remaining = b - self.matrix @ x
+        x[self.rest] = lu_solve(self.factor, remaining[self.rest], check_finite=False)
+        return x
+
+    def solve_transposed(self, c: np.ndarray) -> np.ndarray:
+        y = np.zeros_like(c)
+        y[self.rest] = lu_solve(self.factor, c[self.rest], trans=1, check_finite=False)
+        remaining = c - self.matrix.T @ y
+        y[self.single] = remaining[self.single] / self.diagonal[self.single]
+        return y
 
 
 def polished(form: AbsNormal, selection: np.ndarray) -> np.ndarray:
