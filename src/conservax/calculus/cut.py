@@ -25,6 +25,7 @@ from .diagnosis import name_singular_equation
 from .interpreter import measured_outputs, run_program
 from .locations import Location
 from .planning import leaves_of, trace
+from .program import Program
 from .tape import Discover, Linearise, Records
 
 _CACHE: "weakref.WeakKeyDictionary[Any, dict[Any, Cutter]]" = weakref.WeakKeyDictionary()
@@ -49,18 +50,22 @@ class Cutter:
             self.local[slots] = np.arange(slots.size)
         self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
+        # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
+        self._constants = list(self.program.block.consts)
         self._discover = jax.jit(self._run_discover)
-        self._measure = jax.jit(lambda args: measured_outputs(self.program, args))
+        self._measure = jax.jit(
+            lambda args, constants: measured_outputs(self._with(constants), args)
+        )
         self._linearise = jax.jit(self._run_linearise, static_argnames="forward")
 
     def records(self, leaves: Sequence[Any], tolerance: Tolerance) -> Records:
         """What the first pass finds at each slot."""
-        found = self._discover(list(leaves), tolerance.atol, tolerance.rtol)
+        found = self._discover(list(leaves), self._constants, tolerance.atol, tolerance.rtol)
         return jax.tree.map(np.asarray, found)
 
     def measured_outputs(self, leaves: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The program's outputs and the size of the terms that made each."""
-        return jax.tree.map(np.asarray, self._measure(list(leaves)))
+        return jax.tree.map(np.asarray, self._measure(list(leaves), self._constants))
 
     def cut(self, leaves: Sequence[Any], records: Records, active: np.ndarray) -> AbsNormal:
         """The abs-normal form, given which slots are active."""
@@ -126,24 +131,36 @@ class Cutter:
             ways,
         )
 
-    def _run_discover(self, args: Sequence[Any], atol: Any, rtol: Any) -> Records:
+    def _with(self, constants: Sequence[Any]) -> Program:
+        return replace(self.program, block=replace(self.program.block, consts=constants))
+
+    def _run_discover(
+        self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any
+    ) -> Records:
         tape = Discover(self.program.dtype, atol, rtol)
-        run_program(self.program, args, tape)
+        run_program(self._with(constants), args, tape)
         return tape.outputs()
 
     def _run_linearise(
-        self, args: Sequence[Any], base: Any, columns: Any, rows: Any, forward: bool
+        self,
+        args: Sequence[Any],
+        constants: Sequence[Any],
+        base: Any,
+        columns: Any,
+        rows: Any,
+        forward: bool,
     ) -> jax.Array:
         """Jacobian of (F, z[rows]) in (x, r[columns]); padded columns point beyond the tape."""
         fixed = [a for a, v in zip(args, self.varied, strict=True) if not v]
         x, unravel = ravel_pytree([a for a, v in zip(args, self.varied, strict=True) if v])
+        program = self._with(constants)
 
         def cut(inputs: jax.Array) -> jax.Array:
             moving, still = iter(unravel(inputs[: x.size])), iter(fixed)
             full = [next(moving) if v else next(still) for v in self.varied]
             r = jnp.zeros(self.program.size, x.dtype).at[columns].set(inputs[x.size :], mode="drop")
             tape = Linearise(base, r)
-            outs = run_program(self.program, full, tape)
+            outs = run_program(program, full, tape)
             flat = [jnp.ravel(o).astype(x.dtype) for o in outs]
             return jnp.concatenate([*flat, tape.outputs()[rows].astype(x.dtype)])
 
@@ -172,6 +189,7 @@ class Cutter:
         for mode in modes:
             full = self._linearise(
                 list(leaves),
+                self._constants,
                 base.astype(self.program.dtype),
                 padded_columns,
                 padded_rows,
