@@ -97,10 +97,11 @@ def _moved(step: Step, operands: Sequence[Value], shape: tuple[int, ...]) -> tup
 
     def moved(part: Callable[[Torn], Any], blank: Any) -> Any:
         # what is not torn joins with a blank, or says where the entries go
+        dtype = next(part(o.torn).dtype for o in operands if o.torn is not None)
         parts = [
             part(o.torn)
             if o.torn is not None
-            else jnp.full(jnp.shape(o.value), blank)
+            else jnp.full(jnp.shape(o.value), blank, dtype)
             if name in smooth.JOINS
             else o.value
             for o in operands
@@ -109,7 +110,7 @@ def _moved(step: Step, operands: Sequence[Value], shape: tuple[int, ...]) -> tup
 
     steering = Steering(
         moved(lambda t: t.steering.active, False),
-        moved(lambda t: t.steering.slot, jnp.int32(-1)),
+        moved(lambda t: t.steering.slot, -1),
         moved(lambda t: t.steering.q, 0.0),
     )
     return moved(lambda t: t.above, False), steering
