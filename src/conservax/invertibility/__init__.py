@@ -2,11 +2,13 @@
 
 from .certificate import Certificate, Rigour, Verdict, Witness, Work
 from .composition import certify_composition, certify_stack
+from .conic import ConicFinding, certify_conic
 from .ladder import certify
 from .structural import Monotone, certify_contraction, certify_monotone
 
 __all__ = [
     "Certificate",
+    "ConicFinding",
     "Monotone",
     "Rigour",
     "Verdict",
@@ -14,6 +16,7 @@ __all__ = [
     "Work",
     "certify",
     "certify_composition",
+    "certify_conic",
     "certify_contraction",
     "certify_monotone",
     "certify_stack",
