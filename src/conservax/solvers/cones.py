@@ -1,0 +1,324 @@
+"""Products of symmetric cones in SCS order, and the Nesterov–Todd scaling of an interior pair.
+
+A block is a number of equal cones side by side. For s, z in its interior the scaling W has
+W z = W⁻ᵀ s = λ; ∘ is the Jordan product and e its identity (Nesterov, Todd 1997; Vandenberghe, The
+CVXOPT linear and quadratic cone program solvers, 2010). Vectors are (batch, size), several of them
+side by side (batch, size, columns).
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InvalidInputError
+
+Array: TypeAlias = jax.Array
+
+
+def transpose(matrix: Array) -> Array:
+    """Of the last two axes."""
+    return jnp.swapaxes(matrix, -1, -2)
+
+
+@dataclass(frozen=True)
+class Orthant:
+    """``count`` non-negative numbers."""
+
+    count: int
+
+    @property
+    def size(self) -> int:
+        return self.count
+
+    @property
+    def degree(self) -> int:
+        return self.count
+
+    def identity(self) -> np.ndarray:
+        return np.ones(self.count)
+
+    def interior(self, x: Array) -> Array:
+        """The least eigenvalue of x."""
+        return jnp.min(x, axis=-1)
+
+    def scaling(self, s: Array, z: Array) -> tuple[Any, Array]:
+        """The data of W, and λ."""
+        return jnp.sqrt(s / z), jnp.sqrt(s * z)
+
+    def scale(self, W: Any, x: Array) -> Array:
+        """W⁻ᵀ x for a slack x; (batch, size, columns)."""
+        return x / W[..., None]
+
+    def unscale(self, W: Any, s: Array, z: Array) -> tuple[Array, Array]:
+        """Wᵀ s and W⁻¹ z."""
+        return W * s, z / W
+
+    def product(self, x: Array, y: Array) -> Array:
+        """x ∘ y."""
+        return x * y
+
+    def divide(self, lam: Array, x: Array) -> Array:
+        """The u with λ ∘ u = x."""
+        return x / lam
+
+    def steepness(self, lam: Array, x: Array) -> Array:
+        """The ρ ≥ 0 such that λ + αx stays in the cone as long as αρ ≤ 1."""
+        return jnp.max(-x / lam, axis=-1, initial=0.0)
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """``count`` cones {(t, x) : ‖x‖ ≤ t} of dimension ``dim`` ≥ 2."""
+
+    count: int
+    dim: int
+
+    @property
+    def size(self) -> int:
+        return self.count * self.dim
+
+    @property
+    def degree(self) -> int:
+        return self.count
+
+    def identity(self) -> np.ndarray:
+        return np.tile(np.eye(self.dim)[0], self.count)
+
+    def _split(self, x: Array) -> tuple[Array, Array]:
+        x = x.reshape(*x.shape[:-1], self.count, self.dim)
+        return x[..., 0], x[..., 1:]
+
+    def _join(self, t: Array, x: Array) -> Array:
+        both = jnp.concatenate([t[..., None], x], axis=-1)
+        return both.reshape(*both.shape[:-2], self.size)
+
+    def _residue(self, x: Array) -> Array:
+        """√(t² − ‖x‖²), without cancellation."""
+        t, x = self._split(x)
+        norm = jnp.linalg.norm(x, axis=-1)
+        return jnp.sqrt(jnp.maximum((t - norm) * (t + norm), jnp.finfo(t.dtype).tiny))
+
+    def interior(self, x: Array) -> Array:
+        t, x = self._split(x)
+        return jnp.min(t - jnp.linalg.norm(x, axis=-1), axis=-1)
+
+    def scaling(self, s: Array, z: Array) -> tuple[Any, Array]:
+        size_s, size_z = self._residue(s), self._residue(z)
+        (s0, s1), (z0, z1) = self._split(s), self._split(z)
+        s0, s1 = s0 / size_s, s1 / size_s[..., None]
+        z0, z1 = z0 / size_z, z1 / size_z[..., None]
+        gamma = jnp.sqrt((1 + s0 * z0 + jnp.sum(s1 * z1, axis=-1)) / 2)
+        w1 = (s1 - z1) / (2 * gamma)[..., None]
+        w0 = jnp.sqrt(1 + jnp.sum(w1 * w1, axis=-1))
+        W = jnp.sqrt(size_s / size_z), w0, w1
+        return W, self._apply(W, z, 1.0)
+
+    def _apply(self, W: Any, x: Array, sign: float) -> Array:
+        """W x (sign 1) or W⁻¹ x (sign −1): W = η [[w₀, wᵀ], [w, I + wwᵀ/(1 + w₀)]]."""
+        eta, w0, w1 = W
+        t, x = self._split(x)
+        along = jnp.sum(w1 * x, axis=-1)
+        rest = x + (sign * t + along / (1 + w0))[..., None] * w1
+        factor = eta if sign > 0 else 1 / eta
+        return self._join(factor * (w0 * t + sign * along), factor[..., None] * rest)
+
+    def scale(self, W: Any, x: Array) -> Array:
+        W = jax.tree.map(lambda part: part[:, None], W)
+        return transpose(self._apply(W, transpose(x), -1.0))
+
+    def unscale(self, W: Any, s: Array, z: Array) -> tuple[Array, Array]:
+        return self._apply(W, s, 1.0), self._apply(W, z, -1.0)
+
+    def product(self, x: Array, y: Array) -> Array:
+        (x0, x1), (y0, y1) = self._split(x), self._split(y)
+        cross = x0[..., None] * y1 + y0[..., None] * x1
+        return self._join(x0 * y0 + jnp.sum(x1 * y1, axis=-1), cross)
+
+    def divide(self, lam: Array, x: Array) -> Array:
+        (l0, l1), (x0, x1) = self._split(lam), self._split(x)
+        u0 = (l0 * x0 - jnp.sum(l1 * x1, axis=-1)) / self._residue(lam) ** 2
+        return self._join(u0, (x1 - u0[..., None] * l1) / l0[..., None])
+
+    def steepness(self, lam: Array, x: Array) -> Array:
+        # an automorphism of the cone that carries λ to e, where eigenvalues are plain
+        size = self._residue(lam)
+        l0, l1 = self._split(lam)
+        W = (size, l0 / size, l1 / size[..., None])
+        t, rest = self._split(self._apply(W, x, -1.0))
+        return jnp.max(jnp.linalg.norm(rest, axis=-1) - t, axis=-1, initial=0.0)
+
+
+@functools.cache
+def triangle(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and weights of svec: the lower triangle, column by column, √2 off the diagonal."""
+    columns, rows = np.triu_indices(dim)
+    return rows, columns, np.where(rows == columns, 1.0, math.sqrt(2))
+
+
+def svec(matrix: Array) -> Array:
+    """The scaled lower triangle of symmetric matrices (..., dim, dim), as vectors."""
+    rows, columns, weights = triangle(matrix.shape[-1])
+    return matrix[..., rows, columns] * weights.astype(matrix.dtype)
+
+
+def smat(vector: Array, dim: int) -> Array:
+    """The symmetric matrices of which ``vector`` is the svec."""
+    rows, columns, weights = triangle(dim)
+    place = np.zeros((dim, dim), int)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    return (vector / weights.astype(vector.dtype))[..., place]
+
+
+@dataclass(frozen=True)
+class Semidefinite:
+    """``count`` cones of positive semidefinite ``dim`` × ``dim`` matrices, as svec."""
+
+    count: int
+    dim: int
+
+    @property
+    def size(self) -> int:
+        return self.count * self.dim * (self.dim + 1) // 2
+
+    @property
+    def degree(self) -> int:
+        return self.count * self.dim
+
+    def identity(self) -> np.ndarray:
+        rows, columns, _ = triangle(self.dim)
+        return np.tile((rows == columns).astype(float), self.count)
+
+    def matrices(self, x: Array) -> Array:
+        return smat(x.reshape(*x.shape[:-1], self.count, -1), self.dim)
+
+    def vector(self, X: Array) -> Array:
+        x = svec(X)
+        return x.reshape(*x.shape[:-2], self.size)
+
+    def interior(self, x: Array) -> Array:
+        return jnp.min(jnp.linalg.eigvalsh(self.matrices(x)), axis=(-1, -2))
+
+    def scaling(self, s: Array, z: Array) -> tuple[Any, Array]:
+        """W Z = RᵀZR with R⁻¹ S R⁻ᵀ = RᵀZR = diag(λ)."""
+        Ls, Lz = (jnp.linalg.cholesky(self.matrices(x)) for x in (s, z))
+        U, values, Vt = jnp.linalg.svd(transpose(Lz) @ Ls)
+        root = jnp.sqrt(values)
+        R = Ls @ transpose(Vt) / root[..., None, :]
+        inverse = transpose(Lz @ U / root[..., None, :])
+        lam = self.vector(values[..., None] * jnp.eye(self.dim, dtype=s.dtype))
+        return (R, inverse), lam
+
+    def scale(self, W: Any, x: Array) -> Array:
+        inverse = W[1][:, None]
+        X = self.matrices(transpose(x))
+        return transpose(self.vector(inverse @ X @ transpose(inverse)))
+
+    def unscale(self, W: Any, s: Array, z: Array) -> tuple[Array, Array]:
+        R, inverse = W
+        S, Z = self.matrices(s), self.matrices(z)
+        return self.vector(R @ S @ transpose(R)), self.vector(transpose(inverse) @ Z @ inverse)
+
+    def product(self, x: Array, y: Array) -> Array:
+        XY = self.matrices(x) @ self.matrices(y)
+        return self.vector((XY + transpose(XY)) / 2)
+
+    def divide(self, lam: Array, x: Array) -> Array:
+        values = self._diagonal(lam)
+        X = self.matrices(x)
+        return self.vector(2 * X / (values[..., :, None] + values[..., None, :]))
+
+    def steepness(self, lam: Array, x: Array) -> Array:
+        root = jnp.sqrt(self._diagonal(lam))
+        X = self.matrices(x) / (root[..., :, None] * root[..., None, :])
+        return jnp.maximum(jnp.max(-jnp.linalg.eigvalsh(X), axis=(-1, -2)), 0.0)
+
+    def _diagonal(self, x: Array) -> Array:
+        return jnp.diagonal(self.matrices(x), axis1=-2, axis2=-1)
+
+
+Block: TypeAlias = Orthant | SecondOrder | Semidefinite
+
+
+class Piece(NamedTuple):
+    """A block and the rows that it occupies."""
+
+    block: Block
+    rows: slice
+
+
+@dataclass(frozen=True)
+class Cones:
+    """K = {0}^zero × ℝ₊^nonnegative × Π second-order cones × Π semidefinite cones, in SCS order.
+
+    Attributes:
+        zero: number of equality rows. nonnegative: number of inequality rows.
+        second_order: dimensions d of {(t, x) ∈ ℝ × ℝ^{d−1} : ‖x‖ ≤ t}.
+        semidefinite: orders d of positive semidefinite matrices; each takes d(d + 1)/2 rows, the
+            lower triangle column by column, entries off the diagonal times √2.
+
+    Raises:
+        InvalidInputError: a size is no non-negative integer (positive for a cone of its own).
+
+    >>> Cones(zero=1, nonnegative=2, second_order=(3,), semidefinite=(2,)).size
+    9
+    """
+
+    zero: int = 0
+    nonnegative: int = 0
+    second_order: tuple[int, ...] = ()
+    semidefinite: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("zero", "nonnegative"):
+            object.__setattr__(self, name, _integer(name, getattr(self, name), 0))
+        for name in ("second_order", "semidefinite"):
+            sizes = getattr(self, name)
+            if not isinstance(sizes, Sequence):
+                raise InvalidInputError(
+                    f"{name} is a list of sizes, one per cone; got {sizes!r}. For one cone write "
+                    f"{name}=({sizes!r},)."
+                )
+            object.__setattr__(self, name, tuple(_integer(name, size, 1) for size in sizes))
+
+    @property
+    def size(self) -> int:
+        """Number of rows of A."""
+        return self.zero + sum(piece.block.size for piece in self.pieces)
+
+    @property
+    def degree(self) -> int:
+        """The barrier parameter: sᵀy = μ·degree on the central path."""
+        return sum(piece.block.degree for piece in self.pieces)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The blocks behind the equality rows; a cone of dimension 1 is a non-negative number."""
+        return _pieces(self)
+
+
+@functools.cache
+def _pieces(cones: Cones) -> tuple[Piece, ...]:
+    blocks: list[Block] = [Orthant(cones.nonnegative)] if cones.nonnegative else []
+    kinds = (SecondOrder, cones.second_order), (Semidefinite, cones.semidefinite)
+    for kind, sizes in kinds:
+        for dim, group in itertools.groupby(sizes):
+            count = len(list(group))
+            blocks.append(Orthant(count) if dim == 1 else kind(count, dim))
+    ends = list(itertools.accumulate((block.size for block in blocks), initial=cones.zero))
+    return tuple(
+        Piece(block, slice(start, stop))
+        for block, start, stop in zip(blocks, ends[:-1], ends[1:], strict=True)
+    )
+
+
+def _integer(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InvalidInputError(f"{name} takes integers ≥ {least}, but got {value!r}.")
+    return int(value)

@@ -1,0 +1,66 @@
+"""Ruiz scaling: rows and columns of [[P, Aᵀ], [A, 0]] brought to unit size (Ruiz 2001)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .cones import Array, Cones, Orthant
+
+PASSES = 12
+_FAIR = 10.0  # norms within this factor of one are left as they are
+
+
+class Scaling(NamedTuple):
+    """x = column · x̂, s = ŝ / row, y = row · ŷ / cost; all positive, one value per cone in a row."""
+
+    column: Array
+    row: Array
+    cost: Array
+
+
+def equilibrate(P: Array, c: Array, A: Array, b: Array, cones: Cones) -> Scaling:
+    """Scale factors for a batch of programs; ones where the data are well scaled already.
+
+    Args:
+        P: (batch, n, n); c: (batch, n); A: (batch, m, n); b: (batch, m).
+    """
+    P, A = jnp.abs(P), jnp.abs(A)
+
+    def norms(scaling: Scaling) -> tuple[Array, Array]:
+        column, row, _ = scaling
+        of_rows = row * jnp.max(A * column[:, None, :], axis=-1, initial=0.0)
+        by_cost = jnp.max(P * column[:, None, :], axis=-1, initial=0.0)
+        by_rows = jnp.max(A * row[:, :, None], axis=-2, initial=0.0)
+        return column * jnp.maximum(by_cost, by_rows), _per_cone(of_rows, cones)
+
+    def unfair(carry: tuple[Scaling, tuple[Array, Array], Array]) -> Array:
+        _, sizes, step = carry
+        bad = [(size > 0) & ((size > _FAIR) | (size < 1 / _FAIR)) for size in sizes]
+        return (step < PASSES) & (jnp.any(bad[0]) | jnp.any(bad[1]))
+
+    def pass_once(carry):
+        scaling, (of_columns, of_rows), step = carry
+        column = scaling.column / jnp.sqrt(jnp.where(of_columns > 0, of_columns, 1.0))
+        row = scaling.row / jnp.sqrt(jnp.where(of_rows > 0, of_rows, 1.0))
+        scaling = Scaling(column, row, scaling.cost)
+        return scaling, norms(scaling), step + 1
+
+    one = Scaling(jnp.ones_like(c), jnp.ones_like(b), jnp.ones_like(c[:, 0]))
+    scaling, _, _ = jax.lax.while_loop(unfair, pass_once, (one, norms(one), jnp.array(0)))
+    size = jnp.max(jnp.abs(c) * scaling.column, axis=-1, initial=0.0)
+    size = jnp.where((size > _FAIR) | (size < 1 / _FAIR), size, 1.0)
+    return scaling._replace(cost=jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0))
+
+
+def _per_cone(of_rows: Array, cones: Cones) -> Array:
+    """One norm for all rows of a cone that is no product, so that scaling keeps the cone."""
+    parts = [of_rows[:, : cones.zero]]
+    for block, rows in cones.pieces:
+        part = of_rows[:, rows]
+        if not isinstance(block, Orthant):
+            grouped = part.reshape(len(part), block.count, -1)
+            part = jnp.broadcast_to(jnp.max(grouped, axis=-1, keepdims=True), grouped.shape)
+            part = part.reshape(len(of_rows), -1)
+        parts.append(part)
+    return jnp.concatenate(parts, axis=-1)
