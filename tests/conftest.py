@@ -19,3 +19,10 @@ def x64():
     """Tests compute in float64 unless they hand over float32; doctests keep JAX's default."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def release():
+    """Compiled programs of a module that is done are memory that nothing will use again."""
+    yield
+    jax.clear_caches()
