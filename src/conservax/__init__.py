@@ -18,6 +18,7 @@ from .implicit import (
     root_vjp,
 )
 from .invertibility import Certificate, Verdict, Witness
+from .operators import projections, proximal
 
 __all__ = [
     "Certificate",
@@ -41,6 +42,8 @@ __all__ = [
     "monitor",
     "norm",
     "polish",
+    "projections",
+    "proximal",
     "root_jvp",
     "root_vjp",
     "select",

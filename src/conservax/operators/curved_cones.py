@@ -1,0 +1,120 @@
+"""Projections onto the exponential and the power cones in ℝ³: one root, then a closed form.
+
+Off the cone K and its polar, p = P_K(v) lies on a smooth piece of the boundary, with the unit
+normal n = (v − p)/‖v − p‖. With d = p/‖p‖ and t = n × d,
+
+    V = d dᵀ + t tᵀ / (1 + k ‖v − p‖),
+
+k being the curvature of the boundary at p along t; the boundary is flat along d.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .marking import guard, smooth
+
+_STEPS = 90
+
+
+class Found(NamedTuple):
+    """A projection with what its derivative needs.
+
+    ``point``: p; ``normal``: n; ``curvature``: k, infinite at an edge; ``inside``, ``polar``: v ∈ K,
+    v ∈ K°; ``flat``: V where p lies on a flat face, used where ``on_face``; ``margin``: the distance
+    of v to the nearest kink, to first order.
+    """
+
+    point: jax.Array
+    normal: jax.Array
+    curvature: jax.Array
+    inside: jax.Array
+    polar: jax.Array
+    flat: jax.Array
+    on_face: jax.Array
+    margin: jax.Array
+
+
+def unit(v: jax.Array) -> jax.Array:
+    """v/‖v‖, and 0 at 0."""
+    scale = jnp.max(jnp.abs(v))
+    v = v / jnp.where(scale > 0, scale, 1)
+    length = jnp.sqrt(jnp.sum(v * v))
+    return v / jnp.where(length > 0, length, 1)
+
+
+def increasing_root(
+    h: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array
+) -> jax.Array:
+    """The root of an increasing function in [low, high]: Newton's steps and bisections in turn."""
+
+    def step(i: Any, bracket: Any) -> Any:
+        low, high, x = bracket
+        value, slope = jax.jvp(h, (x,), (jnp.ones_like(x),))
+        low, high = jnp.where(value <= 0, x, low), jnp.where(value >= 0, x, high)
+        newton = x - value / slope
+        middle = low + (high - low) / 2
+        good = (newton > low) & (newton < high) & (i % 2 == 0)
+        return low, high, jnp.where(good, newton, middle)
+
+    start = (low, high, low + (high - low) / 2)
+    low, high, x = jax.lax.fori_loop(0, _STEPS, step, start)
+    # one more step of Newton's, if it stays in the bracket
+    value, slope = jax.jvp(h, (x,), (jnp.ones_like(x),))
+    newton = x - value / slope
+    return jnp.where((newton >= low) & (newton <= high), newton, x)
+
+
+def element(found: Found, v: jax.Array) -> jax.Array:
+    """An element V (3, 3) of the Clarke Jacobian of the projection at v."""
+    d, n = unit(found.point), found.normal
+    t = unit(jnp.cross(n, d))
+    away = jnp.sqrt(jnp.sum((v - found.point) ** 2))
+    bend = jnp.where(jnp.isinf(found.curvature), jnp.inf, found.curvature * away)
+    V = jnp.outer(d, d) + jnp.outer(t, t) / (1 + bend)
+    V = jnp.where(found.on_face, found.flat, V)
+    one = jnp.eye(3, dtype=v.dtype)
+    return jnp.where(found.inside, one, jnp.where(found.polar, 0, V))
+
+
+class CurvedCone(NamedTuple):
+    """The projection v ↦ P_K(v) as a marked function, its element V(v), and where v lies."""
+
+    project: Callable[[jax.Array], jax.Array]
+    element: Callable[[jax.Array], jax.Array]
+    locate: Callable[[jax.Array], Found]
+
+
+def curved_cone(name: str, find: Callable[[jax.Array], Found]) -> CurvedCone:
+    """The cone that ``find`` projects onto, given points with ‖v‖∞ = 1."""
+
+    @jax.jit
+    def scaled(v: jax.Array) -> tuple[Found, jax.Array]:
+        scale = jnp.max(jnp.abs(v))
+        scale = jnp.where(scale > 0, scale, 1)
+        return find(v / scale), scale
+
+    def locate(v: jax.Array) -> Found:
+        found, scale = scaled(v)
+        return found._replace(point=found.point * scale, margin=found.margin * scale)
+
+    def value(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = locate(v)
+        p = jnp.where(found.inside, v, jnp.where(found.polar, 0, found.point))
+        return p, jnp.full_like(v, jnp.max(jnp.abs(v)))
+
+    def matrix(v: jax.Array) -> jax.Array:
+        found, scale = scaled(v)
+        return element(found, v / scale)
+
+    def rule(primals: Any, tangents: Any) -> jax.Array:
+        return matrix(*primals) @ tangents[0]
+
+    marked, refuse = smooth(name, value, rule), guard(name)
+
+    def project(v: jax.Array) -> jax.Array:
+        return refuse(marked(v), locate(jax.lax.stop_gradient(v)).margin)
+
+    return CurvedCone(project, matrix, locate)
