@@ -426,3 +426,24 @@ def test_verified_does_not_hide_a_refutation():
     report = cx.check(lambda s, p: jnp.abs(s) - p, 0.0, 0.0, verified=True)
     assert report.verdict == Verdict.REFUTED
     assert report.proof is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-9, -1e-9, 1e-6])
+def test_a_solvers_noise_does_not_hide_a_weakly_active_kink(noise):
+    """p = max(0, W p + c) with (W p + c)₁ = 0: the kink is found at the noise's distance, and polished."""
+    W = jnp.array([[0.0, 0.5], [0.25, 0.0]])
+    root = jnp.array([1.0, 0.0])
+    c = jnp.array([1.0, -0.25])
+
+    def equation(p, c):
+        return p - relu(W @ p + c)
+
+    noisy = root + noise * jnp.array([1.0, -0.5])
+    report = cx.check(equation, noisy, c)
+    assert [k.index for k in report.kinks] == [(1,)]
+    assert report.verdict == Verdict.PROVEN
+    assert len(cx.implicit_jacobian(equation)(noisy, c).vertices()) == 2
+    polished = cx.polish(equation, noisy, c)
+    np.testing.assert_allclose(polished, root, atol=1e-15)
+    again = cx.check(equation, polished, c)
+    assert again.margin == pytest.approx(report.margin, rel=1e-5)
