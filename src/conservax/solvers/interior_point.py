@@ -69,6 +69,21 @@ class _Carry(NamedTuple):
     step: Array
 
 
+class UnitRatio(NamedTuple):
+    """‖A‖/‖P‖, which carries ‖c‖ to the unit of b, and ‖P‖/‖A‖ for the way back; 0 if P or A is."""
+
+    primal: Array
+    dual: Array
+
+
+def unit_ratio(P: Array, A: Array) -> UnitRatio:
+    """Per item of the batch, by largest entries."""
+    of_P, of_A = (jnp.max(jnp.abs(part), axis=(-1, -2), initial=0.0) for part in (P, A))
+    both = (of_P > 0) & (of_A > 0)
+    of_P, of_A = jnp.where(both, of_P, 1.0), jnp.where(both, of_A, 1.0)
+    return UnitRatio(jnp.where(both, of_A / of_P, 0.0), jnp.where(both, of_P / of_A, 0.0))
+
+
 def default_tolerance(dtype: Any) -> float:
     """√eps: 1.5e-8 in float64, 3.5e-4 in float32."""
     return machine_epsilon(dtype) ** 0.5
@@ -249,12 +264,15 @@ def _judge(
     x, z, s = point.x, point.z, point.s
     Px, Atz, Ax = products
     b, c = data.b, data.c
-    primal = _norm(Ax + s - b * tau) / jnp.maximum(
-        point.tau * _norm(b), jnp.maximum(_norm(Ax), _norm(s))
-    ).clip(min=jnp.finfo(c.dtype).tiny)
-    dual = _norm(Px + Atz + c * tau) / jnp.maximum(
-        point.tau * _norm(c), jnp.maximum(_norm(Px), _norm(Atz))
-    ).clip(min=jnp.finfo(c.dtype).tiny)
+    tiny = jnp.finfo(c.dtype).tiny
+    ratio = unit_ratio(data.P, data.A)
+    unit_b, unit_c = point.tau * _norm(b), point.tau * _norm(c)
+    primal_scale = jnp.maximum(jnp.maximum(_norm(Ax), _norm(s)), unit_b)
+    primal_scale = jnp.maximum(primal_scale, ratio.primal * unit_c)
+    dual_scale = jnp.maximum(jnp.maximum(_norm(Px), _norm(Atz)), unit_c)
+    dual_scale = jnp.maximum(dual_scale, ratio.dual * unit_b)
+    primal = _norm(Ax + s - b * tau) / primal_scale.clip(min=tiny)
+    dual = _norm(Px + Atz + c * tau) / dual_scale.clip(min=tiny)
     quadratic, linear, dual_linear = _dot(x, Px) / point.tau, _dot(c, x), _dot(b, z)
     terms = jnp.maximum(jnp.abs(quadratic), jnp.maximum(jnp.abs(linear), jnp.abs(dual_linear)))
     gap = jnp.abs(quadratic + linear + dual_linear) / jnp.maximum(
@@ -262,13 +280,14 @@ def _judge(
     ).clip(min=jnp.finfo(c.dtype).tiny)
     # a gap between numbers that vanish themselves says nothing: there complementarity decides
     products_of_terms = _dot(jnp.abs(s), jnp.abs(z)) / point.tau
-    size = (_norm(x) * (_norm(Px) + point.tau * _norm(c))) / point.tau
+    of_P = jnp.max(jnp.abs(data.P), axis=(-1, -2), initial=0.0)
+    free = jnp.where(of_P > 0, unit_c / jnp.where(of_P > 0, of_P, 1.0), 0.0)
+    size = jnp.maximum(_norm(x), free) * (_norm(Px) + unit_c) / point.tau
     small = products_of_terms <= tolerance * size
     solved = (primal <= tolerance) & (dual <= tolerance) & ((gap <= tolerance) | small)
     strict = tolerance**0.9
     row_norm = jnp.max(jnp.sum(jnp.abs(data.A), axis=-1), axis=-1, initial=0.0)
     column_norm = jnp.max(jnp.sum(jnp.abs(data.A), axis=-2), axis=-1, initial=0.0)
-    tiny = jnp.finfo(c.dtype).tiny
     infeasible = (
         (dual_linear < 0)
         & (_norm(Atz) <= strict * column_norm * _norm(z))

@@ -1,0 +1,250 @@
+"""``ConeProgram``: a quadratic objective over a product of symmetric cones, as a layer."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InfeasibleError, InvalidInputError, NotConvergedError, UnboundedError
+from ..numerics import machine_epsilon
+from ..solvers import Cones, Status
+from ..solvers.cones import Array
+from ..solvers.interior_point import default_tolerance
+from .certificate import ProgramReport, certify_program
+from .solution_map import Outcome, Settings, active_pieces, measure, relative, solution_map
+
+NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+
+
+class ProgramInfo(NamedTuple):
+    """What a solve says of itself, as data from inside jit; leading axes as the batch.
+
+    Attributes:
+        status: int8, a ``Status``. iterations: of the interior-point method.
+        primal_residual, dual_residual: ‖Ax + s − b‖∞ and ‖Px + Aᵀy + c‖∞ at the answer.
+        gap: |sᵀy|.
+        verdict: int8, a ``Verdict``: whether U(V) is invertible for every element V, by two
+            factorisations. margin: a lower bound on the eigenvalues that the two tests ask for.
+    """
+
+    status: Array
+    iterations: Array
+    primal_residual: Array
+    dual_residual: Array
+    gap: Array
+    verdict: Array
+    margin: Array
+
+
+class ProgramSolution(NamedTuple):
+    """Primal (..., n), dual and slack (..., m), and how they came about."""
+
+    primal: Array
+    dual: Array
+    slack: Array
+    info: ProgramInfo
+
+
+@dataclass(frozen=True)
+class ConeProgram:
+    """min ½xᵀPx + cᵀx  subject to  Ax + s = b,  s ∈ K.
+
+    Attributes:
+        cones: K, in SCS order and scaling.
+        tolerance: of the interior-point method, before its answer is polished on the active pieces.
+        max_iterations: Newton steps at most.
+        selection: which element the derivative uses where a constraint is weakly active: "lower"
+            leaves it out, "upper" keeps it in.
+
+    Source: THEORY §2 for the derivative and the certificate.
+
+    >>> import jax, jax.numpy as jnp, conservax as cx
+    >>> from conservax.programs import Cones, ConeProgram
+    >>> program = ConeProgram(Cones(nonnegative=1))  # the projection onto x ≥ 0
+    >>> project = lambda p: program(jnp.eye(1), -p, -jnp.eye(1), jnp.zeros(1)).primal
+    >>> project(jnp.array([2.0])).tolist(), jax.jacobian(project)(jnp.array([2.0])).tolist()
+    ([2.0], [[1.0]])
+    """
+
+    cones: Cones
+    tolerance: float | None = None
+    max_iterations: int = 60
+    selection: Literal["lower", "upper"] = "lower"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cones, Cones):
+            raise InvalidInputError(
+                f"cones must be a conservax.programs.Cones, but is {self.cones!r}. Write "
+                "Cones(zero=…, nonnegative=…, second_order=(…), semidefinite=(…))."
+            )
+        if self.selection not in ("lower", "upper"):
+            raise InvalidInputError(
+                f'selection must be "lower" or "upper", but is {self.selection!r}.'
+            )
+
+    def __call__(self, P: Any, c: Any, A: Any, b: Any) -> ProgramSolution:
+        """Solve one program, or a batch of them.
+
+        Args:
+            P: (..., n, n), positive semidefinite; only its symmetric part counts.
+            c: (..., n). A: (..., m, n). b: (..., m). Batch axes broadcast against each other.
+
+        Returns:
+            ProgramSolution, differentiable in every datum, under jit, vmap, jvp, vjp and their
+            compositions. An item that could not be solved is NaN, with its status.
+
+        Raises:
+            InvalidInputError: shapes that do not fit, NaN, or P not positive semidefinite (the last
+                two only where values are at hand).
+            InfeasibleError, UnboundedError, NotConvergedError: called eagerly without batch axes.
+        """
+        P, c, A, b = (jnp.asarray(part) for part in (P, c, A, b))
+        dtype = jnp.result_type(P, c, A, b, float)
+        P, c, A, b = (part.astype(dtype) for part in (P, c, A, b))
+        lead = _check_shapes(P, c, A, b, self.cones.size)
+        _check_values(P=P, c=c, A=A, b=b)
+        n, m = A.shape[-1], A.shape[-2]
+        P = (P + jnp.swapaxes(P, -1, -2)) / 2
+        shapes = (n, n), (n,), (m, n), (m,)
+        flat = (
+            jnp.broadcast_to(part, (*lead, *shape)).reshape(math.prod(lead), *shape)
+            for part, shape in zip((P, c, A, b), shapes, strict=True)
+        )
+        settings = Settings(self.tolerance, self.max_iterations, self.selection)
+        outcome = _jitted(*flat, cones=self.cones, settings=settings)
+        solution = _unflatten(outcome, lead)
+        if not lead:
+            _raise(solution.info.status)
+        return solution
+
+    def check(self, P: Any, c: Any, A: Any, b: Any) -> ProgramReport:
+        """Solve one program and say whether its derivative exists for every choice of active pieces.
+
+        Args: as of ``__call__``, without batch axes, outside jit.
+
+        Raises: as ``__call__``.
+
+        >>> import numpy as np
+        >>> from conservax.programs import Cones, ConeProgram
+        >>> program = ConeProgram(Cones(nonnegative=2))  # min x₁ over x₁, x₂ ≥ 0: x₂ is free
+        >>> program.check(np.zeros((2, 2)), [1.0, 0.0], -np.eye(2), np.zeros(2)).verdict.name
+        'REFUTED'
+        """
+        solution = self(P, c, A, b)
+        if solution.primal.ndim != 1:
+            raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
+        dtype = solution.primal.dtype
+        P, c, A, b = (jnp.asarray(part, dtype)[None] for part in (P, c, A, b))
+        P = (P + jnp.swapaxes(P, -1, -2)) / 2
+        x, y, s = (part[None] for part in solution[:3])
+        terms = measure(P, c, A, b, x, y, s)
+        residual = relative(terms)
+        accurate = residual <= 1e3 * machine_epsilon(dtype)
+        within = jnp.where(accurate, 0.0, jnp.maximum(residual, default_tolerance(dtype)))
+        parts = active_pieces(y - s, A, terms, within, self.cones)
+        return certify_program(P[0], A[0], parts, self.cones, float(residual[0]))
+
+
+def _solve(P: Array, c: Array, A: Array, b: Array, *, cones: Cones, settings: Settings) -> Outcome:
+    if cones.size:
+        return solution_map(cones, settings)(P, c, A, b)
+    # XLA has no empty factorisations everywhere: 0ᵀx ≤ 1 stands in for no constraint
+    A, b = jnp.zeros((*c.shape[:1], 1, c.shape[1]), c.dtype), jnp.ones((*c.shape[:1], 1), c.dtype)
+    outcome = solution_map(Cones(nonnegative=1), settings)(P, c, A, b)
+    return outcome._replace(y=outcome.y[:, :0], s=outcome.s[:, :0])
+
+
+_jitted = jax.jit(_solve, static_argnames=("cones", "settings"))
+
+
+def _unflatten(outcome: Outcome, lead: tuple[int, ...]) -> ProgramSolution:
+    def shaped(part: Array) -> Array:
+        return part.reshape(*lead, *part.shape[1:])
+
+    return ProgramSolution(
+        shaped(outcome.x),
+        shaped(outcome.y),
+        shaped(outcome.s),
+        ProgramInfo(
+            shaped(outcome.status),
+            shaped(outcome.iterations),
+            shaped(outcome.primal_residual),
+            shaped(outcome.dual_residual),
+            shaped(outcome.gap),
+            shaped(outcome.tests.verdict),
+            shaped(outcome.tests.margin),
+        ),
+    )
+
+
+def _check_shapes(P: Array, c: Array, A: Array, b: Array, rows: int) -> tuple[int, ...]:
+    """The broadcast batch axes."""
+    if c.ndim < 1 or A.ndim < 2 or b.ndim < 1 or P.ndim < 2:
+        raise InvalidInputError(
+            "P and A are matrices, c and b vectors, each with batch axes in front at will; got "
+            f"P {P.shape}, c {c.shape}, A {A.shape}, b {b.shape}."
+        )
+    n = c.shape[-1]
+    expected = (("P", P, (n, n)), ("A", A, (rows, n)), ("b", b, (rows,)))
+    for name, part, shape in expected:
+        if part.shape[-len(shape) :] != shape:
+            raise InvalidInputError(
+                f"{name} has shape {part.shape}, but {n} variables and cones of {rows} rows in all "
+                f"need (..., {', '.join(map(str, shape))})."
+            )
+    leads = (P.shape[:-2], c.shape[:-1], A.shape[:-2], b.shape[:-1])
+    try:
+        return np.broadcast_shapes(*leads)
+    except ValueError:
+        raise InvalidInputError(
+            f"the batch axes {', '.join(map(str, leads))} of P, c, A, b do not broadcast."
+        ) from None
+
+
+def _check_values(**data: Array) -> None:
+    """NaN, infinity and an indefinite P, where the values are known."""
+    try:
+        values = {name: np.asarray(part, np.float64) for name, part in data.items()}
+    except NEEDS_VALUES:
+        return
+    for name, value in values.items():
+        if not np.all(np.isfinite(value)):
+            raise InvalidInputError(f"{name} holds NaN or infinity.")
+    P = values["P"]
+    P = (P + np.swapaxes(P, -1, -2)) / 2
+    if P.size == 0:
+        return
+    least = np.linalg.eigvalsh(P)[..., 0]
+    size = np.abs(P).max(axis=(-1, -2))
+    slack = np.sqrt(np.finfo(data["P"].dtype).eps)
+    if np.any(least < -slack * size):
+        raise InvalidInputError(
+            f"P is not positive semidefinite: its smallest eigenvalue is {least.min():.3g}. The "
+            "program is not convex; add a multiple of the identity, or hand over P = RᵀR."
+        )
+
+
+def _raise(status: Array) -> None:
+    """An error for an unbatched item that was not solved, where its status is known."""
+    try:
+        code = int(status)
+    except NEEDS_VALUES:
+        return
+    if code == Status.PRIMAL_INFEASIBLE:
+        raise InfeasibleError(
+            "no x satisfies the constraints: a combination of the rows contradicts itself. Loosen b, "
+            "or find the rows by the dual of conservax.solvers.interior_point, which is a certificate."
+        )
+    if code == Status.DUAL_INFEASIBLE:
+        raise UnboundedError(
+            "the objective falls without bound on the feasible set. Add constraints, or a quadratic "
+            "term; the primal of conservax.solvers.interior_point is a direction in which it falls."
+        )
+    if code != Status.SOLVED:
+        raise NotConvergedError(
+            f"the solver ended as {Status(code).name} before its tolerance. Scale the data to "
+            "comparable sizes, raise max_iterations, or work in float64."
+        )

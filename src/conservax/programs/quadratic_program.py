@@ -1,0 +1,102 @@
+"""``QuadraticProgram``: a convex quadratic program as a layer."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InvalidInputError
+from ..solvers import Cones
+from ..solvers.cones import Array
+from .certificate import ProgramReport
+from .cone_program import ConeProgram, ProgramSolution
+
+
+@dataclass(frozen=True)
+class QuadraticProgram:
+    """min ½xᵀQx + qᵀx  subject to  Ax = b,  Gx ≤ h.
+
+    Attributes: as of ``ConeProgram``; dual and slack hold the equalities first.
+
+    Source: THEORY §2; Amos, Kolter, OptNet (2017), for the layer.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from conservax.programs import QuadraticProgram
+    >>> def share(q):  # the projection of −q onto the probability simplex
+    ...     eye, one = jnp.eye(2), jnp.ones(1)
+    ...     return QuadraticProgram()(eye, q, jnp.ones((1, 2)), one, -eye, jnp.zeros(2)).primal
+    >>> share(jnp.array([0.0, -0.5])).round(4).tolist()
+    [0.25, 0.75]
+    >>> jax.jacobian(share)(jnp.array([0.0, -0.5])).round(4).tolist()
+    [[-0.5, 0.5], [0.5, -0.5]]
+    """
+
+    tolerance: float | None = None
+    max_iterations: int = 60
+    selection: Literal["lower", "upper"] = "lower"
+
+    def __call__(
+        self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
+    ) -> ProgramSolution:
+        """Solve one program, or a batch of them; A, b and G, h may be left out.
+
+        Args:
+            Q: (..., n, n), positive semidefinite. q: (..., n). A: (..., p, n). b: (..., p).
+            G: (..., m, n). h: (..., m). Batch axes broadcast.
+
+        Returns:
+            ProgramSolution; the dual is (ν, λ) with Qx + q + Aᵀν + Gᵀλ = 0, λ ≥ 0.
+
+        Raises:
+            As ``ConeProgram``.
+        """
+        program, data = self.conic(Q, q, A, b, G, h)
+        return program(*data)
+
+    def conic(
+        self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
+    ) -> tuple[ConeProgram, tuple[Array, Array, Array, Array]]:
+        """The same program as a ``ConeProgram`` and its data P, c, A, b."""
+        q = jnp.asarray(q)
+        if q.ndim < 1:
+            raise InvalidInputError(f"q is a vector, but has shape {q.shape}.")
+        A, b = _pair("A", A, "b", b, q)
+        G, h = _pair("G", G, "h", h, q)
+        cones = Cones(zero=b.shape[-1], nonnegative=h.shape[-1])
+        program = ConeProgram(cones, self.tolerance, self.max_iterations, self.selection)
+        return program, (jnp.asarray(Q), q, _stack(A, G, 2), _stack(b, h, 1))
+
+    def check(
+        self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
+    ) -> ProgramReport:
+        """As ``ConeProgram.check``; rows count the equalities first."""
+        program, data = self.conic(Q, q, A, b, G, h)
+        return program.check(*data)
+
+
+def _pair(name: str, A: Any, other: str, b: Any, q: Array) -> tuple[Array, Array]:
+    if (A is None) != (b is None):
+        raise InvalidInputError(f"{name} and {other} come together; one of them is missing.")
+    if A is None:
+        return jnp.zeros((0, q.shape[-1]), q.dtype), jnp.zeros((0,), q.dtype)
+    A, b = jnp.asarray(A), jnp.asarray(b)
+    rows = b.shape[-1] if b.ndim else 0
+    if b.ndim < 1 or A.ndim < 2 or A.shape[-2:] != (rows, q.shape[-1]):
+        raise InvalidInputError(
+            f"{name} has shape {A.shape} and {other} {b.shape}: with {q.shape[-1]} variables they must "
+            f"be (..., rows, {q.shape[-1]}) and (..., rows)."
+        )
+    return A, b
+
+
+def _stack(upper: Array, lower: Array, core: int) -> Array:
+    """One below the other, batch axes broadcast."""
+    try:
+        lead = np.broadcast_shapes(upper.shape[:-core], lower.shape[:-core])
+    except ValueError:
+        raise InvalidInputError(
+            f"the batch axes {upper.shape[:-core]} and {lower.shape[:-core]} do not broadcast."
+        ) from None
+    parts = [jnp.broadcast_to(p, (*lead, *p.shape[-core:])) for p in (upper, lower)]
+    return jnp.concatenate(parts, axis=-core)
