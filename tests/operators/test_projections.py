@@ -13,7 +13,7 @@ from jaxopt import projection as theirs
 import conservax as cx
 from conservax import errors
 from conservax.operators import projections as ours
-from helpers import assert_same_set
+from helpers import assert_same_set, line_of
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(2, 4))
@@ -301,3 +301,18 @@ def test_hessians_at_smooth_points():
         first = jax.jit(jax.jacfwd(fun))
         quotient = (first(x + 1e-5 * v) - first(x - 1e-5 * v)) / 2e-5
         np.testing.assert_allclose(jnp.tensordot(second, v, x.ndim), quotient, atol=1e-6)
+
+
+def test_kinks_and_refusals_name_the_line_that_calls_the_operator():
+    def fun(x):
+        return ours.projection_simplex(2 * x)  # called here
+
+    def apex(x):
+        return ours.projection_second_order_cone(2 * x)  # refused here
+
+    J = cx.conservative_jacobian(fun)(jnp.array([0.25, 0.25, 0.0]))
+    assert {(k.file, k.line) for k in J.kinks} == {(__file__, line_of("called here", __file__))}
+    here = f"{__file__}:{line_of('refused here', __file__)}"
+    with pytest.raises(errors.UnsupportedOperationError, match="whose set the calculus") as caught:
+        cx.conservative_jacobian(apex)(jnp.zeros(3))
+    assert here in str(caught.value)

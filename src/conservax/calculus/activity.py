@@ -28,7 +28,7 @@ def active_slots(
 
     near = np.abs(records.z) <= records.limit
     measured = np.isin(
-        kinds, ("kink", "comparison", "ball", "tie", "sort", "jump", "loop", "index")
+        kinds, ("kink", "comparison", "ball", "tie", "sort", "jump", "loop", "index", "matrix")
     )
     if np.any(bad := np.isnan(records.z) & measured):
         raise InvalidInputError(
@@ -51,6 +51,12 @@ def active_slots(
             f"{site(bad).location}: a kink ('{site(bad).operation}') is active inside a while loop, where it "
             "cannot be given its own selection and may change the number of iterations. Use a loop of static "
             "length (fori_loop, scan), or move the point off the kink."
+        )
+    if np.any(bad := near & (kinds == "matrix")):
+        raise UnsupportedOperationError(
+            f"{site(bad).location}: the derivatives of '{site(bad).operation}' at this point are matrices "
+            "whose set the calculus cannot list. Move the point off the kink, differentiate with jax.jacobian "
+            "(one element), or ask the cone's own clarke(v) for bounds."
         )
     _require_roots(program, records)
     active = near & np.isin(kinds, _SCALAR)

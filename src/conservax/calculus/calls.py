@@ -10,7 +10,7 @@ from typing import Any
 
 from . import roots
 from .jaxprs import CUSTOM_RULES, function_name, is_float, opened, unsupported
-from .locations import defined_in_jax
+from .locations import defined_in_jax, defined_in_library
 from .program import Info, Scope, Step
 
 # Functions of jax.nn with a custom rule that is a choice at a kink, not a different function.
@@ -27,7 +27,7 @@ def plan_call(
     felt: Sequence[bool],
 ) -> list[Info]:
     """The body of a call is planned in its place; what JAX wrote is reported where the user called it."""
-    inside = scope._replace(call=step.origin) if defined_in_jax(opened(closed)[0]) else scope
+    inside = scope._replace(call=step.origin) if defined_in_library(opened(closed)[0]) else scope
     sub, results = planner.block(closed, operands, inside, at, felt)
     step.action, step.blocks = "inline", (sub,)
     return results
@@ -85,7 +85,7 @@ def plan_root(
     sub, _ = planner.block(
         residual,
         [*infos, *kept],
-        scope._replace(call=None),
+        scope._replace(call=step.origin if root.hidden else None),
         at + step.own_size,
         whole=True,
     )
@@ -102,7 +102,7 @@ def plan_scan(
     entering = [o._replace(torn=o.torn and i >= first) for i, o in enumerate(operands)]
     entering = planner.mend(step, entering, scope, at)
     inside = scope._replace(
-        call=step.origin if defined_in_jax(opened(params["jaxpr"])[0]) else scope.call,
+        call=step.origin if defined_in_library(opened(params["jaxpr"])[0]) else scope.call,
         loops=(*scope.loops, params["length"]),
     )
     varied = [o.varied for o in entering]

@@ -9,7 +9,7 @@ import jax
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _OURS = tuple(
     os.path.join(os.path.dirname(os.path.dirname(__file__)), part) + os.sep
-    for part in ("calculus", "implicit", "invertibility")
+    for part in ("calculus", "implicit", "invertibility", "operators")
 )
 
 
@@ -49,3 +49,9 @@ def defined_in_jax(jaxpr: Any) -> bool:
     """
     info = getattr(jaxpr, "debug_info", None)
     return info is not None and _JAX in info.func_src_info
+
+
+def defined_in_library(jaxpr: Any) -> bool:
+    """Whether the function behind a jaxpr is JAX's or ours: its lines tell a user nothing."""
+    info = getattr(jaxpr, "debug_info", None)
+    return info is not None and any(part in info.func_src_info for part in (_JAX, *_OURS))

@@ -19,8 +19,9 @@ class Site:
     through branches), "branch" (a value that a comparison chooses), "tie" (entries of a maximum),
     "sort" (comparators of a sorting network), "jump" (an operation that is discontinuous there),
     "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
-    while loop), "root" (unknowns of an implicit function), "ball" (entries under a norm). ``shape``
-    counts loop iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots.
+    while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
+    implicit function), "ball" (entries under a norm). ``shape`` counts loop iterations first, in
+    ``loops`` axes; ``start`` and ``strides`` locate its slots.
     """
 
     operation: str

@@ -24,12 +24,14 @@ class Root:
     """A solve: ``residual()`` traces F(*solution leaves, *kept inputs) to a closed jaxpr, flat.
 
     ``leaves``: how many arrays hold the solution, the call's first results; ``inputs``: which
-    operands of the call the residual reads, in order.
+    operands of the call the residual reads, in order; ``hidden``: the residual is the library's own,
+    and its kinks are reported where the solve is called.
     """
 
     residual: Callable[[], Any]
     leaves: int
     inputs: tuple[int, ...]
+    hidden: bool = False
 
     def residual_of(self, avals: Sequence[Any]) -> Any | None:
         """The residual for a call with these solution leaves and kept inputs: mapped, if they are.

@@ -15,7 +15,7 @@ from ..calculus import Entry, register, roots
 from ..calculus.jaxprs import bind
 
 Rule = Callable[[Any, Any], Any]
-_REFUSED = "loop"  # the kind of site at which the calculus raises UnsupportedOperationError
+_REFUSED = "matrix"  # the kind of site at which the calculus raises UnsupportedOperationError
 
 
 def smooth(name: str, value: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
@@ -102,7 +102,7 @@ def lifted(
         return solve(*inputs)
 
     find.__name__ = find.__qualname__ = roots.record(
-        roots.Root(trace, len(solution), tuple(range(len(inputs))))
+        roots.Root(trace, len(solution), tuple(range(len(inputs))), hidden=True)
     )
     root = jax.custom_jvp(find)
 
