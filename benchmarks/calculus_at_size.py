@@ -5,11 +5,12 @@ compiled) and the peak memory is that of this program alone.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from typing import Any
+
+from timing import peak_mib
 
 INPUTS, WIDTH, STEPS, ACTIVE, OUTPUTS = 100, 1000, 99, 20, 5
 WARM_CALLS = 7
@@ -63,7 +64,7 @@ def run() -> dict[str, Any]:
         "active": len(J.kinks),
         "cold_s": seconds[0],
         "warm_s": sorted(seconds[1:])[WARM_CALLS // 2],
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
         "error_of_jax_element": error,
     }
 

@@ -7,11 +7,12 @@ the first kinks exactly at the point. Each row is measured in a process of its o
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from typing import Any
+
+from timing import peak_mib
 
 CASES = (
     ("hard", 20, 20),
@@ -80,7 +81,7 @@ def run(case: str, n: int, k: int) -> dict[str, Any]:
         "minors": certificate.work.minors,
         "boxes": certificate.work.boxes,
         "margin": certificate.margin,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
 
 

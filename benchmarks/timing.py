@@ -1,8 +1,10 @@
 """Alternating measurements: every contender runs once per round, so that drift hits all alike."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -58,3 +60,9 @@ def first(
             times[name].append(seconds(builders[name]()))
         tick()
     return times
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held; ``ru_maxrss`` would count its parent's, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # pyright: ignore[reportOptionalSubscript]

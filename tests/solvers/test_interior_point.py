@@ -150,8 +150,8 @@ def test_single_precision():
 def test_a_warm_start_at_the_solution_is_accepted():
     cones = Cones(nonnegative=8)
     data = batch([random_program(cones, 1)])
-    cold = interior_point(*data, cones)
-    warm = interior_point(*data, cones, start=cold.value)
+    cold = interior_point(*data, cones, tolerance=1e-10)
+    warm = interior_point(*data, cones, tolerance=1e-10, start=cold.value)
     assert warm.status.tolist() == [Status.SOLVED]
     np.testing.assert_allclose(warm.value.primal, cold.value.primal, atol=1e-7)
 

@@ -17,7 +17,7 @@ _MAX_VERTICES = 1 << 12
 _MAX_SINGULAR_VALUES = 10**8  # vertices · n³
 _DENSE = 400  # rows up to which singular values are computed rather than iterated for
 _ITERATIONS = 30
-_SETTLED = 1e-3  # relative change of both estimates at which the iteration ends
+_SETTLED = 1e-2  # relative change of both estimates at which the iteration ends
 
 
 def base_weights(form: AbsNormal) -> np.ndarray:
