@@ -1,0 +1,347 @@
+"""Whether the solution of a cone program is the only one, and along which direction it moves if not.
+
+With a multiplier y all solutions are the points x + a with
+
+    P a = 0,    s − A a ∈ F = {s' ∈ K : yᵀs' = 0},
+
+F a face of K (an optimal x + a has P a = 0 and cᵀa = −yᵀA a = 0). Where s lies in the relative
+interior of F only its span counts; elsewhere the directions form a convex cone, met here by linear
+programs, cuts, and restriction to the face on which a curved cone lets nothing but its ray pass.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import linprog
+
+from ..numerics import machine_epsilon
+from ..solvers.cones import Cones, triangle
+
+EQUALITY, INEQUALITY = "equality", "inequality"
+SECOND_ORDER, SEMIDEFINITE = "second-order cone", "semidefinite cone"
+_STILL = 1e-6  # a coordinate in [−1, 1] that no direction moves further than this stands still
+_FEASIBLE = 1e-9  # violation of a cut that asks for another one
+_CUTS = 40
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One cone of the product K, or one row of it: its kind, number within the kind, order, rows."""
+
+    kind: str
+    number: int
+    order: int
+    rows: slice
+
+    @property
+    def curved(self) -> bool:
+        return self.order > 1
+
+    def matrix(self, x: np.ndarray) -> np.ndarray:
+        """The symmetric matrix of which x is the svec."""
+        rows, columns, weights = triangle(self.order)
+        X = np.zeros((self.order, self.order))
+        X[rows, columns] = X[columns, rows] = x / weights
+        return X
+
+    def eigenvalues(self, v: np.ndarray) -> np.ndarray:
+        """Of the constraint's own part of v (m,), in descending order."""
+        own = v[self.rows]
+        if not self.curved:
+            return own
+        if self.kind == SEMIDEFINITE:
+            return np.linalg.eigvalsh(self.matrix(own))[::-1]
+        length = float(np.linalg.norm(own[1:]))
+        return np.array([own[0] + length, own[0] - length])
+
+    def counts(self, low: np.ndarray, high: np.ndarray) -> tuple[int, int]:
+        """How many of these eigenvalues count as positive, and how many as zero."""
+        low, high = low[self.rows], high[self.rows]
+        if self.curved and self.kind == SEMIDEFINITE:
+            rows, columns, _ = triangle(self.order)
+            low, high = low[rows == columns], high[rows == columns]
+        positive, zero = low == 1, high > low
+        if self.curved and self.kind == SECOND_ORDER:
+            return _ends(positive), _ends(zero)
+        return int(positive.sum()), int(zero.sum())
+
+
+def _ends(mask: np.ndarray) -> int:
+    """Of the two eigenvalues of a second-order cone; those across agree with one of them."""
+    return 2 if mask.all() else int(mask.any())
+
+
+def constraints(cones: Cones) -> list[Constraint]:
+    """The factors of K in their order.
+
+    >>> [(c.kind, c.rows.start) for c in constraints(Cones(nonnegative=1, second_order=(3,)))]
+    [('inequality', 0), ('second-order cone', 1)]
+    """
+    found: list[Constraint] = []
+    sizes = (
+        (EQUALITY, [1] * cones.zero),
+        (INEQUALITY, [1] * cones.nonnegative),
+        (SECOND_ORDER, cones.second_order),
+        (SEMIDEFINITE, cones.semidefinite),
+    )
+    start = 0
+    for kind, orders in sizes:
+        for number, order in enumerate(orders):
+            stop = start + (order * (order + 1) // 2 if kind == SEMIDEFINITE else order)
+            found.append(Constraint(kind, number, order, slice(start, stop)))
+            start = stop
+    return found
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """P, A, and the elements V = T diag(d) Tᵀ, low ≤ d ≤ high, at one solution; all in float64.
+
+    ``dtype`` is the user's. ``choice`` marks the columns of T along which V may vary.
+    """
+
+    P: np.ndarray
+    A: np.ndarray
+    T: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    cones: Cones
+    dtype: np.dtype
+
+    @cached_property
+    def choice(self) -> np.ndarray:
+        return self.high > self.low
+
+    @cached_property
+    def constraints(self) -> list[Constraint]:
+        return constraints(self.cones)
+
+    @property
+    def curved(self) -> bool:
+        return any(part.curved for part in self.constraints)
+
+    @property
+    def extremes(self) -> list[np.ndarray]:
+        """The weights of V_lo and of V_hi; one alone where they agree."""
+        count = int(self.choice.sum())
+        return [np.zeros(count), np.ones(count)] if count else [np.zeros(0)]
+
+    def element(self, selection: np.ndarray) -> np.ndarray:
+        """V with the weights (K,) of its K free eigenvalues: 0 the least, 1 the greatest element."""
+        d = self.low.copy()
+        d[self.choice] += selection * (self.high - self.low)[self.choice]
+        return (self.T * d) @ self.T.T
+
+    def system(self, element: np.ndarray) -> np.ndarray:
+        """U(V) = [[P, AᵀV], [A, V − I]]."""
+        return np.block([[self.P, self.A.T @ element], [self.A, element - np.eye(len(element))]])
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """h = span t must lie in a cone, t the coordinates of a direction: a half line, second-order or PSD.
+
+    Where ``total`` t = 0 on all directions, h is on a face, and ``stuck`` t = 0 as well.
+    """
+
+    span: np.ndarray
+    total: np.ndarray
+    stuck: np.ndarray
+    kind: str
+
+    def lowest(self, t: np.ndarray) -> tuple[float, np.ndarray]:
+        """The least eigenvalue of h, and a row r with λ_min ≤ r t' everywhere and equality at t."""
+        h = self.span @ t
+        if self.kind == INEQUALITY:
+            row = self.span[0]
+        elif self.kind == SECOND_ORDER:
+            length = float(np.linalg.norm(h[1:]))
+            axis = h[1:] / length if length > 0 else np.zeros(len(h) - 1)
+            row = self.span[0] - axis @ self.span[1:]
+        else:
+            order = (math.isqrt(8 * len(h) + 1) - 1) // 2
+            q = np.linalg.eigh(Constraint(SEMIDEFINITE, 0, order, slice(0)).matrix(h))[1][:, 0]
+            rows, columns, weights = triangle(order)
+            row = (weights * q[rows] * q[columns]) @ self.span
+        return float(row @ t), row
+
+
+def _limits(pieces: Pieces, kernel: np.ndarray) -> Iterator[_Limit]:
+    """What the weakly active constraints ask of a direction ``kernel`` t."""
+    moved = -pieces.A @ kernel
+    rotated = pieces.T.T @ moved
+    for part in pieces.constraints:
+        own, choice = part.rows, pieces.choice[part.rows]
+        if not choice.any():
+            continue
+        kind, span, stuck = INEQUALITY, rotated[own][choice], moved[:0]
+        total = span[0]
+        if part.curved and part.kind == SEMIDEFINITE:
+            rows, columns, _ = triangle(part.order)
+            zero = rows[(rows == columns) & choice]
+            total = rotated[own][(rows == columns) & choice].sum(axis=0)
+            # a zero on the diagonal of a matrix ≽ 0 takes its row and its column with it
+            cross = np.isin(rows, zero) | np.isin(columns, zero)
+            stuck = rotated[own][cross & (pieces.low[own] == 0)]
+            kind = SEMIDEFINITE if len(zero) > 1 else INEQUALITY
+        elif part.curved and choice.all():
+            kind, span, stuck, total = SECOND_ORDER, moved[own], moved[own], moved[own][0]
+        elif part.curved:
+            first = pieces.T[own.start, own]
+            span = span * np.sign(first[choice])  # inward
+            total = span[0]
+            stuck = rotated[own][(np.abs(first) < 0.5) & (pieces.high[own] == 0)]
+        rounding = 1e3 * len(moved) * machine_epsilon(pieces.dtype)
+        rounding *= float(np.abs(pieces.A[own]).max(initial=0.0))
+        yield _Limit(*(_unit_rows(part, rounding) for part in (span, total, stuck)), kind)
+
+
+class _Outer:
+    """A polyhedral cone around the directions t, in the box [−1, 1]^k."""
+
+    def __init__(self, limits: list[_Limit], count: int) -> None:
+        self.limits = limits
+        self.cuts = [limit.span[0] for limit in limits if limit.kind == INEQUALITY]
+        self.equalities = np.zeros((0, count))
+        self.count = count
+
+    def maximise(self, objective: np.ndarray) -> tuple[float, np.ndarray]:
+        """max objective · t, over the outer cone, which is cut until its answer is nearly inside."""
+        t = np.zeros(self.count)
+        for _ in range(_CUTS):
+            found = linprog(
+                -objective,
+                A_ub=-np.array(self.cuts) if self.cuts else None,
+                b_ub=np.zeros(len(self.cuts)) if self.cuts else None,
+                A_eq=self.equalities if len(self.equalities) else None,
+                b_eq=np.zeros(len(self.equalities)) if len(self.equalities) else None,
+                bounds=(-1, 1),
+                options={"primal_feasibility_tolerance": 1e-10},
+            )
+            if found.status != 0:
+                return math.inf, t
+            t = np.asarray(found.x)
+            values = [limit.lowest(t) for limit in self.limits if limit.kind != INEQUALITY]
+            new = [row for value, row in values if value < -_FEASIBLE]
+            if not new:
+                break
+            self.cuts += new
+        return float(objective @ t), t
+
+    def restrict(self, limit: _Limit) -> None:
+        self.equalities = np.vstack([self.equalities, limit.total, limit.stuck])
+        self.limits = [other for other in self.limits if other is not limit]
+
+
+def free_direction(
+    pieces: Pieces, v: np.ndarray, kernel: np.ndarray
+) -> tuple[bool | None, np.ndarray | None]:
+    """Is the solution at v = y − s the only one? If not, a unit direction (n,) along which it moves.
+
+    Args:
+        v: (m,). kernel: (n, k), an orthonormal basis of {a : P a = 0, A a ∈ span F}, which is
+            {a : P a = 0, A a ∈ ker V} for the least element V.
+
+    Returns:
+        (True, None), (False, direction) or (None, None) where it was not decided. The direction was
+        followed for a finite step: the points met are feasible and keep the objective, both to
+        round-off.
+    """
+    k = kernel.shape[1]
+    if k == 0:
+        return True, None
+    limits = list(_limits(pieces, kernel))
+    if not limits:
+        for a in (*kernel.T, *-kernel.T):
+            if _moves(pieces, v, a):
+                return False, a
+        return None, None
+    outer = _Outer(limits, k)
+    inner = np.zeros(k)
+    for t in _restrict(outer):
+        inner = 0.8 * inner + t
+    still = True
+    for objective in (np.zeros(k), *np.eye(k), *-np.eye(k)):
+        best, t = outer.maximise(objective)
+        if best > _STILL:
+            still = False
+            inner = 0.8 * inner + t
+        for candidate in (inner, t):
+            direction = _unit(kernel @ candidate)
+            if direction is not None and _moves(pieces, v, direction):
+                return False, direction
+    return (True, None) if still else (None, None)
+
+
+def _unit_rows(matrix: np.ndarray, negligible: float) -> np.ndarray:
+    """Scaled to entries of size 1; zero where nothing but rounding is left."""
+    size = float(np.abs(matrix).max(initial=0.0))
+    return matrix / size if size > negligible else np.zeros_like(matrix)
+
+
+def _restrict(outer: _Outer) -> list[np.ndarray]:
+    """Keep to the face that every direction is on; return what makes each remaining limit positive."""
+    while True:
+        reached = []
+        for limit in outer.limits:
+            best, t = outer.maximise(limit.total)
+            if best <= _STILL:
+                outer.restrict(limit)
+                break
+            reached.append(t)
+        else:
+            return reached
+
+
+def _unit(a: np.ndarray) -> np.ndarray | None:
+    length = float(np.linalg.norm(a))
+    return a / length if length > _STILL else None
+
+
+def _moves(pieces: Pieces, v: np.ndarray, a: np.ndarray) -> bool:
+    """Whether x + t a is feasible for a finite t > 0 and as good as x, to round-off.
+
+    A curved cone may bend away from a tangent by t² or so: t is kept large against √round-off.
+    """
+    eps = machine_epsilon(pieces.dtype)
+    slight = 1e3 * eps
+    e = pieces.T.T @ v
+    e[pieces.choice] = 0.0
+    y, s = pieces.T @ (pieces.low * e), pieces.T @ ((pieces.low - 1) * e)
+    h = -pieces.A @ a
+    size, speed = float(np.abs(e).max(initial=0.0)), float(np.abs(h).max(initial=0.0))
+    steepest = float(np.abs(pieces.P).max(initial=0.0)) + float(np.abs(pieces.A).max(initial=0.0))
+    doubt = slight * len(pieces.P)
+    if np.abs(pieces.P @ a).max(initial=0.0) > doubt * max(np.abs(pieces.P).max(initial=0.0), eps):
+        return False
+    if abs(float(y @ h)) > doubt * steepest * float(np.abs(y).sum()):
+        return False
+    if speed <= doubt * float(np.abs(pieces.A).max(initial=0.0)):
+        return True
+    size = size if size > 0 else speed
+    least = max(1e-3, 10 * math.sqrt(slight)) if pieces.curved else 0.0
+    for t in _steps(pieces, s, h, size / speed):
+        if t * speed < least * size:
+            break
+        point = s + t * h
+        lowest = min(
+            -abs(float(point[part.rows.start]))
+            if part.kind == EQUALITY
+            else float(part.eigenvalues(point)[-1])
+            for part in pieces.constraints
+        )
+        if lowest >= -slight * (size + t * speed):
+            return True
+    return False
+
+
+def _steps(pieces: Pieces, s: np.ndarray, h: np.ndarray, longest: float) -> Iterator[float]:
+    """Step lengths worth a try, the longest first: half of what the inactive rows of K allow."""
+    rows = [p.rows.start for p in pieces.constraints if not p.curved and p.kind != EQUALITY]
+    ahead = [s[i] / -h[i] for i in rows if h[i] < 0 and s[i] > 0 and pieces.high[i] == 0]
+    start = min([longest, *(t / 2 for t in ahead)])
+    for power in range(13):
+        yield start / 2**power
