@@ -8,9 +8,10 @@ OUT ?= reproduction
 JOBS ?= 2
 PROGRAMS ?= 5000
 INSTANCES ?= 100000
+PER_CONE ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-latest fuzz soundness lint format bench clean distclean
+.PHONY: help reproduce test test-latest fuzz soundness robustness lint format bench clean distclean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,9 @@ fuzz: $(VENV)/.stamp-test ## Run the calculus on thousands of random programs (P
 
 soundness: $(VENV)/.stamp-test ## Compare certificates with exact arithmetic (INSTANCES=100000)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soundness.py $(INSTANCES) $(JOBS)
+
+robustness: $(VENV)/.stamp-test ## Compare the solver of programs with Clarabel (PER_CONE=2000)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m programs.robustness $(PER_CONE) $(JOBS)
 
 lint: $(VENV)/.stamp-dev ## Check style, formatting and types
 	$(BIN)/ruff check
