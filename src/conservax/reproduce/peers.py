@@ -1,0 +1,61 @@
+"""cvxpylayers beside conservax, where it is installed: ``pip install 'conservax[bench]'``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SETUPS: dict[str, dict[str, str]] = {
+    "SCS, lsqr": {"solve_method": "SCS", "mode": "lsqr"},
+    "Clarabel, lsqr": {"solve_method": "Clarabel", "mode": "lsqr"},
+    "Clarabel, dense": {"solve_method": "Clarabel", "mode": "dense"},
+}
+"""Solver and linear solver of diffcp, its default backend; the first is what it does unasked."""
+
+MISSING = "not installed"
+"""What a figure says in the place of cvxpylayers' answers."""
+
+Layer = Callable[..., jax.Array]
+
+
+def installed() -> bool:
+    """Whether the figures can show cvxpylayers."""
+    return find_spec("cvxpylayers") is not None
+
+
+def name() -> str:
+    """What a caption says of it."""
+    if not installed():
+        return f"cvxpylayers is {MISSING}: its part of the figure is empty."
+    return f"cvxpylayers {version('cvxpylayers')} with diffcp {version('diffcp')}"
+
+
+def layer(problem: Any, parameters: list[Any], variable: Any, setup: str = "SCS, lsqr") -> Layer:
+    """The layer of a cvxpy problem, to be differentiated eagerly: this backend knows no jit."""
+    from cvxpylayers.jax import CvxpyLayer
+
+    built = CvxpyLayer(
+        problem, parameters=parameters, variables=[variable], solver_args=SETUPS[setup]
+    )
+    return lambda *values: built(*values)[0]
+
+
+def follow(
+    gradient: Callable[[jax.Array], jax.Array], start: jax.Array, step: float, steps: int
+) -> np.ndarray:
+    """u ↦ u + step · gradient(u), from ``start``, until its solver gives up; all points."""
+    from diffcp.cone_program import SolverError
+
+    path = [start]
+    try:
+        for _ in range(steps):
+            path.append(path[-1] + step * gradient(path[-1]))
+    except SolverError:
+        pass
+    return np.asarray(jnp.stack(path))
