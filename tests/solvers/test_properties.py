@@ -111,6 +111,20 @@ def test_a_failed_item_leaves_its_batch_unharmed(cone, seed, bad, how):
 
 @pytest.mark.parametrize("cone", CONES)
 @given(seed=seeds)
+def test_an_item_does_not_see_its_neighbours(cone, seed):
+    """Badly scaled or ill-conditioned ones beside it change nothing."""
+    cones, programs = draw(
+        cone, ("regular", "nonunique_primal", "scaled_all", "ill_conditioned"), seed
+    )
+    plain = [programs[i % 2] for i in range(SIZE)]
+    found, alone = (interior_point(*stack(p), cones) for p in (programs, plain))
+    np.testing.assert_array_equal(found.status[:2], alone.status[:2])
+    for part, other in zip(found.value, alone.value, strict=True):
+        np.testing.assert_allclose(part[:2], other[:2], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cone", CONES)
+@given(seed=seeds)
 def test_a_warm_start_at_the_solution_takes_few_steps(cone, seed):
     cones, programs = draw(cone, ("regular",), seed)
     data = stack(programs)
