@@ -213,6 +213,38 @@ def test_random_data_over_curved_cones(name, seed):
         assert np.linalg.norm(null_vector) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_cones_of_order_one_and_two_are_polyhedral_or_nearly(seed):
+    """‖x₁‖ ≤ x₀ is two inequalities, and orders 1 are one each: the reports agree in all but names."""
+    rng = np.random.default_rng(seed)
+    halves = np.array([[1.0, 1], [1, -1]]) / np.sqrt(2)
+    eigenvalues = rng.choice([-1.0, 0, 2], size=4)
+    A, R = rng.integers(-2, 3, size=(4, 3)).astype(float), rng.normal(size=(seed % 3, 3))
+    P = R.T @ R
+    polyhedral = certified(P, A, eigenvalues, Cones(nonnegative=4))
+    turned = A.copy()
+    turned[:2] = halves @ A[:2]
+    v = np.concatenate([halves @ eigenvalues[:2], eigenvalues[2:]])
+    cones = Cones(second_order=(2, 1), semidefinite=(1,))
+    report = certified(P, turned, v, cones)
+    for name in ("verdict", "licq", "second_order", "unique"):
+        assert getattr(report, name) == getattr(polyhedral, name)
+    if report.margin is not None:
+        assert report.margin == pytest.approx(polyhedral.margin, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_single_precision_over_curved_cones(name):
+    """float32 data, and a v that float32 has rounded: still proven, with nearly the same margin."""
+    cones, v, _ = WHERE[name]
+    A = np.random.default_rng(5).normal(size=(len(v), 2))
+    exact = certified(np.eye(2), A, v, cones)
+    single = certified(np.eye(2), A, v, cones, residual=1e-7, within=1e-4, dtype=np.float32)
+    assert single.verdict == exact.verdict
+    if exact.verdict == PROVEN:
+        assert single.margin == pytest.approx(exact.margin, rel=1e-3)
+
+
 def derivative(report):
     """dx/dp at V for c = −p: the upper left block of U(V)⁻¹."""
     pieces = report.pieces

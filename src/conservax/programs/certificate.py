@@ -219,6 +219,7 @@ def certify_program(
     (1970), for the turning of eigenspaces.
     """
     pieces = _pieces(P, A, parts, cones)
+    accurate = 1e3 * machine_epsilon(pieces.dtype)  # a smaller residual is round-off
     point = None if v is None else np.asarray(v, np.float64)
     tests = (
         _RankTest(pieces, np.flatnonzero(pieces.low > 0), pieces.P),
@@ -260,7 +261,7 @@ def certify_program(
         unique=unique,
         direction=direction,
         residual=residual,
-        tolerance=solver_output_tolerance(pieces.dtype, residual).rtol,
+        tolerance=solver_output_tolerance(pieces.dtype, residual * (residual > accurate)).rtol,
         rigour=_rigour(pieces, witness, point),
         undecided=_UNDECIDED if verdict == Verdict.UNKNOWN else "",
         pieces=pieces,
@@ -300,7 +301,7 @@ class _Drift:
         self.residual = residual
         T = pieces.T
         defect = float(np.linalg.norm(T.T @ T - np.eye(len(T)))) if self.parts else 0.0
-        self.basis = 2 * defect + (len(T) + 4) * UNIT * bool(self.parts)
+        self.basis = 2 * defect + 8 * (len(T) + 4) * UNIT * bool(self.parts)
 
     def turned(self, part: Constraint, above: int, condition: float) -> float:
         """A bound on the change of the columns of T that belong to the ``above`` greatest eigenvalues.
@@ -356,10 +357,10 @@ class _RankTest:
     """
 
     def __init__(self, pieces: Pieces, index: np.ndarray, P: np.ndarray | None) -> None:
-        rows = (pieces.T.T @ pieces.A)[index]
+        rows = _rotated(pieces)[index]
         n = rows.shape[1]
         self.curvature = np.zeros((n, n)) if P is None else P
-        c, r = _equilibrate(self.curvature, rows)
+        c, r = _equilibrate(self.curvature, rows, _cone_of_rows(pieces)[index])
         self.curvature = c[:, None] * self.curvature * c
         size = float(np.abs(self.curvature).max(initial=0.0))
         self.curvature *= math.ldexp(1.0, -round(math.log2(size))) if size > 0 else 1.0
@@ -402,16 +403,39 @@ class _RankTest:
         return least > doubt + _indefinite(self.curvature)
 
 
-def _equilibrate(P: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of two c, r for which c P c and r ``rows`` c have rows and columns of similar sizes."""
+def _rotated(pieces: Pieces) -> np.ndarray:
+    """TᵀA, zero where nothing but rounding is left: it would pass for a row or a column."""
+    rotated = pieces.T.T @ pieces.A
+    for part in pieces.constraints:
+        if part.curved:
+            own = rotated[part.rows]
+            noise = 4 * len(own) * UNIT * np.linalg.norm(pieces.A[part.rows], axis=0)
+            own[np.abs(own) <= noise] = 0.0
+    return rotated
+
+
+def _cone_of_rows(pieces: Pieces) -> np.ndarray:
+    counts = [part.rows.stop - part.rows.start for part in pieces.constraints]
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def _equilibrate(
+    P: np.ndarray, rows: np.ndarray, owner: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of two c, r for which c P c and r ``rows`` c have rows and columns of similar sizes.
+
+    Rows of one owner share their r: in a rotated basis a short row may be nothing but rounding.
+    """
     c, r = np.ones(rows.shape[1]), np.ones(len(rows))
     P, rows = np.abs(P), np.abs(rows)
+    longest = np.zeros(owner.max(initial=-1) + 1)
     for _ in range(8):
         scaled, across = c[:, None] * P * c, r[:, None] * rows * c
         widest = np.maximum(scaled.max(axis=0, initial=0.0), across.max(axis=0, initial=0.0))
-        longest = across.max(axis=1, initial=0.0)
+        longest[:] = 0.0
+        np.maximum.at(longest, owner, across.max(axis=1, initial=0.0))
         c /= np.sqrt(np.where(widest > 0, widest, 1.0))
-        r /= np.sqrt(np.where(longest > 0, longest, 1.0))
+        r /= np.sqrt(np.where(longest > 0, longest, 1.0))[owner]
     c, r = (np.ldexp(1.0, np.rint(np.log2(scale)).astype(int)) for scale in (c, r))
     return c, r
 
@@ -555,7 +579,7 @@ def _reason(
         return "the solution is not unique: it moves freely along `direction`."
     if strong is False:
         return (
-            "the objective is flat along a direction that only weakly active constraints hold; add "
+            "the objective is flat along a direction that no strongly active constraint holds; add "
             "curvature to P, or move the data off the degenerate point."
         )
     gradients = (
