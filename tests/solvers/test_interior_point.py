@@ -18,12 +18,14 @@ CONES = [
 
 def interior(cones: Cones, rng: np.random.Generator) -> np.ndarray:
     """A point of the cone, well inside; zero at equalities."""
-    parts = [np.zeros(cones.zero)]
+    parts = []
     for block, _ in cones.pieces:
         noise = rng.normal(size=block.size)
         least = float(block.interior(jnp.asarray(noise)))
         parts.append(noise + (0.5 + max(0.0, -least)) * block.identity())
-    return np.concatenate(parts)
+    inside = np.concatenate(parts)
+    inside[: cones.zero] = 0.0
+    return inside
 
 
 def random_program(cones: Cones, seed: int, n: int = 5, rank: int = 3):

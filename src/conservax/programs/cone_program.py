@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InfeasibleError, InvalidInputError, NotConvergedError, UnboundedError
-from ..numerics import machine_epsilon
 from ..solvers import Cones, Status
 from ..solvers.cones import Array
-from ..solvers.interior_point import default_tolerance
+from ..solvers.equilibrate import ConicPoint, Data
+from ..solvers.termination import measure_data
 from .certificate import ProgramReport, certify_program
-from .solution_map import Outcome, Settings, active_pieces, measure, relative, solution_map
+from .forward import Outcome, Settings, active_pieces, measure_point
+from .solution_map import solution_map
 
 NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
@@ -139,13 +140,11 @@ class ConeProgram:
         dtype = solution.primal.dtype
         P, c, A, b = (jnp.asarray(part, dtype)[None] for part in (P, c, A, b))
         P = (P + jnp.swapaxes(P, -1, -2)) / 2
-        x, y, s = (part[None] for part in solution[:3])
-        terms = measure(P, c, A, b, x, y, s)
-        residual = relative(terms)
-        accurate = residual <= 1e3 * machine_epsilon(dtype)
-        within = jnp.where(accurate, 0.0, jnp.maximum(residual, default_tolerance(dtype)))
-        parts = active_pieces(y - s, A, terms, within, self.cones)
-        return certify_program(P[0], A[0], parts, self.cones, float(residual[0]))
+        data = Data(P, c, A, b)
+        point = ConicPoint(*(part[None] for part in solution[:3]))
+        at = measure_point(data, measure_data(data), point, jnp.zeros(1, dtype))
+        parts = active_pieces(data, at, self.cones)
+        return certify_program(P[0], A[0], parts, self.cones, float(at.worst[0]))
 
 
 def _solve(P: Array, c: Array, A: Array, b: Array, *, cones: Cones, settings: Settings) -> Outcome:
@@ -205,7 +204,7 @@ def _check_shapes(P: Array, c: Array, A: Array, b: Array, rows: int) -> tuple[in
 
 
 def _check_values(**data: Array) -> None:
-    """NaN, infinity and an indefinite P, where the values are known."""
+    """NaN and infinity, where the values are known."""
     try:
         values = {name: np.asarray(part, np.float64) for name, part in data.items()}
     except NEEDS_VALUES:
@@ -213,18 +212,6 @@ def _check_values(**data: Array) -> None:
     for name, value in values.items():
         if not np.all(np.isfinite(value)):
             raise InvalidInputError(f"{name} holds NaN or infinity.")
-    P = values["P"]
-    P = (P + np.swapaxes(P, -1, -2)) / 2
-    if P.size == 0:
-        return
-    least = np.linalg.eigvalsh(P)[..., 0]
-    size = np.abs(P).max(axis=(-1, -2))
-    slack = np.sqrt(np.finfo(data["P"].dtype).eps)
-    if np.any(least < -slack * size):
-        raise InvalidInputError(
-            f"P is not positive semidefinite: its smallest eigenvalue is {least.min():.3g}. The "
-            "program is not convex; add a multiple of the identity, or hand over P = RᵀR."
-        )
 
 
 def _raise(status: Array) -> None:
@@ -242,6 +229,11 @@ def _raise(status: Array) -> None:
         raise UnboundedError(
             "the objective falls without bound on the feasible set. Add constraints, or a quadratic "
             "term; the primal of conservax.solvers.interior_point is a direction in which it falls."
+        )
+    if code == Status.NOT_CONVEX:
+        raise InvalidInputError(
+            "P is not positive semidefinite, so the program is not convex. Add a multiple of the "
+            "identity, or hand over P = RᵀR."
         )
     if code != Status.SOLVED:
         raise NotConvergedError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..solvers.cones import Array, Cones, Orthant, SecondOrder, Semidefinite, transpose
+from ..solvers.cones import Array, Cones, Orthant, SecondOrder, Semidefinite, Zero, join, transpose
 
 
 class Tolerances(NamedTuple):
@@ -34,13 +34,12 @@ def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
     """
     if tolerances is None:
         tolerances = Tolerances(jnp.zeros_like(v), jnp.zeros_like(v))
-    free = jnp.ones_like(v[:, : cones.zero])
-    basis, low, high = [], [free], [free]
+    basis, low, high = [], [], []
     for block, rows in cones.pieces:
         parts = _PARTS[type(block)](block, v[:, rows], *(t[:, rows] for t in tolerances))
         for kept, part in zip((basis, low, high), parts, strict=True):
             kept.append(part)
-    return Spectrum(tuple(basis), jnp.concatenate(low, axis=-1), jnp.concatenate(high, axis=-1))
+    return Spectrum(tuple(basis), join(low), join(high))
 
 
 def rotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
@@ -61,12 +60,11 @@ def project(v: Array, cones: Cones) -> Array:
 
 
 def _blockwise(table: Any, basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
-    parts = [x[:, : cones.zero]]
-    parts += [
+    parts = [
         table[type(block)](block, own, x[:, rows])
         for (block, rows), own in zip(cones.pieces, basis, strict=True)
     ]
-    return jnp.concatenate(parts, axis=1)
+    return join(parts, axis=1)
 
 
 def _slope(a: Array, b: Array, tie: float) -> Array:
@@ -79,6 +77,10 @@ def _slope(a: Array, b: Array, tie: float) -> Array:
 
 def _snap(value: Array, dual: Array, slack: Array) -> Array:
     return jnp.where((value <= dual) & (value >= -slack), 0.0, value)
+
+
+def _free(block: Zero, v: Array, dual: Array, slack: Array) -> tuple[Any, Array, Array]:
+    return None, jnp.ones_like(v), jnp.ones_like(v)
 
 
 def _orthant(block: Orthant, v: Array, dual: Array, slack: Array) -> tuple[Any, Array, Array]:
@@ -165,13 +167,24 @@ def _unrotate_semidefinite(block: Semidefinite, vectors: Array, x: Array) -> Arr
     return transpose(block.vector(Q @ block.matrices(transpose(x)) @ transpose(Q)))
 
 
-def _same(block: Orthant, basis: None, x: Array) -> Array:
+def _same(block: Zero | Orthant, basis: None, x: Array) -> Array:
     return x
 
 
-_PARTS = {Orthant: _orthant, SecondOrder: _second_order, Semidefinite: _semidefinite}
-_ROTATE = {Orthant: _same, SecondOrder: _rotate_second_order, Semidefinite: _rotate_semidefinite}
+_PARTS = {
+    Zero: _free,
+    Orthant: _orthant,
+    SecondOrder: _second_order,
+    Semidefinite: _semidefinite,
+}
+_ROTATE = {
+    Zero: _same,
+    Orthant: _same,
+    SecondOrder: _rotate_second_order,
+    Semidefinite: _rotate_semidefinite,
+}
 _UNROTATE = {
+    Zero: _same,
     Orthant: _same,
     SecondOrder: _unrotate_second_order,
     Semidefinite: _unrotate_semidefinite,

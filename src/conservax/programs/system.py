@@ -14,29 +14,37 @@ import jax.numpy as jnp
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Array, Cones, transpose
-from ..solvers.triangular import apply_inverse, cholesky_inverse
+from ..solvers.normal_equations import (
+    cholesky,
+    cholesky_solve,
+    forward_substitution,
+    times,
+    times_transposed,
+)
 from .spectrum import Spectrum, rotate, unrotate
 
 
 class Factor(NamedTuple):
-    """Of one U(V): basis and eigenvalues d of V, B, and the inverse Cholesky factors of H and C."""
+    """Of one U(V): basis and eigenvalues d of V, B, and the Cholesky factors of H and C."""
 
     basis: tuple[Any, ...]
     d: Array
     B: Array
-    H_inverse: Array
-    C_inverse: Array
+    H: Array
+    C: Array
 
 
 def factorise(P: Array, A: Array, basis: tuple[Any, ...], d: Array, cones: Cones) -> Factor:
     """NaN in an item whose U(V) is singular."""
-    B = jnp.sqrt(d)[..., None] * rotate(basis, A, cones)
-    H_inverse = cholesky_inverse(P + transpose(B) @ B)
-    return Factor(basis, d, B, H_inverse, cholesky_inverse(_corner(H_inverse, B, d)))
+    root = jnp.sqrt(d)[..., None]
+    B = root * rotate(basis, A, cones)
+    H = cholesky(P + transpose(B) @ B)
+    return Factor(basis, d, B, H, cholesky(_corner(H, root * B, d)))
 
 
-def _corner(H_inverse: Array, B: Array, d: Array) -> Array:
-    across = H_inverse @ (transpose(B) * jnp.sqrt(d)[:, None, :])
+def _corner(H: Array, weighted: Array, d: Array) -> Array:
+    """C from the factor of H and d^½B."""
+    across = forward_substitution(H, transpose(weighted))
     C = transpose(across) @ across
     return C + (1 - d)[..., None] * jnp.eye(d.shape[-1], dtype=d.dtype)
 
@@ -46,11 +54,11 @@ def _symmetric(factor: Factor, upper: Array, lower: Array) -> tuple[Array, Array
     root, B = jnp.sqrt(factor.d)[..., None], factor.B
 
     def plain(lower: Array) -> tuple[Array, Array]:
-        x = apply_inverse(factor.H_inverse, upper + transpose(B) @ lower)
-        return x, B @ x - lower
+        x = cholesky_solve(factor.H, upper + times_transposed(B, lower[..., 0])[..., None])
+        return x, times(B, x[..., 0])[..., None] - lower
 
     _, t = plain(lower)
-    return plain(lower - root * apply_inverse(factor.C_inverse, root * t))
+    return plain(lower - root * cholesky_solve(factor.C, root * t))
 
 
 def apply_element(basis: tuple[Any, ...], d: Array, x: Array, cones: Cones) -> Array:
@@ -68,11 +76,11 @@ def solve(
         root = jnp.sqrt(factor.d)[..., None]
         x, t = _symmetric(factor, upper[..., None], root * rotated)
         y = unrotate(factor.basis, root * t, cones)
-        return x[..., 0], (y + A @ x)[..., 0] - lower
+        return x[..., 0], y[..., 0] + times(A, x[..., 0]) - lower
 
     x, v = once(upper, lower)
     y = apply_element(factor.basis, factor.d, v, cones)
-    residual = upper - _times(P, x) - _times(transpose(A), y), lower - _times(A, x) - y + v
+    residual = upper - times(P, x) - times_transposed(A, y), lower - times(A, x) - y + v
     dx, dv = once(*residual)
     return x + dx, v + dv
 
@@ -85,22 +93,18 @@ def solve_transposed(
     def once(upper: Array, lower: Array) -> tuple[Array, Array]:
         rotated = rotate(factor.basis, lower[..., None], cones)
         root = jnp.sqrt(factor.d)[..., None]
-        right = upper + _times(transpose(A), lower)
+        right = upper + times_transposed(A, lower)
         a, t = _symmetric(factor, right[..., None], root * rotated)
         return a[..., 0], unrotate(factor.basis, root * t, cones)[..., 0] - lower
 
     a, w = once(upper, lower)
-    Aa_w = _times(A, a) + w
+    Aa_w = times(A, a) + w
     residual = (
-        upper - _times(P, a) - _times(transpose(A), w),
+        upper - times(P, a) - times_transposed(A, w),
         lower - apply_element(factor.basis, factor.d, Aa_w, cones) + w,
     )
     da, dw = once(*residual)
     return a + da, w + dw
-
-
-def _times(matrix: Array, vector: Array) -> Array:
-    return jnp.einsum("bij,bj->bi", matrix, vector)
 
 
 class TwoTests(NamedTuple):
@@ -110,21 +114,23 @@ class TwoTests(NamedTuple):
     margin: Array
 
 
-def two_tests(P: Array, A: Array, parts: Spectrum, low: Factor, cones: Cones) -> TwoTests:
+def two_tests(P: Array, A: Array, parts: Spectrum, low: Factor, high_corner: Array) -> TwoTests:
     """Whether U(V) is invertible for every element V: H at V_lo and C at V_hi are definite.
 
     1 (PROVEN), −1 (REFUTED at the precision of the data) or 0 (too close to tell).
+
+    Args:
+        low: of V_lo. high_corner: the Cholesky factor of C at V_hi, with the H of V_lo.
 
     Source: the two-test theorem, THEORY §2.
     """
     eps = machine_epsilon(P.dtype)
     n, m = A.shape[-1], A.shape[-2]
-    B = jnp.sqrt(parts.high)[..., None] * rotate(parts.basis, A, cones)
-    C_inverse = cholesky_inverse(_corner(low.H_inverse, B, parts.high))
     H = P + transpose(low.B) @ low.B
-    H_size, H_least = jnp.sqrt(_square(H)), 1 / _square(low.H_inverse)
-    C_least = 1 / jnp.maximum(_square(C_inverse), 1e-300 if eps < 1e-10 else 1e-30)
-    C_size = 1 + _square(low.H_inverse) * _square(B)
+    H_size, inverse = jnp.sqrt(_square(H)), _inverse_square(low.H)
+    H_least = 1 / inverse
+    C_least = 1 / jnp.maximum(_inverse_square(high_corner), 1e-300 if eps < 1e-10 else 1e-30)
+    C_size = 1 + inverse * _square(jnp.sqrt(parts.high)[..., None] * A)
     rounding = 8 * (n + m) * eps
     H_noise = rounding * H_size
     C_noise = rounding * C_size * (1 + H_size / H_least)
@@ -137,5 +143,17 @@ def two_tests(P: Array, A: Array, parts: Spectrum, low: Factor, cones: Cones) ->
     return TwoTests(verdict, margin)
 
 
+def corner(A: Array, parts: Spectrum, low: Factor, cones: Cones) -> Array:
+    """The Cholesky factor of C at V_hi, with the H of V_lo."""
+    B = parts.high[..., None] * rotate(parts.basis, A, cones)
+    return cholesky(_corner(low.H, B, parts.high))
+
+
 def _square(matrix: Array) -> Array:
     return jnp.sum(matrix * matrix, axis=(-1, -2))
+
+
+def _inverse_square(L: Array) -> Array:
+    """‖L⁻¹‖_F² ≥ 1/λ_min(LLᵀ)."""
+    eye = jnp.broadcast_to(jnp.eye(L.shape[-1], dtype=L.dtype), L.shape)
+    return _square(forward_substitution(L, eye))

@@ -1,8 +1,10 @@
 """Forward solvers, batched; each returns a ``Solution(value, status, stats)``."""
 
 from .cones import Cones
-from .interior_point import ConicPoint, InteriorPointStats, interior_point
+from .equilibrate import ConicPoint
+from .interior_point import interior_point
 from .solution import Solution, Status
+from .termination import InteriorPointStats
 
 __all__ = [
     "Cones",

@@ -28,6 +28,46 @@ def transpose(matrix: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class Zero:
+    """``count`` zeros. Its dual is free; W = eps^¼ stands in for the scaling, W = 0."""
+
+    count: int
+
+    degree = 0
+
+    @property
+    def size(self) -> int:
+        return self.count
+
+    def identity(self) -> np.ndarray:
+        return np.zeros(self.count)
+
+    def interior(self, x: Array) -> Array:
+        return jnp.full(x.shape[:-1], jnp.inf, x.dtype)
+
+    def scaling(self, s: Array, z: Array) -> tuple[Any, Array]:
+        return None, jnp.zeros_like(s)
+
+    def scale(self, W: Any, x: Array) -> Array:
+        return x / self._width(x)
+
+    def unscale(self, W: Any, s: Array, z: Array) -> tuple[Array, Array]:
+        return jnp.zeros_like(s), z / self._width(z)
+
+    def product(self, x: Array, y: Array) -> Array:
+        return jnp.zeros_like(x)
+
+    def divide(self, lam: Array, x: Array) -> Array:
+        return jnp.zeros_like(x)
+
+    def steepness(self, lam: Array, x: Array) -> Array:
+        return jnp.zeros_like(x[..., 0])
+
+    def _width(self, x: Array) -> float:
+        return float(jnp.finfo(x.dtype).eps) ** 0.25
+
+
+@dataclass(frozen=True)
 class Orthant:
     """``count`` non-negative numbers."""
 
@@ -243,7 +283,12 @@ class Semidefinite:
         return jnp.diagonal(self.matrices(x), axis1=-2, axis2=-1)
 
 
-Block: TypeAlias = Orthant | SecondOrder | Semidefinite
+Block: TypeAlias = Zero | Orthant | SecondOrder | Semidefinite
+
+
+def join(parts: Sequence[Array], axis: int = -1) -> Array:
+    """One array from the parts that belong to the blocks."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
 
 
 class Piece(NamedTuple):
@@ -290,7 +335,7 @@ class Cones:
     @property
     def size(self) -> int:
         """Number of rows of A."""
-        return self.zero + sum(piece.block.size for piece in self.pieces)
+        return sum(piece.block.size for piece in self.pieces)
 
     @property
     def degree(self) -> int:
@@ -299,19 +344,21 @@ class Cones:
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        """The blocks behind the equality rows; a cone of dimension 1 is a non-negative number."""
+        """The blocks in order of rows; a cone of dimension 1 is a non-negative number."""
         return _pieces(self)
 
 
 @functools.cache
 def _pieces(cones: Cones) -> tuple[Piece, ...]:
-    blocks: list[Block] = [Orthant(cones.nonnegative)] if cones.nonnegative else []
+    blocks: list[Block] = [Zero(cones.zero)] if cones.zero else []
+    if cones.nonnegative:
+        blocks.append(Orthant(cones.nonnegative))
     kinds = (SecondOrder, cones.second_order), (Semidefinite, cones.semidefinite)
     for kind, sizes in kinds:
         for dim, group in itertools.groupby(sizes):
             count = len(list(group))
             blocks.append(Orthant(count) if dim == 1 else kind(count, dim))
-    ends = list(itertools.accumulate((block.size for block in blocks), initial=cones.zero))
+    ends = list(itertools.accumulate((block.size for block in blocks), initial=0))
     return tuple(
         Piece(block, slice(start, stop))
         for block, start, stop in zip(blocks, ends[:-1], ends[1:], strict=True)

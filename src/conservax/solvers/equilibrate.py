@@ -5,10 +5,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .cones import Array, Cones, Orthant
+from .cones import Array, Cones, Orthant, Zero, join
 
 PASSES = 12
 _FAIR = 10.0  # norms within this factor of one are left as they are
+
+
+class Data(NamedTuple):
+    """P (batch, n, n), c (batch, n), A (batch, m, n), b (batch, m)."""
+
+    P: Array
+    c: Array
+    A: Array
+    b: Array
+
+
+class ConicPoint(NamedTuple):
+    """Primal (batch, n), dual and slack (batch, m)."""
+
+    primal: Array
+    dual: Array
+    slack: Array
 
 
 class Scaling(NamedTuple):
@@ -17,6 +34,26 @@ class Scaling(NamedTuple):
     column: Array
     row: Array
     cost: Array
+
+    def apply(self, data: Data) -> Data:
+        """The program in terms of x̂, ŷ, ŝ."""
+        column, row, cost = self.column, self.row, self.cost
+        return Data(
+            (cost[:, None] * column)[:, :, None] * data.P * column[:, None, :],
+            cost[:, None] * column * data.c,
+            row[:, :, None] * data.A * column[:, None, :],
+            row * data.b,
+        )
+
+    def apply_point(self, point: ConicPoint) -> ConicPoint:
+        """(x̂, ŷ, ŝ)."""
+        x, y, s = point
+        return ConicPoint(x / self.column, self.cost[:, None] * y / self.row, self.row * s)
+
+    def undo(self, point: ConicPoint) -> ConicPoint:
+        """(x, y, s)."""
+        x, y, s = point
+        return ConicPoint(self.column * x, self.row * y / self.cost[:, None], s / self.row)
 
 
 def equilibrate(P: Array, c: Array, A: Array, b: Array, cones: Cones) -> Scaling:
@@ -55,12 +92,12 @@ def equilibrate(P: Array, c: Array, A: Array, b: Array, cones: Cones) -> Scaling
 
 def _per_cone(of_rows: Array, cones: Cones) -> Array:
     """One norm for all rows of a cone that is no product, so that scaling keeps the cone."""
-    parts = [of_rows[:, : cones.zero]]
+    parts = []
     for block, rows in cones.pieces:
         part = of_rows[:, rows]
-        if not isinstance(block, Orthant):
+        if not isinstance(block, Zero | Orthant):
             grouped = part.reshape(len(part), block.count, -1)
             part = jnp.broadcast_to(jnp.max(grouped, axis=-1, keepdims=True), grouped.shape)
             part = part.reshape(len(of_rows), -1)
         parts.append(part)
-    return jnp.concatenate(parts, axis=-1)
+    return join(parts)

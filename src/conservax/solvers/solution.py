@@ -12,6 +12,7 @@ class Status(IntEnum):
     SOLVED: within the tolerance. PRIMAL_INFEASIBLE: no feasible point; the dual is a certificate.
     DUAL_INFEASIBLE: the objective falls without bound along the primal, or no dual point exists.
     STALLED: round-off ended the progress before the tolerance. MAX_ITERATIONS: the budget is spent.
+    NOT_CONVEX: the quadratic form of the objective is not positive semidefinite.
     """
 
     SOLVED = 0
@@ -19,6 +20,7 @@ class Status(IntEnum):
     DUAL_INFEASIBLE = 2
     STALLED = 3
     MAX_ITERATIONS = 4
+    NOT_CONVEX = 5
 
 
 class Solution(NamedTuple):

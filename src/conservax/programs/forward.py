@@ -1,0 +1,200 @@
+"""Forward: the interior-point method, semismooth Newton steps on the pieces that it identified, and
+the factor of the system at one consistent element. All in equilibrated data.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..numerics import machine_epsilon
+from ..solvers import ConicPoint, Cones, Status
+from ..solvers.cones import Array
+from ..solvers.embedding import Iterate, products
+from ..solvers.equilibrate import Data, Scaling, equilibrate
+from ..solvers.interior_point import choose, default_tolerance, solve_scaled
+from ..solvers.termination import Residuals, Sizes, measure, measure_data
+from .spectrum import Spectrum, Tolerances, project, spectrum
+from .system import Factor, TwoTests, corner, factorise, solve, two_tests
+
+
+class Settings(NamedTuple):
+    """What a program is solved with; see ``ConeProgram``."""
+
+    tolerance: float | None
+    max_iterations: int
+    selection: str
+
+
+class Outcome(NamedTuple):
+    """Of a batch: the solution in user units, NaN where there is none, and what is known of it.
+
+    ``v`` = ŷ − ŝ, ``scaling`` and ``factor`` belong to the equilibrated program.
+    """
+
+    x: Array
+    y: Array
+    s: Array
+    v: Array
+    status: Array
+    iterations: Array
+    primal_residual: Array
+    dual_residual: Array
+    gap: Array
+    tests: TwoTests
+    scaling: Scaling
+    factor: Factor
+
+
+class Measured(NamedTuple):
+    """A point of the equilibrated program with its residuals; ``gap`` relative as well."""
+
+    point: ConicPoint
+    residuals: Residuals
+    gap: Array
+
+    @property
+    def worst(self) -> Array:
+        return jnp.maximum(self.residuals.relative(), self.gap)
+
+
+def measure_point(data: Data, sizes: Sizes, point: ConicPoint, gap: Array) -> Measured:
+    x, y, s = point
+    one = jnp.ones_like(gap)
+    iterate = Iterate(x, y, s, one, one)
+    return Measured(point, measure(data, sizes, iterate, products(data, iterate)), gap)
+
+
+def active_pieces(data: Data, at: Measured, cones: Cones) -> Spectrum:
+    """Which pieces are active: within √eps of the terms that made v, or of the root of the residual.
+
+    Without strict complementarity the distance to the kink is the square root of the residual.
+    """
+    accurate = at.worst <= accuracy(data.c.dtype)
+    residual = jnp.where(accurate, 0.0, at.worst)
+    v = at.point.dual - at.point.slack
+    return spectrum(v, _tolerances(data, at, residual), cones)
+
+
+def accuracy(dtype: Any) -> float:
+    """What a polished point reaches, relative to its terms."""
+    return 1e3 * machine_epsilon(dtype)
+
+
+def _tolerances(data: Data, at: Measured, residual: Array) -> Tolerances:
+    """An eigenvalue of the dual counts against Aᵀy's terms, one of the slack against b's."""
+    rtol = jnp.sqrt(jnp.maximum(machine_epsilon(data.c.dtype), residual))
+    rows = jnp.max(jnp.abs(data.A), axis=-1, initial=0.0)
+    dual = (rtol * at.residuals.dual_scale)[:, None] / jnp.where(rows > 0, rows, 1.0)
+    slack = jnp.broadcast_to((rtol * at.residuals.primal_scale)[:, None], dual.shape)
+    return Tolerances(dual, slack)
+
+
+class _Polish(NamedTuple):
+    at: Measured
+    factor: Factor
+    step: Array
+
+
+def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> _Polish:
+    """Semismooth Newton steps, kept where they are better; the last on pieces that are surely active."""
+    P, c, A, b = data
+    goal = accuracy(c.dtype)
+    curved = bool(cones.second_order or cones.semidefinite)
+    steps = 4 if curved else 2
+
+    def advance(carry: _Polish) -> _Polish:
+        x, y, s = carry.at.point
+        # where the signs give no regular piece, leave out what is active only within the tolerance
+        loose = (carry.step == steps - 1).astype(c.dtype)
+        tolerances = jax.tree.map(lambda t: loose * t, _tolerances(data, found, found.worst))
+        parts = spectrum(y - s, tolerances, cones)
+        factor = factorise(P, A, parts.basis, parts.low, cones)
+        new_x, v = solve(factor, P, A, -c, b, cones)
+        new_y = project(v, cones)
+        point = ConicPoint(new_x, new_y, new_y - v)
+        new = measure_point(data, sizes, point, jnp.zeros_like(carry.at.gap))
+        # no NaN is smaller than anything
+        take = new.worst < jnp.maximum(carry.at.worst, goal)
+        return _Polish(choose(take, new, carry.at), factor, carry.step + 1)
+
+    def unfinished(carry: _Polish) -> Array:
+        return (carry.step < steps) & jnp.any(usable & ~(carry.at.worst <= goal))
+
+    blank = jax.tree.map(
+        lambda part: jnp.full(part.shape, -1, part.dtype),
+        jax.eval_shape(
+            lambda v: factorise(P, A, (parts := spectrum(v, None, cones)).basis, parts.low, cones),
+            found.point.slack,
+        ),
+    )
+    return lax.while_loop(unfinished, advance, _Polish(found, blank, jnp.array(0)))
+
+
+def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
+    """The solution of each item, the factor of its system, and its certificate."""
+    dtype = user.c.dtype
+    tolerance = settings.tolerance or default_tolerance(dtype)
+    scaling = equilibrate(*user, cones)
+    data = scaling.apply(user)
+    sizes = measure_data(data)
+    found = solve_scaled(data, None, cones, float(tolerance), settings.max_iterations)
+    usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
+    usable = usable | (found.status == Status.MAX_ITERATIONS)
+    rough = measure_point(data, sizes, found.value, found.stats.gap)
+    at, used, _ = _polish(data, sizes, rough, usable, cones)
+    accurate = at.worst <= accuracy(dtype)
+    status = jnp.where(accurate & usable, Status.SOLVED, found.status).astype(jnp.int8)
+    good = status == Status.SOLVED
+
+    parts = active_pieces(data, at, cones)
+    low, chosen, tests = _factors(data, parts, used, cones, settings.selection)
+    tests = TwoTests(
+        jnp.where(good, tests.verdict, 0).astype(jnp.int8), jnp.where(good, tests.margin, 0.0)
+    )
+    nan = jnp.where(good, 1.0, jnp.nan).astype(dtype)[:, None]
+    x, y, s = (part * nan for part in scaling.undo(at.point))
+    v = (at.point.dual - at.point.slack) * nan
+    return Outcome(
+        x,
+        y,
+        s,
+        v,
+        status,
+        found.stats.iterations,
+        *_user_residuals(user, x, y, s),
+        tests,
+        scaling,
+        chosen,
+    )
+
+
+def _factors(
+    data: Data, parts: Spectrum, used: Factor, cones: Cones, selection: str
+) -> tuple[Factor, Factor, TwoTests]:
+    """Of V_lo and of the chosen element, and the two tests; what is at hand already is not redone."""
+    P, _, A, _ = data
+
+    def factor_of(d: Array) -> Factor:
+        return factorise(P, A, parts.basis, d, cones)
+
+    if cones.second_order or cones.semidefinite:
+        low = factor_of(parts.low)
+    else:
+        low = lax.cond(jnp.all(parts.low == used.d), lambda: used, lambda: factor_of(parts.low))
+    weak = jnp.any(parts.high > parts.low)
+    high = lax.cond(weak, lambda: corner(A, parts, low, cones), lambda: low.C)
+    chosen = low
+    if selection == "upper":
+        chosen = lax.cond(weak, lambda: factor_of(parts.high), lambda: low)
+    return low, chosen, two_tests(P, A, parts, low, high)
+
+
+def _user_residuals(user: Data, x: Array, y: Array, s: Array) -> tuple[Array, Array, Array]:
+    """‖Ax + s − b‖∞, ‖Px + Aᵀy + c‖∞ and |sᵀy|."""
+    one = jnp.ones_like(x[:, 0])
+    Px, Aty, Ax = products(user, Iterate(x, y, s, one, one))
+    primal = jnp.max(jnp.abs(Ax + s - user.b), axis=-1, initial=0.0)
+    dual = jnp.max(jnp.abs(Px + Aty + user.c), axis=-1, initial=0.0)
+    return primal, dual, jnp.abs(jnp.sum(s * y, axis=-1))

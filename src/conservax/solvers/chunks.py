@@ -1,0 +1,40 @@
+"""A batch solved a few items at a time, where that is faster.
+
+Matrices that fit the processor's caches make a batched factorisation on a CPU twice as fast, an easy
+part of the batch does not wait for a hard one, and memory stays bounded. A GPU takes all at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_CACHED = 3 << 20  # bytes of one matrix of each item of a chunk
+
+Result = TypeVar("Result")
+
+
+def in_chunks(solve: Callable[..., Result], *data: Any) -> Result:
+    """``solve(*data)`` for pytrees with a leading batch axis; equal chunks, the last one padded."""
+    leaves = jax.tree.leaves(data)
+    batch = leaves[0].shape[0]
+    per_item = max(leaf.size * leaf.dtype.itemsize for leaf in leaves) // max(batch, 1)
+    fitting = max(1, _CACHED // max(per_item, 1))
+    if batch <= fitting or jax.default_backend() != "cpu":
+        return solve(*data)
+    chunks = -(-batch // fitting)
+    size = -(-batch // chunks)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        # repeated items end when their originals do
+        padded = (
+            jnp.concatenate([leaf, leaf[: chunks * size - batch]])
+            if chunks * size > batch
+            else leaf
+        )
+        return padded.reshape(chunks, size, *leaf.shape[1:])
+
+    results = lax.map(lambda part: solve(*part), jax.tree.map(split, data))
+    return jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:])[:batch], results)

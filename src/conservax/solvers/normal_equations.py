@@ -1,0 +1,79 @@
+"""Newton systems [[P, Ãᵀ], [Ã, −D]] of an interior-point method, by Cholesky of P + ÃᵀÃ.
+
+D is the identity, with zeros at equalities: there the factor keeps a small multiple of the identity
+in its place, and refinement removes it. Static regularisation in the sense of Vanderbei (1995).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jax.lax import linalg
+
+from ..numerics import machine_epsilon
+from .cones import Array, Cones, transpose
+
+
+class Factor(NamedTuple):
+    """P, Ã = W⁻ᵀA, and L with LLᵀ = P + ÃᵀÃ + shift."""
+
+    P: Array
+    scaled: Array
+    L: Array
+
+
+def times(matrix: Array, vector: Array) -> Array:
+    """M v for (batch, i, j) and (batch, j)."""
+    return jnp.einsum("bij,bj->bi", matrix, vector)
+
+
+def times_transposed(matrix: Array, vector: Array) -> Array:
+    """Mᵀ v for (batch, i, j) and (batch, i)."""
+    return jnp.einsum("bij,bi->bj", matrix, vector)
+
+
+def cholesky(H: Array) -> Array:
+    """L with LLᵀ = H ≻ 0 (batch, n, n), symmetric, of which one triangle is read; NaN if it is not."""
+    # LAPACK reads columns where XLA writes rows: the transpose of H is H, and saves a copy
+    return linalg.cholesky(transpose(H), symmetrize_input=False)
+
+
+def forward_substitution(L: Array, right: Array) -> Array:
+    """L⁻¹ right, for right (batch, n, columns)."""
+    return linalg.triangular_solve(L, right, left_side=True, lower=True)
+
+
+def cholesky_solve(L: Array, right: Array) -> Array:
+    """(LLᵀ)⁻¹ right, for right (batch, n, columns)."""
+    half = forward_substitution(L, right)
+    return linalg.triangular_solve(L, half, left_side=True, lower=True, transpose_a=True)
+
+
+def factor(P: Array, scaled: Array) -> Factor:
+    """NaN in an item that is not finite."""
+    eps = machine_epsilon(P.dtype)
+    H = P + transpose(scaled) @ scaled
+    row, column = (lax.broadcasted_iota(jnp.int32, H.shape[-2:], axis) for axis in (0, 1))
+    # rounding moves entry (i, j) by eps √(Hᵢᵢ Hⱼⱼ): the shift of the diagonal is relative as well
+    shifted = jnp.where(row == column, H * (1 + 8 * eps) + eps ** (2 / 3), H)
+    return Factor(P, scaled, cholesky(shifted))
+
+
+def solve(factor: Factor, pairs: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
+    """(x, z) with Px + Ãᵀz = upper, Ãx − z = lower for each pair (upper, lower)."""
+    right = [upper + times_transposed(factor.scaled, lower) for upper, lower in pairs]
+    x = cholesky_solve(factor.L, jnp.stack(right, axis=-1))
+    columns = [x[..., k] for k in range(len(pairs))]
+    return [
+        (x, times(factor.scaled, x) - lower) for x, (_, lower) in zip(columns, pairs, strict=True)
+    ]
+
+
+def refine(
+    factor: Factor, upper: Array, lower: Array, x: Array, z: Array, cones: Cones
+) -> tuple[Array, Array]:
+    """One step of refinement of Px + Ãᵀz = upper, Ãx − Dz = lower."""
+    above = upper - times(factor.P, x) - times_transposed(factor.scaled, z)
+    below = lower - times(factor.scaled, x) + z.at[:, : cones.zero].set(0.0)
+    [(dx, dz)] = solve(factor, [(above, below)])
+    return x + dx, z + dz

@@ -1,0 +1,144 @@
+"""When the interior-point method stops, and with which status."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ..numerics import machine_epsilon
+from .cones import Array
+from .embedding import Iterate, Products, dot
+from .equilibrate import Data
+from .solution import Status
+
+RUNNING = -1
+
+
+class InteriorPointStats(NamedTuple):
+    """Per item: iterations; residuals and gap relative to their terms, of the equilibrated data."""
+
+    iterations: Array
+    primal_residual: Array
+    dual_residual: Array
+    gap: Array
+
+
+class Sizes(NamedTuple):
+    """Norms of the data, (batch,): largest entries; row sums of P, A; column sums of A; units.
+
+    ``unit_b`` and ``unit_c`` are what the terms of the two equations are compared with where they
+    vanish: ‖b‖ or, carried over, ‖c‖·‖A‖/‖P‖, and the other way round; one if both are zero.
+    """
+
+    P: Array
+    P_rows: Array
+    A_rows: Array
+    A_columns: Array
+    b: Array
+    c: Array
+    unit_b: Array
+    unit_c: Array
+
+
+class Residuals(NamedTuple):
+    """‖Ax + s − bτ‖∞ and ‖Px + Aᵀz + cτ‖∞, and the largest of their terms."""
+
+    primal: Array
+    dual: Array
+    primal_scale: Array
+    dual_scale: Array
+
+    def relative(self) -> Array:
+        """The larger of the two ratios."""
+        return jnp.maximum(self.primal / self.primal_scale, self.dual / self.dual_scale)
+
+
+class Judgement(NamedTuple):
+    """Status, or RUNNING; stats without iterations; the worst of residuals and gap."""
+
+    status: Array
+    primal: Array
+    dual: Array
+    gap: Array
+    merit: Array
+
+
+def largest(a: Array) -> Array:
+    """The largest modulus along the last axis."""
+    return jnp.max(jnp.abs(a), axis=-1, initial=0.0)
+
+
+def measure_data(data: Data) -> Sizes:
+    P, A = jnp.abs(data.P), jnp.abs(data.A)
+    of_P, of_A, of_b, of_c = (
+        largest(largest(P)),
+        largest(largest(A)),
+        largest(data.b),
+        largest(data.c),
+    )
+    both = (of_P > 0) & (of_A > 0)
+    safe_P, safe_A = jnp.where(both, of_P, 1.0), jnp.where(both, of_A, 1.0)
+    unit_b = jnp.maximum(of_b, jnp.where(both, of_c * safe_A / safe_P, 0.0))
+    unit_c = jnp.maximum(of_c, jnp.where(both, of_b * safe_P / safe_A, 0.0))
+    return Sizes(
+        of_P,
+        largest(jnp.sum(P, axis=-1)),
+        largest(jnp.sum(A, axis=-1)),
+        largest(jnp.sum(A, axis=-2)),
+        of_b,
+        of_c,
+        jnp.where(unit_b > 0, unit_b, 1.0),
+        jnp.where(unit_c > 0, unit_c, 1.0),
+    )
+
+
+def measure(data: Data, sizes: Sizes, point: Iterate, known: Products) -> Residuals:
+    """Of the two linear equations."""
+    x, z, s, tau, _ = point
+    Px, Atz, Ax = known
+    return Residuals(
+        largest(Ax + s - data.b * tau[:, None]),
+        largest(Px + Atz + data.c * tau[:, None]),
+        jnp.maximum(jnp.maximum(largest(Ax), largest(s)), tau * sizes.unit_b),
+        jnp.maximum(jnp.maximum(largest(Px), largest(Atz)), tau * sizes.unit_c),
+    )
+
+
+def judge(data: Data, sizes: Sizes, tolerance: float, point: Iterate, known: Products) -> Judgement:
+    """Solved, infeasible, unbounded or running; rescaling the point changes nothing."""
+    x, z, s, tau, _ = point
+    Px, Atz, Ax = known
+    b, c = data.b, data.c
+    tiny = jnp.finfo(c.dtype).tiny
+    norm_x, norm_z = largest(x), largest(z)
+    residuals = measure(data, sizes, point, known)
+    primal = residuals.primal / residuals.primal_scale
+    dual = residuals.dual / residuals.dual_scale
+    quadratic, linear, dual_linear = dot(x, Px) / tau, dot(c, x), dot(b, z)
+    terms = jnp.maximum(jnp.abs(quadratic), jnp.maximum(jnp.abs(linear), jnp.abs(dual_linear)))
+    terms = jnp.maximum(terms, norm_x * sizes.c * machine_epsilon(c.dtype))
+    gap = jnp.abs(quadratic + linear + dual_linear) / terms.clip(min=tiny)
+    # a gap between numbers that vanish themselves says nothing: there complementarity decides
+    free = jnp.where(sizes.P > 0, sizes.c / jnp.where(sizes.P > 0, sizes.P, 1.0), 0.0)
+    least = jnp.maximum(
+        free, tolerance * sizes.unit_b / jnp.where(sizes.A_rows > 0, sizes.A_rows, 1.0)
+    )
+    size = jnp.maximum(norm_x / tau, least) * jnp.maximum(largest(Px) / tau, sizes.unit_c)
+    small = dot(jnp.abs(s), jnp.abs(z)) / tau**2 <= tolerance * size
+    solved = (primal <= tolerance) & (dual <= tolerance) & ((gap <= tolerance) | small)
+
+    strict = tolerance**0.9
+    clear = strict**0.5 * 1e-2
+    infeasible = (
+        (largest(Atz) <= strict * sizes.A_columns * norm_z)
+        & (-dual_linear > clear * sizes.b * norm_z + tiny)
+    )  # fmt: skip
+    unbounded = (
+        (largest(Px) <= strict * sizes.P_rows * norm_x)
+        & (largest(Ax + s) <= strict * sizes.A_rows * norm_x)
+        & (-linear > clear * sizes.c * norm_x + tiny)
+    )
+    status = jnp.where(unbounded, Status.DUAL_INFEASIBLE, RUNNING)
+    status = jnp.where(infeasible, Status.PRIMAL_INFEASIBLE, status)
+    status = jnp.where(solved, Status.SOLVED, status).astype(jnp.int8)
+    merit = jnp.maximum(jnp.maximum(primal, dual), jnp.where(small, 0.0, gap))
+    return Judgement(status, primal, dual, gap, merit)
