@@ -35,7 +35,7 @@ def test_present():
     with style.applied():
         table = degenerate_programs._draw(MEASURED, MEASURED, VERDICTS, theirs)
     assert peers.MISSING not in words(table)
-    assert {"0.25", "raised"} <= words(table)
+    assert {"0.25", "refused"} <= words(table)
 
 
 def test_follow_ends_where_the_solver_gives_up():
@@ -57,3 +57,13 @@ def test_cvxpylayers_is_right_away_from_the_kink(setup):
     solve = peers.layer(problem, [parameter], variable, setup)
     slope = jax.grad(lambda p: solve(p)[0])(jax.numpy.array([2.0]))
     np.testing.assert_allclose(slope, [1.0], atol=1e-3)
+
+
+def test_a_refusal_is_no_answer():
+    failure = pytest.importorskip("diffcp.cone_program").SolverError
+
+    def refuse():
+        raise failure("no solution")
+
+    assert peers.silently(refuse) is None
+    assert peers.silently(lambda: 1.0) == 1.0

@@ -98,14 +98,16 @@ def _near_the_line(constants: bilevel.Constants) -> Near:
 
 
 def _peer_near_the_line(setup: str, constants: bilevel.Constants) -> tuple[np.ndarray, np.ndarray]:
-    """s and ∂s₁/∂c as cvxpylayers returns them."""
+    """s and ∂s₁/∂c as cvxpylayers returns them; NaN where it raises or warns."""
     solve = bilevel_cone.peer_inner(setup)
 
     def first(c: jax.Array) -> tuple[jax.Array, jax.Array]:
         s = solve(-c * jnp.ones(2), constants.box)
         return s[0], s
 
-    found = [jax.grad(first, has_aux=True)(jnp.asarray(c)) for c in SIDES]
+    gradient = jax.grad(first, has_aux=True)
+    refused = jnp.asarray(jnp.nan), jnp.full(2, jnp.nan)
+    found = [peers.silently(lambda c=c: gradient(jnp.asarray(c))) or refused for c in SIDES]
     return np.array([s for _, s in found]), np.array([float(slope) for slope, _ in found])
 
 
@@ -120,7 +122,7 @@ def _peer_claims(
     peer_path: np.ndarray, path: np.ndarray, theirs: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> list[Claim]:
     away = [np.linalg.norm(path - point, axis=1).min() for point in peer_path]
-    noise = [np.abs(slopes).max() for _, slopes in theirs.values()]
+    noise = [np.nanmax(np.abs(slopes)) for _, slopes in theirs.values()]
     finite = sum(np.isfinite(slopes[-1]) for _, slopes in theirs.values())
     return [
         at_most("cvxpylayers follows the same path: largest distance to it", SOURCE, 0.1,
@@ -145,7 +147,7 @@ def _draw(
     draw_plane(left, (0.2, 3.4), (-0.5, 5.7))
     left.plot(*path[:2000].T, color=style.AD, lw=1.6, label="through conservax")
     if peer_path is not None:
-        left.plot(*peer_path.T, color=style.TRUTH, lw=1.4, ls=(0, (1, 2)),
+        left.plot(*peer_path[:240].T, color=style.TRUTH, lw=1.4, ls=(0, (1, 2)),
                   label="through cvxpylayers")  # fmt: skip
     left.plot(*path[0], "o", color=style.INK, ms=7)
     left.plot(*points[-1], "o", color="white", mec=style.AD, mew=2, ms=8, zorder=5,

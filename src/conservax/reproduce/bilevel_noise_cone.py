@@ -77,7 +77,7 @@ def _draw(paths: np.ndarray, theirs: np.ndarray | None, steps: int) -> style.Fig
     ax.plot([], [], color=colours[RUNS // 2], label="through conservax, after the transient")
     if theirs is not None:
         for k in range(RUNS):
-            ax.plot(*theirs[:, k].T, color=style.TRUTH, lw=0.9, ls=(0, (1, 2)),
+            ax.plot(*theirs[:150, k].T, color=style.TRUTH, lw=0.9, ls=(0, (1, 2)),
                     label="through cvxpylayers, from the start" if k == 0 else None)  # fmt: skip
     ax.set_title(f"{RUNS} perturbed problems as one batch of cone programs")
     fig.legend(loc="outside lower center", ncols=2)

@@ -25,7 +25,7 @@ HERE = "This run"
 SLACK = 1e-3
 """An answer of cvxpylayers counts as valid within this: its solvers stop at a tolerance."""
 
-Answer = float | None  # None: the tool raised
+Answer = float | None  # None: the tool raised or warned
 
 
 def run(quick: bool, tick: Ticker) -> Outcome:
@@ -79,9 +79,10 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     ]
     if theirs is not None:
         wrong = invalid(theirs)
+        given = sum(answer is not None for answers in theirs.values() for answer in answers)
         claims.append(
             at_least("cvxpylayers: answers outside the valid set, of "
-                     f"{len(CASES) * len(theirs)} given without a warning", HERE, 1, len(wrong))
+                     f"{given} given without error or warning", HERE, 1, len(wrong))
         )  # fmt: skip
         remarks.append(f"{peers.name()}. Outside the valid set: {'; '.join(wrong)}.")
     else:
@@ -137,15 +138,11 @@ def peer_answers() -> dict[str, list[Answer]]:
 
 
 def _peer_answer(case: Case, setup: str) -> Answer:
-    from diffcp.cone_program import SolverError
-
     problem, parameter, variable = case.peer()
     solve = peers.layer(problem, [parameter], variable, setup)
-    try:
-        slope = jax.grad(lambda p: solve(p)[case.peer_output])(jnp.asarray(case.peer_point))
-    except SolverError:
-        return None
-    return float(slope[case.peer_parameter])
+    gradient = jax.grad(lambda p: solve(p)[case.peer_output])
+    slope = peers.silently(lambda: gradient(jnp.asarray(case.peer_point)))
+    return None if slope is None else float(slope[case.peer_parameter])
 
 
 def invalid(theirs: dict[str, list[Answer]]) -> list[str]:
@@ -261,7 +258,7 @@ def _draw_table(
         for x, answers in zip(columns[3:], (theirs or {}).values(), strict=False):
             answer = answers[k]
             good = answer is None or is_valid(case, answer)
-            content = "raised" if answer is None else _number(answer, 3)
+            content = "refused" if answer is None else _number(answer, 3)
             ax.text(x, row, content, fontsize=11, va="center",
                     color=style.TRUTH if good else style.BAD)  # fmt: skip
     if theirs is None:

@@ -158,7 +158,7 @@ def _peer_claims(
 def _draw(
     butterfly: np.ndarray, vanilla: np.ndarray, theirs: dict[str, np.ndarray]
 ) -> style.Figure:
-    fig = style.figure(10.4, 4.6)
+    fig = style.figure(10.4, 5.0)
     left, right = fig.subplots(1, 2, width_ratios=(1, 1.15))
     left.plot(*butterfly[:, [0, 2]].T, color=style.MUTED, lw=0.5, alpha=0.7,
               label="least norm, as in Figure 3")  # fmt: skip
@@ -166,7 +166,7 @@ def _draw(
               label="conservax: REFUTED, stays here")  # fmt: skip
     iterations = np.arange(len(butterfly))
     right.semilogy(iterations[:300], np.linalg.norm(butterfly[:300], axis=1), color=style.MUTED,
-                   label="least norm")  # fmt: skip
+                   label="least norm, as in Figure 3")  # fmt: skip
     right.semilogy(iterations[: len(vanilla)], np.linalg.norm(vanilla, axis=1), color=style.BAD,
                    ls=(0, (4, 2)), label="true gradient (vanilla)")  # fmt: skip
     for (spelling, path), colour in zip(theirs.items(), (style.TRUTH, style.SET), strict=False):
@@ -175,12 +175,13 @@ def _draw(
         right.semilogy(
             np.arange(len(path)), np.linalg.norm(path, axis=1), color=colour, label=label
         )
-    left.set(xlabel="$x$", ylabel="$z$", title="Ascent on $u^T s(u)$", xlim=(-21, 48),
-             ylim=(-6, 78))  # fmt: skip
+    left.set(xlabel="$x$", ylabel="$z$", title="Ascent on $u^T s(u)$", xlim=(-21, 42),
+             ylim=(-4, 58))  # fmt: skip
     right.set(xlabel="iteration", ylabel=r"$\|u\|$", title="One objective, several “gradients”",
               xlim=(0, 300), ylim=(0.5, 1e6))  # fmt: skip
-    left.legend(loc="upper left", fontsize=9.5)
-    right.legend(loc="lower right", fontsize=9.5)
+    entries = dict(zip(*left.get_legend_handles_labels()[::-1], strict=True))
+    entries |= dict(zip(*right.get_legend_handles_labels()[::-1], strict=True))
+    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3)
     if not theirs:
         left.text(0.97, 0.05, f"cvxpylayers: {peers.MISSING}", transform=left.transAxes,
                   ha="right", color=style.MUTED)  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ MISSING = "not installed"
 """What a figure says in the place of cvxpylayers' answers."""
 
 Layer = Callable[..., jax.Array]
+Answer = TypeVar("Answer")
 
 
 def installed() -> bool:
@@ -44,6 +46,19 @@ def layer(problem: Any, parameters: list[Any], variable: Any, setup: str = "SCS,
         problem, parameters=parameters, variables=[variable], solver_args=SETUPS[setup]
     )
     return lambda *values: built(*values)[0]
+
+
+def silently(ask: Callable[[], Answer]) -> Answer | None:
+    """What ``ask`` returns without a word; None where diffcp raises or warns."""
+    from diffcp.cone_program import SolverError
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            answer = ask()
+        except SolverError:
+            return None
+    return None if any("diffcp" in warning.filename for warning in said) else answer
 
 
 def follow(
