@@ -439,6 +439,24 @@ def test_errors_of_the_solution_turn_eigenvectors_and_proof_into_doubt():
     assert doubtful.second_order is None
 
 
+def test_a_solution_that_moves_is_refuted_at_an_inaccurate_point():
+    """The face of K on which x moves is known to 1e-9 only: no rank tells, the direction does."""
+    cones = Cones(semidefinite=(2,))
+    c, s = np.cos(0.4), np.sin(0.4)
+    face = np.array([s * s, -ROOT * c * s, c * c])  # vvᵀ, v = (−s, c)
+    other = np.array([c * c, ROOT * c * s, s * s])
+    A, P = -np.stack([face, other], axis=1), np.diag([0.0, 1])
+    noise = 1e-9 * np.array([0.3, -0.8, 0.5])
+    report = certified(P, A, other - face + noise, cones, residual=1e-8)
+    assert (report.verdict, report.unique) == (REFUTED, False)
+    assert report.rigour == Rigour.AT_TOLERANCE
+    np.testing.assert_allclose(np.abs(report.direction), [1, 0], atol=1e-8)
+    smallest, largest = report.recheck()
+    assert smallest < 1e-8 < largest
+    unsure = certified(P, A, other - face + noise, cones)
+    assert unsure.verdict == UNKNOWN
+
+
 def test_weakly_active_constraints_are_named_by_row_and_by_cone():
     cones = Cones(zero=1, nonnegative=2, second_order=(3, 3), semidefinite=(2, 1))
     v = [5.0, 0.0, -2.0, 3, 0, 0, 1, 0.6, 0.8, 0, 0, -0.25, 4]

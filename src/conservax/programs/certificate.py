@@ -206,8 +206,8 @@ def certify_program(
     PROVEN is a theorem about the floats P and A with rounding accounted for: P stands for the
     positive semidefinite matrix next to it, and eigenvalues of v within the tolerance stand for zero.
     For second-order and semidefinite cones, whose eigenvectors are computed, it holds at v and at
-    every point to which errors of the size of round-off and ``residual`` may have moved it.
-    REFUTED: an element is singular to the precision of the data and of the solution.
+    every point within round-off and ``residual``, relative, times the condition of the matrices.
+    REFUTED: an element is singular to the precision of the data, or the solution was seen to move.
 
     Args:
         P: (n, n). A: (m, n). parts: of v at the solution, a batch of one. cones: K.
@@ -227,15 +227,15 @@ def certify_program(
     )
     drift = _Drift(pieces, point, residual)
     failed = [test.fails(drift, 0.0) for test in tests]
-    left = [test.relative for test, lost in zip(tests, failed, strict=True) if not lost]
-    condition = 1 / min(left, default=1.0)
+    left = [test.condition() for test, lost in zip(tests, failed, strict=True) if not lost]
+    condition = max(left, default=1.0)
     strong, licq = (
         False if lost else test.holds(drift, condition) or None
         for test, lost in zip(tests, failed, strict=True)
     )
     unique, direction = _uniqueness(pieces, strong, tests[0], drift, point)
     strong = strong if unique is not False else False
-    witness = _witness(pieces, drift, *tests) if strong is False or licq is False else None
+    witness = _witness(pieces, drift, *tests, direction)
     verdict = Verdict.UNKNOWN
     if strong and licq:
         verdict = Verdict.PROVEN
@@ -357,10 +357,10 @@ class _RankTest:
     """
 
     def __init__(self, pieces: Pieces, index: np.ndarray, P: np.ndarray | None) -> None:
-        rows = _rotated(pieces)[index]
+        rows = (pieces.T.T @ pieces.A)[index]
         n = rows.shape[1]
         self.curvature = np.zeros((n, n)) if P is None else P
-        c, r = _equilibrate(self.curvature, rows, _cone_of_rows(pieces)[index])
+        c, r = _equilibrate(self.curvature, _sizes(pieces)[index])
         self.curvature = c[:, None] * self.curvature * c
         size = float(np.abs(self.curvature).max(initial=0.0))
         self.curvature *= math.ldexp(1.0, -round(math.log2(size))) if size > 0 else 1.0
@@ -375,10 +375,13 @@ class _RankTest:
         self.left, values, self.right = np.linalg.svd(self.M) if count else (np.eye(n), r, r)
         self.values = np.pad(values, (0, count - len(values)))
 
-    @property
-    def relative(self) -> float:
-        """σ_min/σ_max."""
-        return float(self.values[-1] / max(self.values[0], UNIT)) if len(self.values) else 1.0
+    def condition(self) -> float:
+        """How much larger the data are than σ_min; a rotated M may be small by cancellation alone."""
+        if not len(self.values):
+            return 1.0
+        parts = [part.rows for part in self.pieces.constraints if part.curved]
+        sizes = (np.linalg.norm(self.scale[own]) * np.linalg.norm(self.A[own]) for own in parts)
+        return float(max(self.values[0], *sizes, 0.0) / self.values[-1])
 
     def fails(self, drift: "_Drift", condition: float) -> bool:
         """Whether M is singular to the precision at hand; finds the kernel."""
@@ -403,39 +406,25 @@ class _RankTest:
         return least > doubt + _indefinite(self.curvature)
 
 
-def _rotated(pieces: Pieces) -> np.ndarray:
-    """TᵀA, zero where nothing but rounding is left: it would pass for a row or a column."""
-    rotated = pieces.T.T @ pieces.A
+def _sizes(pieces: Pieces) -> np.ndarray:
+    """|TᵀA|; in a rotated cone the norms of A's columns, for short rows may be nothing but rounding."""
+    sizes = np.abs(pieces.A)
     for part in pieces.constraints:
         if part.curved:
-            own = rotated[part.rows]
-            noise = 4 * len(own) * UNIT * np.linalg.norm(pieces.A[part.rows], axis=0)
-            own[np.abs(own) <= noise] = 0.0
-    return rotated
+            sizes[part.rows] = np.linalg.norm(sizes[part.rows], axis=0)
+    return sizes
 
 
-def _cone_of_rows(pieces: Pieces) -> np.ndarray:
-    counts = [part.rows.stop - part.rows.start for part in pieces.constraints]
-    return np.repeat(np.arange(len(counts)), counts)
-
-
-def _equilibrate(
-    P: np.ndarray, rows: np.ndarray, owner: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of two c, r for which c P c and r ``rows`` c have rows and columns of similar sizes.
-
-    Rows of one owner share their r: in a rotated basis a short row may be nothing but rounding.
-    """
+def _equilibrate(P: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of two c, r for which c P c and r ``rows`` c have rows and columns of similar sizes."""
     c, r = np.ones(rows.shape[1]), np.ones(len(rows))
-    P, rows = np.abs(P), np.abs(rows)
-    longest = np.zeros(owner.max(initial=-1) + 1)
+    P = np.abs(P)
     for _ in range(8):
         scaled, across = c[:, None] * P * c, r[:, None] * rows * c
         widest = np.maximum(scaled.max(axis=0, initial=0.0), across.max(axis=0, initial=0.0))
-        longest[:] = 0.0
-        np.maximum.at(longest, owner, across.max(axis=1, initial=0.0))
+        longest = across.max(axis=1, initial=0.0)
         c /= np.sqrt(np.where(widest > 0, widest, 1.0))
-        r /= np.sqrt(np.where(longest > 0, longest, 1.0))[owner]
+        r /= np.sqrt(np.where(longest > 0, longest, 1.0))
     c, r = (np.ldexp(1.0, np.rint(np.log2(scale)).astype(int)) for scale in (c, r))
     return c, r
 
@@ -454,9 +443,16 @@ def _least_singular_value(pieces: Pieces, selection: np.ndarray) -> float:
 
 
 def _witness(
-    pieces: Pieces, drift: _Drift, second: _RankTest, first: _RankTest
+    pieces: Pieces,
+    drift: _Drift,
+    second: _RankTest,
+    first: _RankTest,
+    direction: np.ndarray | None,
 ) -> ProgramWitness | None:
-    """V_lo with (a, Aa), or V_hi with (0, w), where U(V) maps it to zero to the precision at hand."""
+    """V_lo with (a, Aa), or V_hi with (0, w), where U(V) maps it to zero to the precision at hand.
+
+    A direction that was followed is proof enough that V_lo is singular but for errors of the solution.
+    """
     least, greatest = pieces.extremes[0], pieces.extremes[-1]
     found = [(least, np.concatenate([a, pieces.A @ a])) for a in second.kernel.T]
     basis, zeros = pieces.T[:, first.index], np.zeros(len(pieces.P))
@@ -468,7 +464,11 @@ def _witness(
         if np.linalg.norm(U @ null) <= singular_value_floor(U, pieces.dtype) + slight:
             values = np.linalg.svd(U, compute_uv=False)
             return ProgramWitness(selection, V, null, float(values[-1]), float(values[0]))
-    return None
+    if direction is None:
+        return None
+    V = pieces.element(least)
+    _, values, right = np.linalg.svd(pieces.system(V))
+    return ProgramWitness(least, V, right[-1], float(values[-1]), float(values[0]))
 
 
 def _uniqueness(
@@ -481,7 +481,7 @@ def _uniqueness(
         if pieces.curved:
             return None, None
         v = pieces.low + pieces.high - 1  # a polyhedral K looks alike at all points of these pieces
-    unique, direction = free_direction(pieces, v, test.kernel)
+    unique, direction = free_direction(pieces, v, test.kernel, drift.residual)
     return (None if strong is None and unique else unique), direction
 
 

@@ -25,6 +25,7 @@ SECOND_ORDER, SEMIDEFINITE = "second-order cone", "semidefinite cone"
 _STILL = 1e-6  # a coordinate in [−1, 1] that no direction moves further than this stands still
 _FEASIBLE = 1e-9  # violation of a cut that asks for another one
 _CUTS = 40
+_COARSE = 1e-2  # a residual that lets every direction pass
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ def _limits(pieces: Pieces, kernel: np.ndarray) -> Iterator[_Limit]:
             stuck = rotated[own][(np.abs(first) < 0.5) & (pieces.high[own] == 0)]
         rounding = 1e3 * len(moved) * machine_epsilon(pieces.dtype)
         rounding *= float(np.abs(pieces.A[own]).max(initial=0.0))
-        yield _Limit(*(_unit_rows(part, rounding) for part in (span, total, stuck)), kind)
+        span, total, stuck = (_unit_rows(rows, rounding) for rows in (span, total, stuck))
+        yield _Limit(span, total, stuck, kind)
 
 
 class _Outer:
@@ -237,26 +239,28 @@ class _Outer:
 
 
 def free_direction(
-    pieces: Pieces, v: np.ndarray, kernel: np.ndarray
+    pieces: Pieces, v: np.ndarray, kernel: np.ndarray, residual: float
 ) -> tuple[bool | None, np.ndarray | None]:
     """Is the solution at v = y − s the only one? If not, a unit direction (n,) along which it moves.
 
     Args:
         v: (m,). kernel: (n, k), an orthonormal basis of {a : P a = 0, A a ∈ span F}, which is
-            {a : P a = 0, A a ∈ ker V} for the least element V.
+            {a : P a = 0, A a ∈ ker V} for the least element V. residual: of v, relative.
 
     Returns:
         (True, None), (False, direction) or (None, None) where it was not decided. The direction was
-        followed for a finite step: the points met are feasible and keep the objective, both to
-        round-off.
+        followed for a finite step: the point met is feasible and as good, to round-off and residual.
     """
     k = kernel.shape[1]
     if k == 0:
         return True, None
     limits = list(_limits(pieces, kernel))
+    slight = 1e3 * machine_epsilon(pieces.dtype) + 10 * residual
+    if slight > _COARSE:
+        return None, None
     if not limits:
         for a in (*kernel.T, *-kernel.T):
-            if _moves(pieces, v, a):
+            if _moves(pieces, v, a, slight):
                 return False, a
         return None, None
     outer = _Outer(limits, k)
@@ -271,7 +275,7 @@ def free_direction(
             inner = 0.8 * inner + t
         for candidate in (inner, t):
             direction = _unit(kernel @ candidate)
-            if direction is not None and _moves(pieces, v, direction):
+            if direction is not None and _moves(pieces, v, direction, slight):
                 return False, direction
     return (True, None) if still else (None, None)
 
@@ -301,13 +305,11 @@ def _unit(a: np.ndarray) -> np.ndarray | None:
     return a / length if length > _STILL else None
 
 
-def _moves(pieces: Pieces, v: np.ndarray, a: np.ndarray) -> bool:
-    """Whether x + t a is feasible for a finite t > 0 and as good as x, to round-off.
+def _moves(pieces: Pieces, v: np.ndarray, a: np.ndarray, slight: float) -> bool:
+    """Whether x + t a is feasible for a finite t > 0 and as good as x, up to ``slight``, relative.
 
-    A curved cone may bend away from a tangent by t² or so: t is kept large against √round-off.
+    A curved cone may bend away from a tangent by t² or so: t is kept large against √slight.
     """
-    eps = machine_epsilon(pieces.dtype)
-    slight = 1e3 * eps
     e = pieces.T.T @ v
     e[pieces.choice] = 0.0
     y, s = pieces.T @ (pieces.low * e), pieces.T @ ((pieces.low - 1) * e)
@@ -315,7 +317,7 @@ def _moves(pieces: Pieces, v: np.ndarray, a: np.ndarray) -> bool:
     size, speed = float(np.abs(e).max(initial=0.0)), float(np.abs(h).max(initial=0.0))
     steepest = float(np.abs(pieces.P).max(initial=0.0)) + float(np.abs(pieces.A).max(initial=0.0))
     doubt = slight * len(pieces.P)
-    if np.abs(pieces.P @ a).max(initial=0.0) > doubt * max(np.abs(pieces.P).max(initial=0.0), eps):
+    if np.abs(pieces.P @ a).max(initial=0.0) > doubt * np.abs(pieces.P).max(initial=0.0):
         return False
     if abs(float(y @ h)) > doubt * steepest * float(np.abs(y).sum()):
         return False
