@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..numerics import machine_epsilon
-from ..solvers import ConicPoint, Cones, Status
+from ..solvers import Cones, ConicPoint, Status
 from ..solvers.cones import Array
 from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate
@@ -60,6 +60,7 @@ class Measured(NamedTuple):
 
 
 def measure_point(data: Data, sizes: Sizes, point: ConicPoint, gap: Array) -> Measured:
+    """The residuals at a point whose gap is known."""
     x, y, s = point
     one = jnp.ones_like(gap)
     iterate = Iterate(x, y, s, one, one)
@@ -92,32 +93,38 @@ def _tolerances(data: Data, at: Measured, residual: Array) -> Tolerances:
 
 
 class _Polish(NamedTuple):
+    """The best point met, where the next step starts, and the last factor."""
+
     at: Measured
+    v: Array
     factor: Factor
     step: Array
 
 
 def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> _Polish:
-    """Semismooth Newton steps, kept where they are better; the last on pieces that are surely active."""
+    """Semismooth Newton steps from v = y − s; the best point met is kept."""
     P, c, A, b = data
     goal = accuracy(c.dtype)
     curved = bool(cones.second_order or cones.semidefinite)
-    steps = 4 if curved else 2
+    steps = 5 if curved else 2
+    start = found.point.dual - found.point.slack
+    scales = {name: getattr(found.residuals, name) for name in ("primal_scale", "dual_scale")}
 
     def advance(carry: _Polish) -> _Polish:
-        x, y, s = carry.at.point
         # where the signs give no regular piece, leave out what is active only within the tolerance
-        loose = (carry.step == steps - 1).astype(c.dtype)
-        tolerances = jax.tree.map(lambda t: loose * t, _tolerances(data, found, found.worst))
-        parts = spectrum(y - s, tolerances, cones)
+        last = carry.step == steps - 1
+        tolerances = _tolerances(data, found, found.worst)
+        tolerances = jax.tree.map(lambda t: jnp.where(last, t, 0.0), tolerances)
+        parts = spectrum(jnp.where(last, start, carry.v), tolerances, cones)
         factor = factorise(P, A, parts.basis, parts.low, cones)
-        new_x, v = solve(factor, P, A, -c, b, cones)
-        new_y = project(v, cones)
-        point = ConicPoint(new_x, new_y, new_y - v)
-        new = measure_point(data, sizes, point, jnp.zeros_like(carry.at.gap))
+        x, v = solve(factor, P, A, -c, b, cones)
+        y = project(v, cones)
+        new = measure_point(data, sizes, ConicPoint(x, y, y - v), jnp.zeros_like(found.gap))
+        # against the terms of the start: a runaway point has terms that hide its residual
+        new = new._replace(residuals=new.residuals._replace(**scales))
         # no NaN is smaller than anything
         take = new.worst < jnp.maximum(carry.at.worst, goal)
-        return _Polish(choose(take, new, carry.at), factor, carry.step + 1)
+        return _Polish(choose(take, new, carry.at), v, factor, carry.step + 1)
 
     def unfinished(carry: _Polish) -> Array:
         return (carry.step < steps) & jnp.any(usable & ~(carry.at.worst <= goal))
@@ -126,10 +133,10 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         lambda part: jnp.full(part.shape, -1, part.dtype),
         jax.eval_shape(
             lambda v: factorise(P, A, (parts := spectrum(v, None, cones)).basis, parts.low, cones),
-            found.point.slack,
+            start,
         ),
     )
-    return lax.while_loop(unfinished, advance, _Polish(found, blank, jnp.array(0)))
+    return lax.while_loop(unfinished, advance, _Polish(found, start, blank, jnp.array(0)))
 
 
 def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
@@ -143,13 +150,13 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
     usable = usable | (found.status == Status.MAX_ITERATIONS)
     rough = measure_point(data, sizes, found.value, found.stats.gap)
-    at, used, _ = _polish(data, sizes, rough, usable, cones)
+    at, _, used, _ = _polish(data, sizes, rough, usable, cones)
     accurate = at.worst <= accuracy(dtype)
     status = jnp.where(accurate & usable, Status.SOLVED, found.status).astype(jnp.int8)
     good = status == Status.SOLVED
 
     parts = active_pieces(data, at, cones)
-    low, chosen, tests = _factors(data, parts, used, cones, settings.selection)
+    chosen, tests = _factors(data, parts, used, cones, settings.selection)
     tests = TwoTests(
         jnp.where(good, tests.verdict, 0).astype(jnp.int8), jnp.where(good, tests.margin, 0.0)
     )
@@ -172,8 +179,8 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
 
 def _factors(
     data: Data, parts: Spectrum, used: Factor, cones: Cones, selection: str
-) -> tuple[Factor, Factor, TwoTests]:
-    """Of V_lo and of the chosen element, and the two tests; what is at hand already is not redone."""
+) -> tuple[Factor, TwoTests]:
+    """Of the chosen element, and the two tests; what is at hand already is not redone."""
     P, _, A, _ = data
 
     def factor_of(d: Array) -> Factor:
@@ -188,7 +195,7 @@ def _factors(
     chosen = low
     if selection == "upper":
         chosen = lax.cond(weak, lambda: factor_of(parts.high), lambda: low)
-    return low, chosen, two_tests(P, A, parts, low, high)
+    return chosen, two_tests(P, A, parts, low, high)
 
 
 def _user_residuals(user: Data, x: Array, y: Array, s: Array) -> tuple[Array, Array, Array]:

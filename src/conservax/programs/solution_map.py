@@ -13,7 +13,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import zero_from_primal
 
-from ..solvers import ConicPoint, Cones, Status
+from ..solvers import Cones, ConicPoint, Status
 from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array
 from ..solvers.equilibrate import Data

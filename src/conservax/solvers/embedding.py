@@ -38,10 +38,12 @@ class Products(NamedTuple):
 
 
 def dot(a: Array, b: Array) -> Array:
+    """aᵀb per item."""
     return jnp.sum(a * b, axis=-1)
 
 
 def products(data: Data, point: Iterate) -> Products:
+    """Px, Aᵀz and Ax."""
     return Products(
         times(data.P, point.x), times_transposed(data.A, point.z), times(data.A, point.x)
     )

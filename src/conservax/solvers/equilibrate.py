@@ -71,20 +71,26 @@ def equilibrate(P: Array, c: Array, A: Array, b: Array, cones: Cones) -> Scaling
         by_rows = jnp.max(A * row[:, :, None], axis=-2, initial=0.0)
         return column * jnp.maximum(by_cost, by_rows), _per_cone(of_rows, cones)
 
-    def unfair(carry: tuple[Scaling, tuple[Array, Array], Array]) -> Array:
-        _, sizes, step = carry
+    def unfair(sizes: tuple[Array, Array]) -> Array:
+        """Per item: one item's scaling does not depend on its neighbours."""
         bad = [(size > 0) & ((size > _FAIR) | (size < 1 / _FAIR)) for size in sizes]
-        return (step < PASSES) & (jnp.any(bad[0]) | jnp.any(bad[1]))
+        return jnp.any(bad[0], axis=-1) | jnp.any(bad[1], axis=-1)
 
-    def pass_once(carry):
-        scaling, (of_columns, of_rows), step = carry
-        column = scaling.column / jnp.sqrt(jnp.where(of_columns > 0, of_columns, 1.0))
-        row = scaling.row / jnp.sqrt(jnp.where(of_rows > 0, of_rows, 1.0))
-        scaling = Scaling(column, row, scaling.cost)
+    def unfinished(carry: tuple[Scaling, tuple[Array, Array], Array]) -> Array:
+        _, sizes, step = carry
+        return (step < PASSES) & jnp.any(unfair(sizes))
+
+    def pass_once(
+        carry: tuple[Scaling, tuple[Array, Array], Array],
+    ) -> tuple[Scaling, tuple[Array, Array], Array]:
+        scaling, sizes, step = carry
+        go = unfair(sizes)[:, None]
+        factors = [jnp.where(go & (size > 0), jax.lax.rsqrt(size), 1.0) for size in sizes]
+        scaling = Scaling(scaling.column * factors[0], scaling.row * factors[1], scaling.cost)
         return scaling, norms(scaling), step + 1
 
     one = Scaling(jnp.ones_like(c), jnp.ones_like(b), jnp.ones_like(c[:, 0]))
-    scaling, _, _ = jax.lax.while_loop(unfair, pass_once, (one, norms(one), jnp.array(0)))
+    scaling, _, _ = jax.lax.while_loop(unfinished, pass_once, (one, norms(one), jnp.array(0)))
     size = jnp.max(jnp.abs(c) * scaling.column, axis=-1, initial=0.0)
     size = jnp.where((size > _FAIR) | (size < 1 / _FAIR), size, 1.0)
     return scaling._replace(cost=jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0))

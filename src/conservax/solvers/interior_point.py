@@ -25,6 +25,7 @@ class _Carry(NamedTuple):
     iterations: Array
     best: Judgement
     best_point: Iterate
+    nearest: Array
     waited: Array
     step: Array
 
@@ -118,8 +119,9 @@ def solve_scaled(
         known=products(data, point),
         status=running,
         iterations=nothing,
-        best=Judgement(running, worst, worst, worst, worst),
+        best=Judgement(running, worst, worst, worst, worst, worst),
         best_point=point,
+        nearest=worst,
         waited=nothing,
         # the zeroth step finds the start, where none is given
         step=jnp.array(0 if start is None else 1),
@@ -136,6 +138,8 @@ def solve_scaled(
         known = products(data, moved)
         found = judge(data, sizes, tolerance, moved, known)
         progress = found.merit < 0.9 * carry.best.merit
+        nearest = jnp.minimum(found.distance, carry.nearest)
+        progress = progress | (found.distance < 0.9 * carry.nearest)
         waited = jnp.where(progress, 0, carry.waited + 1)
         stalled = ~finite | (waited > _PATIENCE)
         status = jnp.where(stalled & (found.status == RUNNING), Status.STALLED, found.status)
@@ -147,6 +151,7 @@ def solve_scaled(
             jnp.where(running, carry.step, carry.iterations),
             choose(better, found, carry.best),
             choose(better, moved, carry.best_point),
+            nearest,
             waited,
             carry.step + 1,
         )

@@ -1,6 +1,6 @@
 """When the interior-point method stops, and with which status."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -53,13 +53,14 @@ class Residuals(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """Status, or RUNNING; stats without iterations; the worst of residuals and gap."""
+    """Status, or RUNNING; stats without iterations; how far from a solution and from a certificate."""
 
     status: Array
     primal: Array
     dual: Array
     gap: Array
     merit: Array
+    distance: Array
 
 
 def largest(a: Array) -> Array:
@@ -68,6 +69,7 @@ def largest(a: Array) -> Array:
 
 
 def measure_data(data: Data) -> Sizes:
+    """Computed once, before the iterations."""
     P, A = jnp.abs(data.P), jnp.abs(data.A)
     of_P, of_A, of_b, of_c = (
         largest(largest(P)),
@@ -93,7 +95,7 @@ def measure_data(data: Data) -> Sizes:
 
 def measure(data: Data, sizes: Sizes, point: Iterate, known: Products) -> Residuals:
     """Of the two linear equations."""
-    x, z, s, tau, _ = point
+    s, tau = point.s, point.tau
     Px, Atz, Ax = known
     return Residuals(
         largest(Ax + s - data.b * tau[:, None]),
@@ -128,17 +130,18 @@ def judge(data: Data, sizes: Sizes, tolerance: float, point: Iterate, known: Pro
 
     strict = tolerance**0.9
     clear = strict**0.5 * 1e-2
-    infeasible = (
-        (largest(Atz) <= strict * sizes.A_columns * norm_z)
-        & (-dual_linear > clear * sizes.b * norm_z + tiny)
-    )  # fmt: skip
-    unbounded = (
-        (largest(Px) <= strict * sizes.P_rows * norm_x)
-        & (largest(Ax + s) <= strict * sizes.A_rows * norm_x)
-        & (-linear > clear * sizes.c * norm_x + tiny)
+    of_z = largest(Atz) / (sizes.A_columns * norm_z).clip(min=tiny)
+    of_x = jnp.maximum(
+        largest(Px) / (sizes.P_rows * norm_x).clip(min=tiny),
+        largest(Ax + s) / (sizes.A_rows * norm_x).clip(min=tiny),
     )
+    infeasible = (of_z <= strict) & (-dual_linear > clear * sizes.b * norm_z + tiny)
+    unbounded = (of_x <= strict) & (-linear > clear * sizes.c * norm_x + tiny)
     status = jnp.where(unbounded, Status.DUAL_INFEASIBLE, RUNNING)
     status = jnp.where(infeasible, Status.PRIMAL_INFEASIBLE, status)
     status = jnp.where(solved, Status.SOLVED, status).astype(jnp.int8)
     merit = jnp.maximum(jnp.maximum(primal, dual), jnp.where(small, 0.0, gap))
-    return Judgement(status, primal, dual, gap, merit)
+    distance = jnp.minimum(
+        jnp.where(dual_linear < 0, of_z, jnp.inf), jnp.where(linear < 0, of_x, jnp.inf)
+    )
+    return Judgement(status, primal, dual, gap, merit, distance)
