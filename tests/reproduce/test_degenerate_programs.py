@@ -41,3 +41,9 @@ def test_invalid_answers_are_named():
 )
 def test_numbers_without_round_off(value, text):
     assert degenerate_programs._number(value) == text
+
+
+def test_a_pair_hides_no_number():
+    assert degenerate_programs._pair(np.nan, np.nan) == "NaN"
+    assert degenerate_programs._pair(np.nan, 1.0) == "NaN, 1"
+    assert degenerate_programs._pair(1.0, 0.0) == "1, 0"

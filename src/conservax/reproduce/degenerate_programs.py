@@ -17,7 +17,7 @@ import conservax as cx
 from conservax.programs import ConeProgram
 
 from . import peers, style
-from .claim import Experiment, Outcome, Ticker, agrees, at_least, at_most, counts
+from .claim import Experiment, Outcome, Ticker, at_least, at_most, counts, same_points
 from .degenerate_cases import CASES, CONES, Case, Data
 
 SOURCE = "Two-test theorem; closed forms"
@@ -62,8 +62,8 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     ]
     claims = [
         *(
-            agrees(f"{case.name}: selections “lower” and “upper” are the ends of the valid set",
-                   SOURCE, case.answers, sorted((low, high)))
+            same_points(f"{case.name}: selections “lower” and “upper” are the ends of the valid set",
+                   SOURCE, case.answers, (low, high))
             for case, low, high in zip(CASES, lower, upper, strict=True) if case.proven
         ),
         counts("PROVEN where the condition holds, REFUTED where it fails", SOURCE, len(CASES),
@@ -249,8 +249,7 @@ def _draw_table(
         verdict = cx.Verdict(int(verdicts[k])).name
         cells = [
             (_set(case), style.SET),
-            ("NaN" if np.isnan(lower[k]) else f"{_number(lower[k])}, {_number(upper[k])}",
-             style.AD),
+            (_pair(lower[k], upper[k]), style.AD),
             (verdict, style.BAD if refuted else style.GOOD),
         ]  # fmt: skip
         for x, (content, colour) in zip(columns, cells, strict=False):
@@ -273,8 +272,16 @@ def _set(case: Case) -> str:
     return f"{{{_number(low)}}}" if low == high else f"[{_number(low)}, {_number(high)}]"
 
 
+def _pair(lower: float, upper: float) -> str:
+    """The answers of both selections, in this order."""
+    both = np.isnan(lower) and np.isnan(upper)
+    return "NaN" if both else f"{_number(lower)}, {_number(upper)}"
+
+
 def _number(value: float, decimals: int = 9) -> str:
     """Round-off left out."""
+    if np.isnan(value):
+        return "NaN"
     text = f"{round(value, decimals) + 0.0:.{decimals}f}"
     return text.rstrip("0").rstrip(".").replace("-", "−")
 
