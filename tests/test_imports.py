@@ -13,6 +13,7 @@ FLOORS = {"calculus", "invertibility", "operators", "implicit", "solvers"}
 APPLICATIONS = {"programs", "sparse", "equilibrium", "iterates", "stochastic", "flows"}
 TOP = {"reproduce", "interop", "cli"}
 FACE = "conservax"  # the package's own __init__, the public names
+PROJECTIONS = {"projections"}  # of the face: gathers those of operators and of programs
 MAY_IMPORT = {
     "errors": set(),
     "numerics": {"errors"},
@@ -22,9 +23,10 @@ MAY_IMPORT = {
     "operators": FREE | {"calculus"},
     "implicit": FREE | {"calculus", "invertibility"},
     "solvers": FREE | {"operators"},
-    FACE: FREE | FLOORS | APPLICATIONS,
+    FACE: FREE | FLOORS | APPLICATIONS | PROJECTIONS,
+    "projections": {"operators", "programs"},
     **dict.fromkeys(APPLICATIONS, FREE | FLOORS),
-    **{name: FREE | FLOORS | APPLICATIONS | TOP | {FACE} for name in TOP},
+    **{name: FREE | FLOORS | APPLICATIONS | TOP | {FACE} | PROJECTIONS for name in TOP},
 }
 PRIVATE = ("jax._src", "equinox.internal")
 

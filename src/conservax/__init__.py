@@ -1,6 +1,6 @@
 """Differentiate through anything nonsmooth, and know when to trust the answer."""
 
-from . import calculus, errors, invertibility
+from . import calculus, errors, invertibility, projections
 from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
 from .implicit import (
     CheckReport,
@@ -18,7 +18,7 @@ from .implicit import (
     root_vjp,
 )
 from .invertibility import Certificate, Verdict, Witness
-from .operators import projections, proximal
+from .operators import proximal
 
 __all__ = [
     "Certificate",
