@@ -62,7 +62,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     ]
     claims = [
         *(
-            same_points(f"{case.name}: selections “lower” and “upper” are the ends of the valid set",
+            same_points(f"{case.name}: “lower” and “upper” are the ends of the set",
                    SOURCE, case.answers, (low, high))
             for case, low, high in zip(CASES, lower, upper, strict=True) if case.proven
         ),
@@ -84,7 +84,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
             at_least("cvxpylayers: answers outside the valid set, of "
                      f"{given} given without error or warning", HERE, 1, len(wrong))
         )  # fmt: skip
-        remarks.append(f"{peers.name()}. Outside the valid set: {'; '.join(wrong)}.")
+        remarks.append(f"{peers.name()}. Red: no valid answer.")
     else:
         remarks.append(peers.name())
     return Outcome(_draw(lower, upper, verdicts, theirs), claims, remarks)
@@ -169,9 +169,9 @@ def _draw(
     theirs: dict[str, list[Answer]] | None,
 ) -> style.Figure:
     """A table whose middle column is a number line."""
-    fig = style.figure(11.5, 6.6)
+    fig = style.figure(9.6, 6.6)
     text, line, table = fig.subplots(
-        1, 3, width_ratios=(1.1, 1, 1.9), sharey=True, gridspec_kw={"wspace": 0.0}
+        1, 3, width_ratios=(1.2, 0.85, 1.95), sharey=True, gridspec_kw={"wspace": 0.0}
     )
     for ax in (text, table):
         ax.axis("off")
@@ -179,7 +179,7 @@ def _draw(
     text.set(xlim=(0, 1), ylim=(-0.6, len(CASES) + 0.35))
     header = {"fontsize": 11.5, "weight": "bold", "va": "center"}
     text.text(0, len(CASES) - 0.1, "minimise", **header)
-    line.set_title("valid answers (bar) and given ones", fontsize=11.5, weight="bold", pad=2)
+    line.set_title("valid (bar) and given", fontsize=11.5, weight="bold", pad=2)
     for row, case in zip(rows, CASES, strict=True):
         text.text(0, row + 0.16, case.formula, fontsize=12, va="center")
         text.text(0.04, row - 0.22, case.entry, fontsize=10.5, va="center", color=style.MUTED)
@@ -187,7 +187,7 @@ def _draw(
             ax.axhline(row + 0.5, color="#dfe3ea", lw=0.8)
     _draw_lines(line, rows, lower, upper, theirs)
     _draw_table(table, rows, lower, upper, verdicts, theirs)
-    fig.legend(loc="outside lower center", ncols=6, columnspacing=1.4, handletextpad=0.4)
+    fig.legend(loc="outside lower center", ncols=6, columnspacing=1.0, handletextpad=0.3)
     return fig
 
 
@@ -235,14 +235,14 @@ def _draw_table(
     verdicts: np.ndarray,
     theirs: dict[str, list[Answer]] | None,
 ) -> None:
-    columns = (0.0, 0.14, 0.32, 0.55, 0.71, 0.87)
+    columns = (0.0, 0.15, 0.345, 0.565, 0.715, 0.865)
     heads = ["valid", "conservax", "verdict", "SCS\nlsqr", "Clarabel\nlsqr", "Clarabel\ndense"]
     ax.set(xlim=(0, 1))
     for x, head in zip(columns, heads, strict=True):
         ax.text(
             x, len(CASES) - 0.1, head, fontsize=11, weight="bold", va="center", linespacing=0.95
         )
-    ax.text(columns[3], len(CASES) + 0.42, "cvxpylayers, diffcp with", fontsize=10.5,
+    ax.text(columns[3], len(CASES) + 0.42, "cvxpylayers: diffcp with", fontsize=10.5,
             color=style.MUTED, va="center")  # fmt: skip
     for k, (row, case) in enumerate(zip(rows, CASES, strict=True)):
         refuted = verdicts[k] == cx.Verdict.REFUTED
