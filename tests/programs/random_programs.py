@@ -225,13 +225,13 @@ class Draft:
 
     def annihilate(self, y):
         """Change A so that Aᵀy = 0."""
-        self.A = self.A - np.outer(y, y @ self.A) / (y @ y)
+        self.A = _difference(self.A, np.outer(y, y @ self.A) / (y @ y))
 
     def recede(self, d, g):
         """Change A and P so that Ad = −g, Pd = 0."""
         d = d / np.linalg.norm(d)
-        self.A = self.A - np.outer(g + self.A @ d, d)
-        self.R = self.R - np.outer(self.R @ d, d)
+        self.A = _difference(self.A, np.outer(g + self.A @ d, d))
+        self.R = _difference(self.R, np.outer(self.R @ d, d))
         return d
 
     def finish(self, *right: Status) -> Program:
@@ -263,6 +263,12 @@ class Draft:
             self.strict,
             Scaling(column, row, beta, gamma),
         )
+
+
+def _difference(a, b):
+    """a − b, with zeros for what is rounding: a row of noise can be satisfied far away."""
+    out = a - b
+    return np.where(np.abs(out) < 1e-14 * (np.abs(a) + np.abs(b)), 0.0, out)
 
 
 def _least_singular_value(M):

@@ -261,23 +261,31 @@ def summary(cone: str, solver: str, findings: list[Finding]) -> Table:
 
 def main(per_cone: int, processes: int) -> bool:
     """Examine so many programs per cone with a progress bar; the exit code is 1 if there are faults."""
-    out = Console(highlight=False, markup=False, width=150).print
     found: list[Finding] = []
     spawn = multiprocessing.get_context("spawn")
-    with Progress() as progress, ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+    console = Console(highlight=False, markup=False, width=150)
+    with (
+        Progress(console=console) as progress,
+        ProcessPoolExecutor(processes, mp_context=spawn) as pool,
+    ):
+        out = progress.console.print
         bar = progress.add_task("programs", total=4 * per_cone)
-        waiting = [(pool.submit(examine, *task), task[2]) for task in tasks(per_cone)]
-        for future, count in waiting:
+        waiting = [(task, pool.submit(examine, *task)) for task in tasks(per_cone)]
+        for (cone, shape, count), future in waiting:
             found += future.result()
             progress.update(bar, advance=count)
-    for cone, solver in itertools.product(SHAPES, SOLVERS):
-        own = [f for f in found if f.case.cone == cone and f.solver == solver]
-        out(summary(cone, solver, own))
-        out(f"worst time of an item in its batch: {max(f.milliseconds for f in own):.2f} ms\n")
-    out("value, solution: worst difference to what is known; value′, solution′: to Clarabel's")
-    faults = [f for f in found if f.fault]
-    out(*(f"{f.solver}: {f.fault}, {f.case}" for f in faults[:60]), sep="\n")
-    out(f"{len(faults)} faults in {len(found)} answers")
+            if shape < len(SHAPES[cone]) - 1:
+                continue
+            for solver in SOLVERS:
+                own = [f for f in found if f.case.cone == cone and f.solver == solver]
+                out(summary(cone, solver, own))
+                out(
+                    f"worst time of an item in its batch: {max(f.milliseconds for f in own):.2f} ms"
+                )
+        out("value, solution: worst difference to what is known; value′, solution′: to Clarabel's")
+        faults = [f for f in found if f.fault]
+        out(*(f"{f.solver}: {f.fault}, {f.case}" for f in faults[:60]), sep="\n")
+        out(f"{len(faults)} faults in {len(found)} answers")
     return bool(faults)
 
 
