@@ -345,6 +345,13 @@ BENDS = {
         [0.0, 0, -1],
         Cones(semidefinite=(2,)),
     ),
+    # X = diag(0, x, 1) with x/√2 in a corner of the row of the zero
+    "two zeros": (
+        np.zeros((1, 1)),
+        np.array([[0.0], [0], [-1], [-1], [0], [0]]),
+        [0.0, 0, 0, 0, 0, -1],
+        MATRIX,
+    ),
     # ½x₀² over ‖(x₁, x₂)‖ ≤ x₀
     "apex": (np.diag([1.0, 0, 0]), -np.eye(3), [0.0, 0, 0], SECOND),
 }
@@ -516,7 +523,7 @@ def test_without_the_point_only_the_pieces_count():
 
 
 def test_programs_are_checked_at_their_solutions():
-    """The group prox at its kink is proven; without curvature in t and x a ray is optimal."""
+    """The group prox at its kink, by the solver."""
     program = ConeProgram(SECOND)
     P, c = np.diag([0.0, 1, 1]), np.array([1.0, -1, 0])
     report = program.check(P, c, -np.eye(3), np.zeros(3))

@@ -24,7 +24,7 @@ EQUALITY, INEQUALITY = "equality", "inequality"
 SECOND_ORDER, SEMIDEFINITE = "second-order cone", "semidefinite cone"
 _STILL = 1e-6  # a coordinate in [−1, 1] that no direction moves further than this stands still
 _FEASIBLE = 1e-9  # violation of a cut that asks for another one
-_CUTS = 40
+_CUTS, _HALVINGS = 40, 13
 _COARSE = 1e-2  # a residual that lets every direction pass
 
 
@@ -258,11 +258,14 @@ def free_direction(
     slight = 1e3 * machine_epsilon(pieces.dtype) + 10 * residual
     if slight > _COARSE:
         return None, None
-    if not limits:
+    if not limits or k == 1:
+        bent = 0
         for a in (*kernel.T, *-kernel.T):
-            if _moves(pieces, v, a, slight):
+            walk = _Walk(pieces, v, a, slight)
+            if walk.moves():
                 return False, a
-        return None, None
+            bent += k == 1 and walk.bends()
+        return (True, None) if bent == 2 else (None, None)
     outer = _Outer(limits, k)
     inner = np.zeros(k)
     for t in _restrict(outer):
@@ -275,7 +278,7 @@ def free_direction(
             inner = 0.8 * inner + t
         for candidate in (inner, t):
             direction = _unit(kernel @ candidate)
-            if direction is not None and _moves(pieces, v, direction, slight):
+            if direction is not None and _Walk(pieces, v, direction, slight).moves():
                 return False, direction
     return (True, None) if still else (None, None)
 
@@ -305,45 +308,69 @@ def _unit(a: np.ndarray) -> np.ndarray | None:
     return a / length if length > _STILL else None
 
 
-def _moves(pieces: Pieces, v: np.ndarray, a: np.ndarray, slight: float) -> bool:
-    """Whether x + t a is feasible for a finite t > 0 and as good as x, up to ``slight``, relative.
+class _Walk:
+    """The points x + t a, t > 0; ``slight`` is the relative error that does not count."""
 
-    A curved cone may bend away from a tangent by t² or so: t is kept large against √slight.
-    """
-    e = pieces.T.T @ v
-    e[pieces.choice] = 0.0
-    y, s = pieces.T @ (pieces.low * e), pieces.T @ ((pieces.low - 1) * e)
-    h = -pieces.A @ a
-    size, speed = float(np.abs(e).max(initial=0.0)), float(np.abs(h).max(initial=0.0))
-    steepest = float(np.abs(pieces.P).max(initial=0.0)) + float(np.abs(pieces.A).max(initial=0.0))
-    doubt = slight * len(pieces.P)
-    if np.abs(pieces.P @ a).max(initial=0.0) > doubt * np.abs(pieces.P).max(initial=0.0):
-        return False
-    if abs(float(y @ h)) > doubt * steepest * float(np.abs(y).sum()):
-        return False
-    if speed <= doubt * float(np.abs(pieces.A).max(initial=0.0)):
-        return True
-    size = size if size > 0 else speed
-    least = max(1e-3, 10 * math.sqrt(slight)) if pieces.curved else 0.0
-    for t in _steps(pieces, s, h, size / speed):
-        if t * speed < least * size:
-            break
-        point = s + t * h
-        lowest = min(
-            -abs(float(point[part.rows.start]))
-            if part.kind == EQUALITY
-            else float(part.eigenvalues(point)[-1])
-            for part in pieces.constraints
+    def __init__(self, pieces: Pieces, v: np.ndarray, a: np.ndarray, slight: float) -> None:
+        self.pieces, self.slight = pieces, slight
+        e = pieces.T.T @ v
+        e[pieces.choice] = 0.0
+        self.y, self.s = pieces.T @ (pieces.low * e), pieces.T @ ((pieces.low - 1) * e)
+        self.a, self.h = a, -pieces.A @ a
+        doubt = slight * len(a)
+        sizes = [(_largest(x[p.rows]) for x in (e, self.h, pieces.A)) for p in pieces.constraints]
+        self.sizes = [(s, h if h > doubt * A else 0.0, A) for s, h, A in sizes]
+        self.weak = [bool(pieces.choice[part.rows].any()) for part in pieces.constraints]
+        P_size = _largest(pieces.P)
+        gain = doubt * (P_size + _largest(pieces.A)) * float(np.abs(self.y).sum())
+        flat = _largest(pieces.P @ a) <= doubt * P_size
+        self.optimal = flat and abs(float(self.y @ self.h)) <= gain
+
+    def inside(self, t: float, parts: list[bool]) -> bool:
+        """Whether these constraints hold after a step t."""
+        point = self.s + t * self.h
+        return all(
+            self._lowest(part, point) >= -self.slight * (s + t * A)
+            for part, (s, _, A), asked in zip(
+                self.pieces.constraints, self.sizes, parts, strict=True
+            )
+            if asked
         )
-        if lowest >= -slight * (size + t * speed):
-            return True
-    return False
+
+    def _lowest(self, part: Constraint, point: np.ndarray) -> float:
+        if part.kind == EQUALITY:
+            return -abs(float(point[part.rows.start]))
+        return float(part.eigenvalues(point)[-1])
+
+    def shortest(self, least: float) -> float:
+        """The step that moves every weakly active curved part by ``least``, relative to its slack.
+
+        A curved cone bends away from a tangent by t² or so, which a shorter one would not show.
+        """
+        parts = zip(self.pieces.constraints, self.sizes, self.weak, strict=True)
+        return max(
+            (least * s / h for p, (s, h, _), w in parts if w and p.curved and h), default=0.0
+        )
+
+    def moves(self) -> bool:
+        """Whether a finite step stays feasible and is as good."""
+        if not self.optimal:
+            return False
+        shortest = self.shortest(max(1e-3, 10 * math.sqrt(self.slight)))
+        reach = min((s / h for s, h, _ in self.sizes if s and h), default=1.0)
+        longest = max(4 * shortest, reach)
+        for i, part in enumerate(self.pieces.constraints):
+            slack, rate = self.s[part.rows.start], self.h[part.rows.start]
+            if not part.curved and part.kind != EQUALITY and slack > 0 > rate and self.sizes[i][1]:
+                longest = min(longest, -slack / rate / 2)
+        steps = (longest / 2**power for power in range(_HALVINGS))
+        return any(t >= shortest and self.inside(t, [True] * len(self.weak)) for t in steps)
+
+    def bends(self) -> bool:
+        """Whether even a very short step leaves a weakly active constraint."""
+        step = self.shortest(10 * math.sqrt(self.slight))
+        return not self.inside(step or 1.0, self.weak)
 
 
-def _steps(pieces: Pieces, s: np.ndarray, h: np.ndarray, longest: float) -> Iterator[float]:
-    """Step lengths worth a try, the longest first: half of what the inactive rows of K allow."""
-    rows = [p.rows.start for p in pieces.constraints if not p.curved and p.kind != EQUALITY]
-    ahead = [s[i] / -h[i] for i in rows if h[i] < 0 and s[i] > 0 and pieces.high[i] == 0]
-    start = min([longest, *(t / 2 for t in ahead)])
-    for power in range(13):
-        yield start / 2**power
+def _largest(x: np.ndarray) -> float:
+    return float(np.abs(x).max(initial=0.0))
