@@ -91,9 +91,16 @@ def equilibrate(P: Array, c: Array, A: Array, b: Array, cones: Cones) -> Scaling
 
     one = Scaling(jnp.ones_like(c), jnp.ones_like(b), jnp.ones_like(c[:, 0]))
     scaling, _, _ = jax.lax.while_loop(unfinished, pass_once, (one, norms(one), jnp.array(0)))
-    size = jnp.max(jnp.abs(c) * scaling.column, axis=-1, initial=0.0)
-    size = jnp.where((size > _FAIR) | (size < 1 / _FAIR), size, 1.0)
-    return scaling._replace(cost=jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0))
+    # the unit of the primal variables is the size of b, that of the dual ones the size of c
+    unit = _unit(b * scaling.row)[:, None]
+    column, row = scaling.column * unit, scaling.row / unit
+    return Scaling(column, row, 1 / _unit(c * column))
+
+
+def _unit(vector: Array) -> Array:
+    """The largest entry per item; one where that is fair, or zero."""
+    size = jnp.max(jnp.abs(vector), axis=-1, initial=0.0)
+    return jnp.where((size > 0) & ((size > _FAIR) | (size < 1 / _FAIR)), size, 1.0)
 
 
 def _per_cone(of_rows: Array, cones: Cones) -> Array:
