@@ -1,11 +1,14 @@
 """The examples run, and the numbers they show are right."""
 
+import re
 import runpy
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import conservax as cx
 
@@ -100,6 +103,63 @@ def test_the_tour_tells_its_three_stories(tour, capsys):
     assert "? UNKNOWN" in three
     assert "A budget of" in three
     assert three.rstrip().splitlines()[-1].strip().startswith("PROVEN, margin")
+
+
+@pytest.fixture(scope="module")
+def workshop():
+    return runpy.run_path(str(EXAMPLES / "degenerate_point.py"))
+
+
+def test_at_the_kink_both_selections_are_one_sided_derivatives(workshop):
+    kink = jnp.asarray(workshop["KINK"])
+    sides = {"lower": -1.0, "upper": 1.0}
+    for (selection, side), truth in zip(sides.items(), ([1, 0], [0.5, -0.5]), strict=True):
+        np.testing.assert_allclose(workshop["slopes"](kink, selection), truth, atol=1e-9)
+        np.testing.assert_allclose(workshop["difference"](float(kink), side), truth, atol=1e-6)
+
+
+def test_the_degenerate_point_tells_its_story(workshop, tmp_path, capsys):
+    workshop["main"](tmp_path / "kink.png")
+    one, two = capsys.readouterr().out.split("\n\n\n")
+    assert "PROVEN" in one
+    assert "REFUTED: the solution is not unique" in two
+    assert "[nan, nan]" in two
+    assert "PROVEN, derivative [-5.0, 5.0]" in two
+    assert (tmp_path / "kink.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def portfolio():
+    return runpy.run_path(str(EXAMPLES / "portfolio.py"))
+
+
+@pytest.mark.slow
+def test_the_gradient_of_the_portfolio_meets_differences(portfolio):
+    weeks, _, covariance = portfolio["market"]()
+    weeks = jax.tree.map(lambda part: part[:40], weeks)
+    rules = portfolio["forecaster"](weeks)
+    objective = jax.jit(lambda rules: portfolio["utility"](rules, weeks, covariance)[0])
+    exact = ravel_pytree(jax.grad(objective)(rules))[0]
+    numeric = portfolio["differences"](objective, rules)
+    np.testing.assert_allclose(exact, numeric, rtol=1e-5, atol=1e-8)
+    trades, info = portfolio["trade"](rules, weeks.signals, covariance)
+    buys, sells = trades[:, 0], trades[:, 1]
+    held = portfolio["HELD"] + buys - sells
+    assert np.min(held) >= -1e-12
+    assert np.max(held.sum(1)) <= 1 + 1e-12
+    assert np.max(buys.sum(1) + sells.sum(1)) <= rules.limit + 1e-12
+    assert np.all(info.verdict == cx.Verdict.PROVEN)
+
+
+@pytest.mark.slow
+def test_the_layer_learns_with_every_derivative_proven(tmp_path, capsys):
+    story = runpy.run_path(str(EXAMPLES / "optimisation_layer.py"))
+    story["main"](tmp_path / "layer.png")
+    told = capsys.readouterr().out
+    accuracy = float(re.search(r"held-out patients: ([\d.]+)%", told)[1])
+    assert accuracy > 90
+    assert re.search(r"REFUTED +0\n +UNKNOWN +0\n", told)
+    assert (tmp_path / "layer.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_list_of_examples_is_complete():
