@@ -237,7 +237,7 @@ class Draft:
     def finish(self, *right: Status) -> Program:
         P = self.R.T @ self.R
         A, x, y, s = self.A, self.x, self.y, self.s
-        c = -P @ x - A.T @ y if self.c is None else self.c
+        c = _difference(-P @ x, A.T @ y) if self.c is None else self.c
         b = A @ x + s if self.b is None else self.b
         row, column, beta, gamma = self.row, self.column, self.primal_size, self.dual_size
         solvable = Status.SOLVED in right
@@ -266,9 +266,10 @@ class Draft:
 
 
 def _difference(a, b):
-    """a − b, with zeros for what is rounding: a row of noise can be satisfied far away."""
+    """a − b, with zeros for what is rounding: scaling would make a row or an objective of noise real."""
     out = a - b
-    return np.where(np.abs(out) < 1e-14 * (np.abs(a) + np.abs(b)), 0.0, out)
+    noise = 1e-14 * max(1.0, np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+    return np.where(np.abs(out) < noise, 0.0, out)
 
 
 def _least_singular_value(M):

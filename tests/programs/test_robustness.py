@@ -13,13 +13,14 @@ from programs.random_programs import SHAPES
 PER_CONE = 200
 # families in which the tolerance may be out of reach of double precision, and for how many of them
 HARD = {
-    "ill_conditioned": 0.15,
-    "scaled_all": 0.15,
-    "unbalanced": 0.15,
-    "no_interior": 0.3,
-    "infeasible_nearly": 0.3,
+    "ill_conditioned": 0.3,
+    "scaled_right_side": 0.4,
+    "scaled_all": 0.4,
+    "no_interior": 0.2,
+    "infeasible_by_few": 0.2,
+    "infeasible_nearly": 0.2,
     "infeasible_scaled": 0.3,
-    "unbounded_nearly": 0.5,
+    "unbounded_nearly": 0.3,
     "unbounded_scaled": 0.3,
 }
 
@@ -44,16 +45,18 @@ def test_the_programs_are_what_they_claim(cone):
     assert decided > 0.85 * PER_CONE
 
 
-@pytest.mark.parametrize(("cone", "shape", "count"), robustness.tasks(PER_CONE))
-def test_statuses_are_right_and_solutions_are_solutions(cone, shape, count):
-    findings = robustness.examine(cone, shape, count)
+@pytest.mark.parametrize("cone", SHAPES)
+def test_statuses_are_right_and_solutions_are_solutions(cone):
+    """In the two smaller shapes of the cone."""
+    findings = robustness.examine(cone, 0, 125) + robustness.examine(cone, 1, 75)
     faults = [f"{f.solver}: {f.fault}, {f.case}" for f in findings if f.fault]
     assert not faults, "\n".join(faults)
     assert all(f.outcome != "wrong" for f in findings)
-    drawn = Counter(f.case.family for f in findings)
-    unsolved = Counter(f.case.family for f in findings if f.outcome == "unsolved")
-    for family, number in unsolved.items():
-        assert number <= max(1, HARD.get(family, 0.0) * drawn[family]), family
+    drawn = Counter(family for family, _ in {(f.case.family, f.case) for f in findings})
+    unsolved = {f.case for f in findings if f.outcome == "unsolved"}
+    for family, number in Counter(case.family for case in unsolved).items():
+        assert family in HARD, unsolved
+        assert number <= max(1, HARD[family] * drawn[family]), unsolved
     for name, tolerance in (
         ("value_error", 1e-6),
         ("value_to_clarabel", 1e-6),
