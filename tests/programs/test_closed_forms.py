@@ -165,7 +165,8 @@ def lift(m, n):
     return np.stack(columns, axis=1), sizes
 
 
-LIFT, SIZES = lift(2, 3)
+with jax.enable_x64(True):  # √2 in single precision would be the wrong program
+    LIFT, SIZES = lift(2, 3)
 TRACES = np.concatenate([np.zeros(6), svec(jnp.eye(2)), svec(jnp.eye(3))])
 
 

@@ -143,8 +143,8 @@ class ConeProgram:
         data = Data(P, c, A, b)
         point = ConicPoint(*(part[None] for part in solution[:3]))
         at = measure_point(data, measure_data(data), point, jnp.zeros(1, dtype))
-        parts = active_pieces(data, at, self.cones)
-        return certify_program(P[0], A[0], parts, self.cones, float(at.worst[0]))
+        v, tolerances, parts = active_pieces(data, at, self.cones)
+        return certify_program(P[0], A[0], parts, self.cones, float(at.worst[0]), v[0], tolerances)
 
 
 def _solve(P: Array, c: Array, A: Array, b: Array, *, cones: Cones, settings: Settings) -> Outcome:

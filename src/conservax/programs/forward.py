@@ -16,7 +16,7 @@ from ..solvers.equilibrate import Data, Scaling, equilibrate
 from ..solvers.interior_point import choose, default_tolerance, solve_scaled
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from .spectrum import Spectrum, Tolerances, project, spectrum
-from .system import Factor, TwoTests, corner, factorise, solve, two_tests
+from .system import Factor, TwoTests, factorise, is_regular, solve, two_tests
 
 
 class Settings(NamedTuple):
@@ -30,7 +30,8 @@ class Settings(NamedTuple):
 class Outcome(NamedTuple):
     """Of a batch: the solution in user units, NaN where there is none, and what is known of it.
 
-    ``v`` = ŷ − ŝ, ``scaling`` and ``factor`` belong to the equilibrated program.
+    ``regular``: whether the chosen system is regular to round-off. ``v`` = ŷ − ŝ, ``scaling``
+    and ``factor`` belong to the equilibrated program.
     """
 
     x: Array
@@ -42,6 +43,7 @@ class Outcome(NamedTuple):
     primal_residual: Array
     dual_residual: Array
     gap: Array
+    regular: Array
     tests: TwoTests
     scaling: Scaling
     factor: Factor
@@ -67,15 +69,23 @@ def measure_point(data: Data, sizes: Sizes, point: ConicPoint, gap: Array) -> Me
     return Measured(point, measure(data, sizes, iterate, products(data, iterate)), gap)
 
 
-def active_pieces(data: Data, at: Measured, cones: Cones) -> Spectrum:
+class ActivePieces(NamedTuple):
+    """v = ŷ − ŝ, within what its eigenvalues count as zero, and the elements there."""
+
+    v: Array
+    tolerances: Tolerances
+    parts: Spectrum
+
+
+def active_pieces(data: Data, at: Measured, cones: Cones) -> ActivePieces:
     """Which pieces are active: within √eps of the terms that made v, or of the root of the residual.
 
     Without strict complementarity the distance to the kink is the square root of the residual.
     """
     accurate = at.worst <= accuracy(data.c.dtype)
-    residual = jnp.where(accurate, 0.0, at.worst)
+    tolerances = _tolerances(data, at, jnp.where(accurate, 0.0, at.worst))
     v = at.point.dual - at.point.slack
-    return spectrum(v, _tolerances(data, at, residual), cones)
+    return ActivePieces(v, tolerances, spectrum(v, tolerances, cones))
 
 
 def accuracy(dtype: Any) -> float:
@@ -104,9 +114,7 @@ class _Polish(NamedTuple):
 def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> _Polish:
     """Semismooth Newton steps from v = y − s; the best point met is kept."""
     P, c, A, b = data
-    goal = accuracy(c.dtype)
-    curved = bool(cones.second_order or cones.semidefinite)
-    steps = 5 if curved else 2
+    goal, steps = accuracy(c.dtype), 5
     start = found.point.dual - found.point.slack
     scales = {name: getattr(found.residuals, name) for name in ("primal_scale", "dual_scale")}
 
@@ -127,7 +135,8 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         return _Polish(choose(take, new, carry.at), v, factor, carry.step + 1)
 
     def unfinished(carry: _Polish) -> Array:
-        return (carry.step < steps) & jnp.any(usable & ~(carry.at.worst <= goal))
+        rough = jnp.any(usable & ~(carry.at.worst <= goal))
+        return (carry.step == 0) | ((carry.step < steps) & rough)
 
     blank = jax.tree.map(
         lambda part: jnp.full(part.shape, -1, part.dtype),
@@ -151,26 +160,28 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     usable = usable | (found.status == Status.MAX_ITERATIONS)
     rough = measure_point(data, sizes, found.value, found.stats.gap)
     at, _, used, _ = _polish(data, sizes, rough, usable, cones)
-    accurate = at.worst <= accuracy(dtype)
-    status = jnp.where(accurate & usable, Status.SOLVED, found.status).astype(jnp.int8)
-    good = status == Status.SOLVED
+    good = usable & (at.worst <= 2 * tolerance)
+    lost = jnp.where(found.status == Status.SOLVED, Status.STALLED, found.status)
+    status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
 
-    parts = active_pieces(data, at, cones)
+    v, _, parts = active_pieces(data, at, cones)
     chosen, tests = _factors(data, parts, used, cones, settings.selection)
     tests = TwoTests(
         jnp.where(good, tests.verdict, 0).astype(jnp.int8), jnp.where(good, tests.margin, 0.0)
     )
+    x, y, s = scaling.undo(at.point)
+    residuals = _user_residuals(user, x, y, s)
     nan = jnp.where(good, 1.0, jnp.nan).astype(dtype)[:, None]
-    x, y, s = (part * nan for part in scaling.undo(at.point))
-    v = (at.point.dual - at.point.slack) * nan
+    x, y, s = x * nan, y * nan, s * nan
     return Outcome(
         x,
         y,
         s,
-        v,
+        v * nan,
         status,
         found.stats.iterations,
-        *_user_residuals(user, x, y, s),
+        *residuals,
+        is_regular(data.P, chosen),
         tests,
         scaling,
         chosen,
@@ -191,11 +202,10 @@ def _factors(
     else:
         low = lax.cond(jnp.all(parts.low == used.d), lambda: used, lambda: factor_of(parts.low))
     weak = jnp.any(parts.high > parts.low)
-    high = lax.cond(weak, lambda: corner(A, parts, low, cones), lambda: low.C)
     chosen = low
     if selection == "upper":
         chosen = lax.cond(weak, lambda: factor_of(parts.high), lambda: low)
-    return chosen, two_tests(P, A, parts, low, high)
+    return chosen, two_tests(P, A, parts, low, weak, cones)
 
 
 def _user_residuals(user: Data, x: Array, y: Array, s: Array) -> tuple[Array, Array, Array]:

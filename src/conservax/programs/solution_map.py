@@ -58,7 +58,8 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
         lower = db - times(dA, outcome.x)
         upper, lower = scaling.cost[:, None] * scaling.column * upper, scaling.row * lower
         # a factor, for a mask would turn NaN into zero in reverse mode
-        known = jnp.where(outcome.status == Status.SOLVED, 1.0, jnp.nan).astype(upper.dtype)
+        known = (outcome.status == Status.SOLVED) & outcome.regular
+        known = jnp.where(known, 1.0, jnp.nan).astype(upper.dtype)
         data = scaling.apply(Data(P, c, A, b))
         dx, dv = _implicit_step(data.P, data.A, outcome.v, outcome, upper, lower, cones)
         dx, dv = dx * known[:, None], dv * known[:, None]

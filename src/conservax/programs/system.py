@@ -8,57 +8,64 @@ K*. With V = T diag(d) Tᵀ and B = d^½ TᵀA it is singular together with the 
     C = I − diag(d) + d^½ B H⁻¹ Bᵀ d^½  are both positive definite (THEORY §2).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Array, Cones, transpose
 from ..solvers.normal_equations import (
     cholesky,
     cholesky_solve,
-    forward_substitution,
+    lower_inverse,
     times,
     times_transposed,
 )
 from .spectrum import Spectrum, rotate, unrotate
 
+_REFINEMENTS = 2
+
 
 class Factor(NamedTuple):
-    """Of one U(V): basis and eigenvalues d of V, B, and the Cholesky factors of H and C."""
+    """Of one U(V): basis and eigenvalues d of V, B, X = L⁻¹ with LLᵀ = H, and R with RRᵀ = C."""
 
     basis: tuple[Any, ...]
     d: Array
     B: Array
-    H: Array
-    C: Array
+    X: Array
+    R: Array
 
 
 def factorise(P: Array, A: Array, basis: tuple[Any, ...], d: Array, cones: Cones) -> Factor:
     """NaN in an item whose U(V) is singular."""
     root = jnp.sqrt(d)[..., None]
     B = root * rotate(basis, A, cones)
-    H = cholesky(P + transpose(B) @ B)
-    return Factor(basis, d, B, H, cholesky(_corner(H, root * B, d)))
+    X = lower_inverse(cholesky(P + transpose(B) @ B))
+    return Factor(basis, d, B, X, _corner(X, root * B, d)[0])
 
 
-def _corner(H: Array, weighted: Array, d: Array) -> Array:
-    """C from the factor of H and d^½B."""
-    across = forward_substitution(H, transpose(weighted))
-    C = transpose(across) @ across
-    return C + (1 - d)[..., None] * jnp.eye(d.shape[-1], dtype=d.dtype)
+def _corner(X: Array, weighted: Array, d: Array) -> tuple[Array, Array]:
+    """R with RRᵀ = C = I − diag(d) + WᵀW, and W = X (d^½B)ᵀ."""
+    W = X @ transpose(weighted)
+    C = transpose(W) @ W
+    place = jnp.eye(d.shape[-1], dtype=bool)
+    return cholesky(jnp.where(place, C + (1 - d)[..., None], C)), W
 
 
 def _symmetric(factor: Factor, upper: Array, lower: Array) -> tuple[Array, Array]:
     """[[P, Bᵀ], [B, diag(d) − I]] (x, t) = (upper, lower), by Woodbury from d = 0 in the corner."""
-    root, B = jnp.sqrt(factor.d)[..., None], factor.B
+    root, B = jnp.sqrt(factor.d), factor.B
 
     def plain(lower: Array) -> tuple[Array, Array]:
-        x = cholesky_solve(factor.H, upper + times_transposed(B, lower[..., 0])[..., None])
-        return x, times(B, x[..., 0])[..., None] - lower
+        half = times(factor.X, upper + times_transposed(B, lower))
+        x = times_transposed(factor.X, half)
+        return x, times(B, x) - lower
 
     _, t = plain(lower)
-    return plain(lower - root * cholesky_solve(factor.C, root * t))
+    moved = cholesky_solve(factor.R, (root * t)[..., None])[..., 0]
+    return plain(lower - root * moved)
 
 
 def apply_element(basis: tuple[Any, ...], d: Array, x: Array, cones: Cones) -> Array:
@@ -69,42 +76,57 @@ def apply_element(basis: tuple[Any, ...], d: Array, x: Array, cones: Cones) -> A
 def solve(
     factor: Factor, P: Array, A: Array, upper: Array, lower: Array, cones: Cones
 ) -> tuple[Array, Array]:
-    """U(V) (x, v) = (upper, lower), refined once."""
+    """U(V) (x, v) = (upper, lower), refined."""
 
     def once(upper: Array, lower: Array) -> tuple[Array, Array]:
-        rotated = rotate(factor.basis, lower[..., None], cones)
-        root = jnp.sqrt(factor.d)[..., None]
-        x, t = _symmetric(factor, upper[..., None], root * rotated)
-        y = unrotate(factor.basis, root * t, cones)
-        return x[..., 0], y[..., 0] + times(A, x[..., 0]) - lower
+        root = jnp.sqrt(factor.d)
+        rotated = rotate(factor.basis, lower[..., None], cones)[..., 0]
+        x, t = _symmetric(factor, upper, root * rotated)
+        y = unrotate(factor.basis, (root * t)[..., None], cones)[..., 0]
+        return x, y + times(A, x) - lower
 
-    x, v = once(upper, lower)
-    y = apply_element(factor.basis, factor.d, v, cones)
-    residual = upper - times(P, x) - times_transposed(A, y), lower - times(A, x) - y + v
-    dx, dv = once(*residual)
-    return x + dx, v + dv
+    def product(x: Array, v: Array) -> tuple[Array, Array]:
+        y = apply_element(factor.basis, factor.d, v, cones)
+        return times(P, x) + times_transposed(A, y), times(A, x) + y - v
+
+    return _refined(once, product, upper, lower)
 
 
 def solve_transposed(
     factor: Factor, P: Array, A: Array, upper: Array, lower: Array, cones: Cones
 ) -> tuple[Array, Array]:
-    """U(V)ᵀ (a, w) = (upper, lower), refined once."""
+    """U(V)ᵀ (a, w) = (upper, lower), refined."""
 
     def once(upper: Array, lower: Array) -> tuple[Array, Array]:
-        rotated = rotate(factor.basis, lower[..., None], cones)
-        root = jnp.sqrt(factor.d)[..., None]
-        right = upper + times_transposed(A, lower)
-        a, t = _symmetric(factor, right[..., None], root * rotated)
-        return a[..., 0], unrotate(factor.basis, root * t, cones)[..., 0] - lower
+        root = jnp.sqrt(factor.d)
+        rotated = rotate(factor.basis, lower[..., None], cones)[..., 0]
+        a, t = _symmetric(factor, upper + times_transposed(A, lower), root * rotated)
+        return a, unrotate(factor.basis, (root * t)[..., None], cones)[..., 0] - lower
 
-    a, w = once(upper, lower)
-    Aa_w = times(A, a) + w
-    residual = (
-        upper - times(P, a) - times_transposed(A, w),
-        lower - apply_element(factor.basis, factor.d, Aa_w, cones) + w,
-    )
-    da, dw = once(*residual)
-    return a + da, w + dw
+    def product(a: Array, w: Array) -> tuple[Array, Array]:
+        image = apply_element(factor.basis, factor.d, times(A, a) + w, cones)
+        return times(P, a) + times_transposed(A, w), image - w
+
+    return _refined(once, product, upper, lower)
+
+
+def _refined(
+    once: Callable[[Array, Array], tuple[Array, Array]],
+    product: Callable[[Array, Array], tuple[Array, Array]],
+    upper: Array,
+    lower: Array,
+) -> tuple[Array, Array]:
+    """Iterative refinement, as a loop so that it is compiled once."""
+
+    def improve(_: int, solution: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, v = solution
+        above, below = product(x, v)
+        dx, dv = once(upper - above, lower - below)
+        return x + dx, v + dv
+
+    # the first pass, from zero, is the solve itself
+    zero = jnp.zeros_like(upper), jnp.zeros_like(lower)
+    return lax.fori_loop(0, 1 + _REFINEMENTS, improve, zero)
 
 
 class TwoTests(NamedTuple):
@@ -114,46 +136,70 @@ class TwoTests(NamedTuple):
     margin: Array
 
 
-def two_tests(P: Array, A: Array, parts: Spectrum, low: Factor, high_corner: Array) -> TwoTests:
+def two_tests(
+    P: Array, A: Array, parts: Spectrum, low: Factor, again: bool | Array, cones: Cones
+) -> TwoTests:
     """Whether U(V) is invertible for every element V: H at V_lo and C at V_hi are definite.
 
-    1 (PROVEN), −1 (REFUTED at the precision of the data) or 0 (too close to tell).
+    1 (PROVEN), −1 (REFUTED at the precision of the data) or 0 (too close to tell). With X = fl(L⁻¹)
+    and Y = fl(R⁻¹), rounding included,
+
+        λ_min(H) ≥ (1 − nε‖L‖‖X‖)² / ‖X‖² − (n + m + 2) ε (tr P + ‖B‖²)
+
+    and likewise for C, in which X itself, whatever its error, may take the place of L⁻¹ as long as it
+    is regular: σ_min(C)^½ must exceed the nε‖X‖‖B‖ that the product rounds off. For second-order and
+    semidefinite cones the rounding of the eigenvectors, 16·(order)·ε, counts as well.
 
     Args:
-        low: of V_lo. high_corner: the Cholesky factor of C at V_hi, with the H of V_lo.
+        low: of V_lo. again: whether some item has V_hi ≠ V_lo.
 
-    Source: the two-test theorem, THEORY §2.
+    Source: the two-test theorem, THEORY §2; Rump, Verification of positive definiteness (2006), and
+    Higham, Accuracy and Stability of Numerical Algorithms, for Cholesky's rounding.
     """
     eps = machine_epsilon(P.dtype)
     n, m = A.shape[-1], A.shape[-2]
-    H = P + transpose(low.B) @ low.B
-    H_size, inverse = jnp.sqrt(_square(H)), _inverse_square(low.H)
-    H_least = 1 / inverse
-    C_least = 1 / jnp.maximum(_inverse_square(high_corner), 1e-300 if eps < 1e-10 else 1e-30)
-    C_size = 1 + inverse * _square(jnp.sqrt(parts.high)[..., None] * A)
-    rounding = 8 * (n + m) * eps
-    H_noise = rounding * H_size
-    C_noise = rounding * C_size * (1 + H_size / H_least)
-    proven = (H_least > H_noise) & (C_least > C_noise)
-    # where H is definite for sure, its Cholesky factor says how far from singular C is
-    lost = jnp.isnan(H_least) | (H_least <= H_noise) | jnp.isnan(C_least)
-    lost = lost | (C_least <= rounding * C_size)
+    X, high = low.X, parts.high
+    B = jnp.sqrt(high)[..., None] * rotate(parts.basis, A, cones)
+    R = lax.cond(again, lambda: _corner(X, jnp.sqrt(high)[..., None] * B, high)[0], lambda: low.R)
+    rounding = (n + m + 2) * eps
+    # what the rounding of eigenvectors adds
+    turned = 16 * max((*cones.second_order, *cones.semidefinite), default=0) * eps
+    A_norm, B_low, B_high = (jnp.sqrt(_square(matrix)) for matrix in (A, low.B, B))
+    X_square, W_square = _square(X), _square(X @ transpose(B))
+    trace_H = jnp.trace(P, axis1=-2, axis2=-1) + B_low**2
+    trace_C = W_square + jnp.sum(1 - high, axis=-1)
+    Y_square = _square(lower_inverse(R))
+    H_least = _least(n, eps, trace_H, X_square)
+    H_least = H_least - rounding * trace_H - 2 * turned * B_low * A_norm - (turned * A_norm) ** 2
+    C_least = _least(m, eps, trace_C, Y_square) - rounding * trace_C
+    lost_in_W = (n * eps * B_high + turned * A_norm) * jnp.sqrt(X_square)
+    C_least = jnp.maximum(jnp.sqrt(jnp.maximum(C_least, 0.0)) - lost_in_W, 0.0) ** 2
+    proven = (H_least > 0) & (C_least > 0)
+    # a factor that is not there, or whose inverse is as large as rounding can make it
+    lost = ~(1 > rounding * trace_H * X_square) | ~(1 > rounding * trace_C * Y_square)
     verdict = jnp.where(proven, 1, jnp.where(lost, -1, 0)).astype(jnp.int8)
-    margin = jnp.where(proven, jnp.minimum(H_least, C_least), 0.0)
-    return TwoTests(verdict, margin)
+    return TwoTests(verdict, jnp.where(proven, jnp.minimum(H_least, C_least), 0.0))
 
 
-def corner(A: Array, parts: Spectrum, low: Factor, cones: Cones) -> Array:
-    """The Cholesky factor of C at V_hi, with the H of V_lo."""
-    B = parts.high[..., None] * rotate(parts.basis, A, cones)
-    return cholesky(_corner(low.H, B, parts.high))
+def is_regular(P: Array, factor: Factor) -> Array:
+    """Whether no pivot of H or C is within what rounding makes of zero."""
+    eps = machine_epsilon(P.dtype)
+    n, m = factor.X.shape[-1], factor.d.shape[-1]
+    trace_H = jnp.trace(P, axis1=-2, axis2=-1) + _square(factor.B)
+    H_pivot = 1 / jnp.max(jnp.diagonal(factor.X, axis1=-2, axis2=-1), axis=-1) ** 2
+    pivots = jnp.diagonal(factor.R, axis1=-2, axis2=-1)
+    trace_C, C_pivot = _square(factor.R), jnp.min(pivots, axis=-1) ** 2
+    rounding = 8 * (n + m) * eps
+    # NaN compares as false
+    return (H_pivot > rounding * trace_H) & (C_pivot > rounding * trace_C)
+
+
+def _least(n: int, eps: float, trace: Array, inverse: Array) -> Array:
+    """A lower bound on λ_min(LLᵀ) from tr LLᵀ and ‖fl(L⁻¹)‖²; none where half of it may be rounding."""
+    lost = n * eps * jnp.sqrt(trace * inverse)
+    bound = (1 - lost) ** 2 / (inverse * (1 + n * n * eps))
+    return jnp.where(lost < 0.5, bound, 0.0)
 
 
 def _square(matrix: Array) -> Array:
     return jnp.sum(matrix * matrix, axis=(-1, -2))
-
-
-def _inverse_square(L: Array) -> Array:
-    """‖L⁻¹‖_F² ≥ 1/λ_min(LLᵀ)."""
-    eye = jnp.broadcast_to(jnp.eye(L.shape[-1], dtype=L.dtype), L.shape)
-    return _square(forward_substitution(L, eye))

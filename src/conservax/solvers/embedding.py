@@ -172,7 +172,6 @@ def newton(data: Data, point: Iterate, known: Products, cones: Cones) -> Step:
     )
     # the embedding is homogeneous: keep max(τ, κ) at one
     size = 1 / jnp.maximum(moved.tau, moved.kappa)
-    moved = Iterate(
-        *(size[:, None] * part for part in moved[:3]), size * moved.tau, size * moved.kappa
-    )
+    x, z, s = (size[:, None] * part for part in moved[:3])
+    moved = Iterate(x, z, s, size * moved.tau, size * moved.kappa)
     return Step(moved, (x2, unscale(z2, z2)[1]))
