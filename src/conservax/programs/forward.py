@@ -131,7 +131,8 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         # against the terms of the start: a runaway point has terms that hide its residual
         new = new._replace(residuals=new.residuals._replace(**scales))
         # no NaN is smaller than anything
-        take = new.worst < jnp.maximum(carry.at.worst, goal)
+        take = (carry.step == 0) | ~(carry.at.worst <= goal)  # an item does not see its neighbours
+        take = take & (new.worst < jnp.maximum(carry.at.worst, goal))
         return _Polish(choose(take, new, carry.at), v, factor, carry.step + 1)
 
     def unfinished(carry: _Polish) -> Array:

@@ -49,8 +49,8 @@ def products(data: Data, point: Iterate) -> Products:
     )
 
 
-def enter(x: Array, z: Array, s: Array, cones: Cones) -> Iterate:
-    """Slack and dual moved along the identity until they are well inside the cone.
+def enter(x: Array, z: Array, s: Array, cones: Cones, depth: float = 1.0) -> Iterate:
+    """Slack and dual moved along the identity until they are inside the cone, at this depth.
 
     κ = sᵀz: next to it the step of τ is short, so that a program with solutions is solved as if
     there were no embedding; κ = τ costs two to five steps more.
@@ -62,7 +62,7 @@ def enter(x: Array, z: Array, s: Array, cones: Cones) -> Iterate:
             own = vector[:, rows]
             size = 1 + jnp.max(jnp.abs(own), axis=-1, initial=0.0)
             least = block.interior(own)
-            shift = jnp.where(least < 1e-3 * size, 1 - least, 0.0)
+            shift = jnp.where(least < 1e-3 * depth * size, depth - least, 0.0)
             e = jnp.asarray(block.identity(), own.dtype)
             parts.append(own + shift[:, None] * e)
         return join(parts)

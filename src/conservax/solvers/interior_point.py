@@ -15,6 +15,7 @@ from .normal_equations import cholesky
 from .solution import Solution, Status
 from .termination import RUNNING, InteriorPointStats, Judgement, judge, measure_data
 
+_WARM = 1e-4  # how far inside the cone a given start is moved, of data of size one
 _PATIENCE = 8  # steps without progress after which an item has stalled
 
 
@@ -109,7 +110,7 @@ def solve_scaled(
     Certificates of infeasibility are not normalised.
     """
     sizes = measure_data(data)
-    point = centre(data, cones) if start is None else enter(*start, cones)
+    point = centre(data, cones) if start is None else enter(*start, cones, _WARM)
     batch = len(data.c)
     worst = jnp.full(batch, jnp.inf, data.c.dtype)
     nothing = jnp.zeros(batch, jnp.int32)

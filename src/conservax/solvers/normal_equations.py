@@ -75,9 +75,9 @@ def solve(factor: Factor, pairs: list[tuple[Array, Array]]) -> list[tuple[Array,
 def refine(
     factor: Factor, upper: Array, lower: Array, x: Array, z: Array, cones: Cones
 ) -> tuple[Array, Array]:
-    """Iterative refinement of Px + Ãᵀz = upper, Ãx − Dz = lower, as far as an item of the batch needs.
+    """Iterative refinement of Px + Ãᵀz = upper, Ãx − Dz = lower, as far as each item needs.
 
-    It ends where the residual is within eps^¾ of the terms, or after three steps.
+    An item is left alone once its residual is within eps^¾ of the terms; at most three steps.
     """
     enough = machine_epsilon(x.dtype) ** 0.75
 
@@ -92,18 +92,18 @@ def refine(
         poor = _exceeds(above, enough, (upper, Px, Atz)) | _exceeds(
             below, enough, (lower, Ax, inner)
         )
-        return above, below, jnp.any(poor)
+        return above, below, poor
 
     def unfinished(carry: tuple[Array, Array, tuple[Array, Array, Array], Array]) -> Array:
         _, _, (_, _, poor), step = carry
-        return poor & (step < _REFINEMENTS)
+        return jnp.any(poor) & (step < _REFINEMENTS)
 
     def improve(
         carry: tuple[Array, Array, tuple[Array, Array, Array], Array],
     ) -> tuple[Array, Array, tuple[Array, Array, Array], Array]:
-        x, z, (above, below, _), step = carry
+        x, z, (above, below, poor), step = carry
         [(dx, dz)] = solve(factor, [(above, below)])
-        x, z = x + dx, z + dz
+        x, z = jnp.where(poor[:, None], x + dx, x), jnp.where(poor[:, None], z + dz, z)
         return x, z, residual(x, z), step + 1
 
     x, z, _, _ = lax.while_loop(unfinished, improve, (x, z, residual(x, z), jnp.array(0)))

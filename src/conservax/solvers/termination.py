@@ -26,7 +26,8 @@ class Sizes(NamedTuple):
     """Norms of the data, (batch,): largest entries; row sums of P, A; column sums of A; units.
 
     ``unit_b`` and ``unit_c`` are what the terms of the two equations are compared with where they
-    vanish: ‖b‖ or, carried over, ‖c‖·‖A‖/‖P‖, and the other way round; one if both are zero.
+    vanish: ‖b‖ or, if b = 0, ‖c‖·‖A‖/‖P‖, and the other way round; one if both are zero.
+    ``unit_x`` is the smaller of ‖b‖/‖A‖ and ‖c‖/‖P‖, as far as they are there.
     """
 
     P: Array
@@ -37,6 +38,7 @@ class Sizes(NamedTuple):
     c: Array
     unit_b: Array
     unit_c: Array
+    unit_x: Array
 
 
 class Residuals(NamedTuple):
@@ -79,8 +81,11 @@ def measure_data(data: Data) -> Sizes:
     )
     both = (of_P > 0) & (of_A > 0)
     safe_P, safe_A = jnp.where(both, of_P, 1.0), jnp.where(both, of_A, 1.0)
-    unit_b = jnp.maximum(of_b, jnp.where(both, of_c * safe_A / safe_P, 0.0))
-    unit_c = jnp.maximum(of_c, jnp.where(both, of_b * safe_P / safe_A, 0.0))
+    unit_b = jnp.where(of_b > 0, of_b, jnp.where(both, of_c * safe_A / safe_P, 0.0))
+    unit_c = jnp.where(of_c > 0, of_c, jnp.where(both, of_b * safe_P / safe_A, 0.0))
+    by_rows = jnp.where((of_A > 0) & (of_b > 0), of_b / jnp.where(of_A > 0, of_A, 1.0), jnp.inf)
+    by_cost = jnp.where((of_P > 0) & (of_c > 0), of_c / jnp.where(of_P > 0, of_P, 1.0), jnp.inf)
+    unit_x = jnp.minimum(by_rows, by_cost)
     return Sizes(
         of_P,
         largest(jnp.sum(P, axis=-1)),
@@ -90,6 +95,7 @@ def measure_data(data: Data) -> Sizes:
         of_c,
         jnp.where(unit_b > 0, unit_b, 1.0),
         jnp.where(unit_c > 0, unit_c, 1.0),
+        jnp.where(jnp.isfinite(unit_x), unit_x, 0.0),
     )
 
 
@@ -120,11 +126,7 @@ def judge(data: Data, sizes: Sizes, tolerance: float, point: Iterate, known: Pro
     terms = jnp.maximum(terms, norm_x * sizes.c * machine_epsilon(c.dtype))
     gap = jnp.abs(quadratic + linear + dual_linear) / terms.clip(min=tiny)
     # a gap between numbers that vanish themselves says nothing: there complementarity decides
-    free = jnp.where(sizes.P > 0, sizes.c / jnp.where(sizes.P > 0, sizes.P, 1.0), 0.0)
-    least = jnp.maximum(
-        free, tolerance * sizes.unit_b / jnp.where(sizes.A_rows > 0, sizes.A_rows, 1.0)
-    )
-    size = jnp.maximum(norm_x / tau, least) * jnp.maximum(largest(Px) / tau, sizes.unit_c)
+    size = jnp.maximum(norm_x / tau, sizes.unit_x) * jnp.maximum(largest(Px) / tau, sizes.unit_c)
     gap = jnp.minimum(gap, jnp.abs(dot(s, z)) / tau**2 / size.clip(min=tiny))
     solved = (primal <= tolerance) & (dual <= tolerance) & (gap <= tolerance)
 
