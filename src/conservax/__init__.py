@@ -1,6 +1,6 @@
 """Differentiate through anything nonsmooth, and know when to trust the answer."""
 
-from . import calculus, errors, invertibility, projections
+from . import calculus, errors, invertibility, programs, projections
 from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
 from .implicit import (
     CheckReport,
@@ -42,6 +42,7 @@ __all__ = [
     "monitor",
     "norm",
     "polish",
+    "programs",
     "projections",
     "proximal",
     "root_jvp",

@@ -333,7 +333,4 @@ def _advice(data: dict[str, Any], n_active: int) -> str:
     remedy = "regularise the problem so that the null vector is no longer free"
     if n_active == 0:
         return f"do not use a gradient here: no kink is active, the Jacobian is singular; {remedy}."
-    return (
-        f"do not use a gradient here: move the parameters off the kinks above, or {remedy}; "
-        'singular="least_norm" returns a number, not a derivative.'
-    )
+    return f"do not use a gradient here: move the parameters off the kinks above, or {remedy}."

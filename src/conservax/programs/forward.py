@@ -16,7 +16,7 @@ from ..solvers.equilibrate import Data, Scaling, equilibrate
 from ..solvers.interior_point import choose, default_tolerance, solve_scaled
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from .spectrum import Spectrum, Tolerances, project, spectrum
-from .system import Factor, TwoTests, factorise, is_regular, solve, two_tests
+from .system import Factor, TwoTests, factorise, is_regular, newton_point, two_tests
 
 
 class Settings(NamedTuple):
@@ -103,15 +103,14 @@ def _tolerances(data: Data, at: Measured, residual: Array) -> Tolerances:
 
 
 class _Polish(NamedTuple):
-    """The best point met, where the next step starts, and the last factor."""
+    """The best point met, and where the next step starts."""
 
     at: Measured
     v: Array
-    factor: Factor
     step: Array
 
 
-def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> _Polish:
+def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> Measured:
     """Semismooth Newton steps from v = y − s; the best point met is kept."""
     P, c, A, b = data
     goal, steps = accuracy(c.dtype), 5
@@ -124,8 +123,7 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         tolerances = _tolerances(data, found, found.worst)
         tolerances = jax.tree.map(lambda t: jnp.where(last, t, 0.0), tolerances)
         parts = spectrum(jnp.where(last, start, carry.v), tolerances, cones)
-        factor = factorise(P, A, parts.basis, parts.low, cones)
-        x, v = solve(factor, P, A, -c, b, cones)
+        x, v = newton_point(P, A, parts.basis, parts.low, -c, b, cones)
         y = project(v, cones)
         new = measure_point(data, sizes, ConicPoint(x, y, y - v), jnp.zeros_like(found.gap))
         # against the terms of the start: a runaway point has terms that hide its residual
@@ -133,20 +131,13 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         # no NaN is smaller than anything
         take = (carry.step == 0) | ~(carry.at.worst <= goal)  # an item does not see its neighbours
         take = take & (new.worst < jnp.maximum(carry.at.worst, goal))
-        return _Polish(choose(take, new, carry.at), v, factor, carry.step + 1)
+        return _Polish(choose(take, new, carry.at), v, carry.step + 1)
 
     def unfinished(carry: _Polish) -> Array:
         rough = jnp.any(usable & ~(carry.at.worst <= goal))
         return (carry.step == 0) | ((carry.step < steps) & rough)
 
-    blank = jax.tree.map(
-        lambda part: jnp.full(part.shape, -1, part.dtype),
-        jax.eval_shape(
-            lambda v: factorise(P, A, (parts := spectrum(v, None, cones)).basis, parts.low, cones),
-            start,
-        ),
-    )
-    return lax.while_loop(unfinished, advance, _Polish(found, start, blank, jnp.array(0)))
+    return lax.while_loop(unfinished, advance, _Polish(found, start, jnp.array(0))).at
 
 
 def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
@@ -160,13 +151,13 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
     usable = usable | (found.status == Status.MAX_ITERATIONS)
     rough = measure_point(data, sizes, found.value, found.stats.gap)
-    at, _, used, _ = _polish(data, sizes, rough, usable, cones)
+    at = _polish(data, sizes, rough, usable, cones)
     good = usable & (at.worst <= 2 * tolerance)
     lost = jnp.where(found.status == Status.SOLVED, Status.STALLED, found.status)
     status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
 
     v, _, parts = active_pieces(data, at, cones)
-    chosen, tests = _factors(data, parts, used, cones, settings.selection)
+    chosen, tests = _factors(data, parts, cones, settings.selection)
     tests = TwoTests(
         jnp.where(good, tests.verdict, 0).astype(jnp.int8), jnp.where(good, tests.margin, 0.0)
     )
@@ -182,30 +173,23 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         status,
         found.stats.iterations,
         *residuals,
-        is_regular(data.P, chosen),
+        is_regular(chosen),
         tests,
         scaling,
         chosen,
     )
 
 
-def _factors(
-    data: Data, parts: Spectrum, used: Factor, cones: Cones, selection: str
-) -> tuple[Factor, TwoTests]:
-    """Of the chosen element, and the two tests; what is at hand already is not redone."""
+def _factors(data: Data, parts: Spectrum, cones: Cones, selection: str) -> tuple[Factor, TwoTests]:
+    """Of the chosen element, and the two tests."""
     P, _, A, _ = data
-
-    def factor_of(d: Array) -> Factor:
-        return factorise(P, A, parts.basis, d, cones)
-
-    if cones.second_order or cones.semidefinite:
-        low = factor_of(parts.low)
-    else:
-        low = lax.cond(jnp.all(parts.low == used.d), lambda: used, lambda: factor_of(parts.low))
+    low = factorise(P, A, parts.basis, parts.low, cones)
     weak = jnp.any(parts.high > parts.low)
     chosen = low
     if selection == "upper":
-        chosen = lax.cond(weak, lambda: factor_of(parts.high), lambda: low)
+        chosen = lax.cond(
+            weak, lambda: factorise(P, A, parts.basis, parts.high, cones), lambda: low
+        )
     return chosen, two_tests(P, A, parts, low, weak, cones)
 
 

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..numerics import machine_epsilon
+from ..solvers import normal_equations
 from ..solvers.cones import Array, Cones, transpose
 from ..solvers.normal_equations import (
     cholesky,
     cholesky_solve,
-    lower_inverse,
+    forward_substitution,
     times,
     times_transposed,
 )
@@ -29,12 +30,12 @@ _REFINEMENTS = 2
 
 
 class Factor(NamedTuple):
-    """Of one U(V): basis and eigenvalues d of V, B, X = L⁻¹ with LLᵀ = H, and R with RRᵀ = C."""
+    """Of one U(V): basis and eigenvalues d of V, B, and the Cholesky factors LLᵀ = H, RRᵀ = C."""
 
     basis: tuple[Any, ...]
     d: Array
     B: Array
-    X: Array
+    L: Array
     R: Array
 
 
@@ -42,16 +43,16 @@ def factorise(P: Array, A: Array, basis: tuple[Any, ...], d: Array, cones: Cones
     """NaN in an item whose U(V) is singular."""
     root = jnp.sqrt(d)[..., None]
     B = root * rotate(basis, A, cones)
-    X = lower_inverse(cholesky(P + transpose(B) @ B))
-    return Factor(basis, d, B, X, _corner(X, root * B, d)[0])
+    L = cholesky(P + transpose(B) @ B)
+    return Factor(basis, d, B, L, _corner(L, root * B, d))
 
 
-def _corner(X: Array, weighted: Array, d: Array) -> tuple[Array, Array]:
-    """R with RRᵀ = C = I − diag(d) + WᵀW, and W = X (d^½B)ᵀ."""
-    W = X @ transpose(weighted)
+def _corner(L: Array, weighted: Array, d: Array) -> Array:
+    """R with RRᵀ = C = I − diag(d) + WᵀW, W = L⁻¹ (d^½B)ᵀ."""
+    W = forward_substitution(L, transpose(weighted))
     C = transpose(W) @ W
     place = jnp.eye(d.shape[-1], dtype=bool)
-    return cholesky(jnp.where(place, C + (1 - d)[..., None], C)), W
+    return cholesky(jnp.where(place, C + (1 - d)[..., None], C))
 
 
 def _symmetric(factor: Factor, upper: Array, lower: Array) -> tuple[Array, Array]:
@@ -59,8 +60,7 @@ def _symmetric(factor: Factor, upper: Array, lower: Array) -> tuple[Array, Array
     root, B = jnp.sqrt(factor.d), factor.B
 
     def plain(lower: Array) -> tuple[Array, Array]:
-        half = times(factor.X, upper + times_transposed(B, lower))
-        x = times_transposed(factor.X, half)
+        x = cholesky_solve(factor.L, (upper + times_transposed(B, lower))[..., None])[..., 0]
         return x, times(B, x) - lower
 
     _, t = plain(lower)
@@ -71,6 +71,32 @@ def _symmetric(factor: Factor, upper: Array, lower: Array) -> tuple[Array, Array
 def apply_element(basis: tuple[Any, ...], d: Array, x: Array, cones: Cones) -> Array:
     """V x for (batch, m)."""
     return unrotate(basis, d[..., None] * rotate(basis, x[..., None], cones), cones)[..., 0]
+
+
+def newton_point(
+    P: Array,
+    A: Array,
+    basis: tuple[Any, ...],
+    d: Array,
+    upper: Array,
+    lower: Array,
+    cones: Cones,
+) -> tuple[Array, Array]:
+    """U(V) (x, v) = (upper, lower) by normal equations in which 1 − d is at least √eps, refined.
+
+    A fraction of the work of ``factorise``, but it does not notice a singular U(V).
+    """
+    width = jnp.sqrt(jnp.maximum(1 - d, machine_epsilon(d.dtype) ** 0.5))
+    root = jnp.sqrt(d)
+    system = normal_equations.factor(P, (root / width)[..., None] * rotate(basis, A, cones))
+
+    def once(upper: Array, lower: Array) -> tuple[Array, Array]:
+        rotated = rotate(basis, lower[..., None], cones)[..., 0]
+        [(x, z)] = normal_equations.solve(system, [(upper, root * rotated / width)])
+        y = unrotate(basis, (root * z / width)[..., None], cones)[..., 0]
+        return x, y + times(A, x) - lower
+
+    return _refined(once, _product(P, A, basis, d, cones), upper, lower)
 
 
 def solve(
@@ -85,11 +111,19 @@ def solve(
         y = unrotate(factor.basis, (root * t)[..., None], cones)[..., 0]
         return x, y + times(A, x) - lower
 
+    return _refined(once, _product(P, A, factor.basis, factor.d, cones), upper, lower)
+
+
+def _product(
+    P: Array, A: Array, basis: tuple[Any, ...], d: Array, cones: Cones
+) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """(x, v) ↦ U(V) (x, v)."""
+
     def product(x: Array, v: Array) -> tuple[Array, Array]:
-        y = apply_element(factor.basis, factor.d, v, cones)
+        y = apply_element(basis, d, v, cones)
         return times(P, x) + times_transposed(A, y), times(A, x) + y - v
 
-    return _refined(once, product, upper, lower)
+    return product
 
 
 def solve_transposed(
@@ -137,18 +171,18 @@ class TwoTests(NamedTuple):
 
 
 def two_tests(
-    P: Array, A: Array, parts: Spectrum, low: Factor, again: bool | Array, cones: Cones
+    P: Array, A: Array, parts: Spectrum, low: Factor, again: Array, cones: Cones
 ) -> TwoTests:
     """Whether U(V) is invertible for every element V: H at V_lo and C at V_hi are definite.
 
     1 (PROVEN), −1 (REFUTED at the precision of the data) or 0 (too close to tell). With X = fl(L⁻¹)
     and Y = fl(R⁻¹), rounding included,
 
-        λ_min(H) ≥ (1 − nε‖L‖‖X‖)² / ‖X‖² − (n + m + 2) ε (tr P + ‖B‖²)
+        λ_min(H) ≥ (1 − nε‖L‖‖X‖)² / ‖X‖² − (n + m + 2) ε (tr P + ‖B‖²),
 
-    and likewise for C, in which X itself, whatever its error, may take the place of L⁻¹ as long as it
-    is regular: σ_min(C)^½ must exceed the nε‖X‖‖B‖ that the product rounds off. For second-order and
-    semidefinite cones the rounding of the eigenvectors, 16·(order)·ε, counts as well.
+    and λ_min(C) likewise, less what W = fl(L⁻¹Bᵀ) lost: σ_min(C)^½ must exceed nε‖L‖‖X‖‖W‖, for a
+    regular matrix near L⁻¹ serves as well. For second-order and semidefinite cones the rounding of
+    the eigenvectors, 16·(order)·ε, counts too.
 
     Args:
         low: of V_lo. again: whether some item has V_hi ≠ V_lo.
@@ -158,21 +192,23 @@ def two_tests(
     """
     eps = machine_epsilon(P.dtype)
     n, m = A.shape[-1], A.shape[-2]
-    X, high = low.X, parts.high
-    B = jnp.sqrt(high)[..., None] * rotate(parts.basis, A, cones)
-    R = lax.cond(again, lambda: _corner(X, jnp.sqrt(high)[..., None] * B, high)[0], lambda: low.R)
+    high = parts.high
+
+    def corner() -> Array:
+        return _corner(low.L, high[..., None] * rotate(parts.basis, A, cones), high)
+
+    R = lax.cond(again, corner, lambda: low.R)
     rounding = (n + m + 2) * eps
     # what the rounding of eigenvectors adds
     turned = 16 * max((*cones.second_order, *cones.semidefinite), default=0) * eps
-    A_norm, B_low, B_high = (jnp.sqrt(_square(matrix)) for matrix in (A, low.B, B))
-    X_square, W_square = _square(X), _square(X @ transpose(B))
-    trace_H = jnp.trace(P, axis1=-2, axis2=-1) + B_low**2
-    trace_C = W_square + jnp.sum(1 - high, axis=-1)
-    Y_square = _square(lower_inverse(R))
+    A_norm, B_norm = jnp.sqrt(_square(A)), jnp.sqrt(_square(low.B))
+    trace_H, trace_C = jnp.trace(P, axis1=-2, axis2=-1) + B_norm**2, _square(R)
+    X_square, Y_square = _inverse_square(low.L), _inverse_square(R)
     H_least = _least(n, eps, trace_H, X_square)
-    H_least = H_least - rounding * trace_H - 2 * turned * B_low * A_norm - (turned * A_norm) ** 2
+    H_least = H_least - rounding * trace_H - 2 * turned * B_norm * A_norm - (turned * A_norm) ** 2
     C_least = _least(m, eps, trace_C, Y_square) - rounding * trace_C
-    lost_in_W = (n * eps * B_high + turned * A_norm) * jnp.sqrt(X_square)
+    # ‖W‖² ≤ tr C, and 1/(1 − nε‖L‖‖X‖) ≤ 2 where H is definite
+    lost_in_W = (2 * n * eps * jnp.sqrt(trace_H * trace_C) + turned * A_norm) * jnp.sqrt(X_square)
     C_least = jnp.maximum(jnp.sqrt(jnp.maximum(C_least, 0.0)) - lost_in_W, 0.0) ** 2
     proven = (H_least > 0) & (C_least > 0)
     # a factor that is not there, or whose inverse is as large as rounding can make it
@@ -181,17 +217,17 @@ def two_tests(
     return TwoTests(verdict, jnp.where(proven, jnp.minimum(H_least, C_least), 0.0))
 
 
-def is_regular(P: Array, factor: Factor) -> Array:
+def is_regular(factor: Factor) -> Array:
     """Whether no pivot of H or C is within what rounding makes of zero."""
-    eps = machine_epsilon(P.dtype)
-    n, m = factor.X.shape[-1], factor.d.shape[-1]
-    trace_H = jnp.trace(P, axis1=-2, axis2=-1) + _square(factor.B)
-    H_pivot = 1 / jnp.max(jnp.diagonal(factor.X, axis1=-2, axis2=-1), axis=-1) ** 2
-    pivots = jnp.diagonal(factor.R, axis1=-2, axis2=-1)
-    trace_C, C_pivot = _square(factor.R), jnp.min(pivots, axis=-1) ** 2
-    rounding = 8 * (n + m) * eps
-    # NaN compares as false
-    return (H_pivot > rounding * trace_H) & (C_pivot > rounding * trace_C)
+    eps = machine_epsilon(factor.d.dtype)
+    rounding = 8 * (factor.L.shape[-1] + factor.d.shape[-1]) * eps
+
+    def sound(L: Array) -> Array:
+        pivot = jnp.min(jnp.diagonal(L, axis1=-2, axis2=-1), axis=-1)
+        # NaN compares as false
+        return pivot**2 > rounding * _square(L)
+
+    return sound(factor.L) & sound(factor.R)
 
 
 def _least(n: int, eps: float, trace: Array, inverse: Array) -> Array:
@@ -203,3 +239,9 @@ def _least(n: int, eps: float, trace: Array, inverse: Array) -> Array:
 
 def _square(matrix: Array) -> Array:
     return jnp.sum(matrix * matrix, axis=(-1, -2))
+
+
+def _inverse_square(L: Array) -> Array:
+    """‖fl(L⁻¹)‖²."""
+    eye = jnp.broadcast_to(jnp.eye(L.shape[-1], dtype=L.dtype), L.shape)
+    return _square(forward_substitution(L, eye))

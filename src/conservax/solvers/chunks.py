@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_CACHED = 3 << 20  # bytes of one matrix of each item of a chunk
+_CACHED = 1 << 20  # bytes of one matrix of each item of a chunk
 
 Result = TypeVar("Result")
 

@@ -40,15 +40,14 @@ def cholesky(H: Array) -> Array:
     return linalg.cholesky(transpose(H), symmetrize_input=False)
 
 
-def lower_inverse(L: Array) -> Array:
-    """L⁻¹ for lower triangular L (batch, n, n)."""
-    eye = jnp.broadcast_to(jnp.eye(L.shape[-1], dtype=L.dtype), L.shape)
-    return linalg.triangular_solve(L, eye, left_side=True, lower=True)
+def forward_substitution(L: Array, right: Array) -> Array:
+    """L⁻¹ right, for lower triangular L (batch, n, n) and right (batch, n, columns)."""
+    return linalg.triangular_solve(L, right, left_side=True, lower=True)
 
 
 def cholesky_solve(L: Array, right: Array) -> Array:
     """(LLᵀ)⁻¹ right, for right (batch, n, columns)."""
-    half = linalg.triangular_solve(L, right, left_side=True, lower=True)
+    half = forward_substitution(L, right)
     return linalg.triangular_solve(L, half, left_side=True, lower=True, transpose_a=True)
 
 
