@@ -32,8 +32,8 @@ class _Carry(NamedTuple):
 
 
 def default_tolerance(dtype: Any) -> float:
-    """√eps: 1.5e-8 in float64, 3.5e-4 in float32."""
-    return machine_epsilon(dtype) ** 0.5
+    """√eps, but at most 1e-4: 1.5e-8 in float64, 1e-4 in float32."""
+    return min(machine_epsilon(dtype) ** 0.5, 1e-4)
 
 
 def interior_point(
@@ -56,7 +56,7 @@ def interior_point(
     Args:
         P: (batch, n, n), symmetric positive semidefinite. c: (batch, n). A: (batch, m, n).
         b: (batch, m). cones: K.
-        tolerance: on residuals and gap relative to their terms, after equilibration; √eps by default.
+        tolerance: on residuals and gap relative to their terms, after equilibration; √eps or 1e-4 by default.
         max_iterations: Newton steps at most.
         start: where to start; moved into the interior as far as necessary.
 

@@ -130,7 +130,7 @@ def judge(data: Data, sizes: Sizes, tolerance: float, point: Iterate, known: Pro
     gap = jnp.minimum(gap, jnp.abs(dot(s, z)) / tau**2 / size.clip(min=tiny))
     solved = (primal <= tolerance) & (dual <= tolerance) & (gap <= tolerance)
 
-    # a certificate counts by what it violates next to what it gains, −bᵀz or −cᵀx
+    # what a certificate violates, and what it gains
     of_z = largest(Atz) / (sizes.A_columns * norm_z).clip(min=tiny)
     of_x = jnp.maximum(
         largest(Px) / (sizes.P_rows * norm_x).clip(min=tiny),
@@ -138,9 +138,10 @@ def judge(data: Data, sizes: Sizes, tolerance: float, point: Iterate, known: Pro
     )
     gain_z = -dual_linear / (sizes.b * norm_z).clip(min=tiny)
     gain_x = -linear / (sizes.c * norm_x).clip(min=tiny)
-    strict = 10 * tolerance**0.9
-    infeasible = of_z < strict * gain_z
-    unbounded = of_x < strict * gain_x
+    strict = tolerance**0.9
+    clear = 1e-2 * strict**0.5
+    infeasible = (of_z <= strict) & (gain_z > clear)
+    unbounded = (of_x <= strict) & (gain_x > clear)
     status = jnp.where(unbounded, Status.DUAL_INFEASIBLE, RUNNING)
     status = jnp.where(infeasible, Status.PRIMAL_INFEASIBLE, status)
     status = jnp.where(solved, Status.SOLVED, status).astype(jnp.int8)
