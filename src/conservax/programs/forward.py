@@ -90,7 +90,7 @@ def active_pieces(data: Data, at: Measured, cones: Cones) -> ActivePieces:
 
 def accuracy(dtype: Any) -> float:
     """What a polished point reaches, relative to its terms."""
-    return 1e3 * machine_epsilon(dtype)
+    return 200 * machine_epsilon(dtype)
 
 
 def _tolerances(data: Data, at: Measured, residual: Array) -> Tolerances:
@@ -103,9 +103,10 @@ def _tolerances(data: Data, at: Measured, residual: Array) -> Tolerances:
 
 
 class _Polish(NamedTuple):
-    """The best point met, and where the next step starts."""
+    """The best point met, whether a step found it, and where the next step starts."""
 
     at: Measured
+    taken: Array
     v: Array
     step: Array
 
@@ -113,31 +114,35 @@ class _Polish(NamedTuple):
 def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> Measured:
     """Semismooth Newton steps from v = y − s; the best point met is kept."""
     P, c, A, b = data
-    goal, steps = accuracy(c.dtype), 5
+    goal, steps = accuracy(c.dtype), 6
     start = found.point.dual - found.point.slack
     scales = {name: getattr(found.residuals, name) for name in ("primal_scale", "dual_scale")}
 
     def advance(carry: _Polish) -> _Polish:
-        # where the signs give no regular piece, leave out what is active only within the tolerance
-        last = carry.step == steps - 1
+        # where the signs lead nowhere, keep what is active within the tolerance, then leave it out
+        anew = (carry.step == 2) | (carry.step == 4)
         tolerances = _tolerances(data, found, found.worst)
-        tolerances = jax.tree.map(lambda t: jnp.where(last, t, 0.0), tolerances)
-        parts = spectrum(jnp.where(last, start, carry.v), tolerances, cones)
-        x, v = newton_point(P, A, parts.basis, parts.low, -c, b, cones)
+        tolerances = jax.tree.map(lambda t: jnp.where(anew, t, 0.0), tolerances)
+        parts = spectrum(jnp.where(anew, start, carry.v), tolerances, cones)
+        d = jnp.where(carry.step == 2, parts.high, parts.low)
+        x, v = newton_point(P, A, parts.basis, d, -c, b, cones)
         y = project(v, cones)
         new = measure_point(data, sizes, ConicPoint(x, y, y - v), jnp.zeros_like(found.gap))
         # against the terms of the start: a runaway point has terms that hide its residual
         new = new._replace(residuals=new.residuals._replace(**scales))
         # no NaN is smaller than anything
-        take = (carry.step == 0) | ~(carry.at.worst <= goal)  # an item does not see its neighbours
-        take = take & (new.worst < jnp.maximum(carry.at.worst, goal))
-        return _Polish(choose(take, new, carry.at), v, carry.step + 1)
+        take = (new.worst < jnp.maximum(carry.at.worst, goal)) & rough(carry)
+        return _Polish(choose(take, new, carry.at), carry.taken | take, v, carry.step + 1)
+
+    def rough(carry: _Polish) -> Array:
+        """Per item: however small its residual, a point with a gap is the root of it from the truth."""
+        return usable & ~(carry.taken & (carry.at.worst <= goal))
 
     def unfinished(carry: _Polish) -> Array:
-        rough = jnp.any(usable & ~(carry.at.worst <= goal))
-        return (carry.step == 0) | ((carry.step < steps) & rough)
+        return (carry.step < steps) & jnp.any(rough(carry))
 
-    return lax.while_loop(unfinished, advance, _Polish(found, start, jnp.array(0))).at
+    at_start = _Polish(found, jnp.zeros_like(usable), start, jnp.array(0))
+    return lax.while_loop(unfinished, advance, at_start).at
 
 
 def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
