@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
 
     ``unit_b`` and ``unit_c`` are what the terms of the two equations are compared with where they
     vanish: ‖b‖ or, if b = 0, ‖c‖·‖A‖/‖P‖, and the other way round; one if both are zero.
-    ``unit_x`` is the smaller of ‖b‖/‖A‖ and ‖c‖/‖P‖, as far as they are there.
+    ``unit_x`` is the smaller of ‖b‖/‖A‖ and ‖c‖/‖P‖, as far as they are there, else one.
     """
 
     P: Array
@@ -95,7 +95,7 @@ def measure_data(data: Data) -> Sizes:
         of_c,
         jnp.where(unit_b > 0, unit_b, 1.0),
         jnp.where(unit_c > 0, unit_c, 1.0),
-        jnp.where(jnp.isfinite(unit_x), unit_x, 0.0),
+        jnp.where(jnp.isfinite(unit_x), unit_x, 1.0),
     )
 
 
