@@ -125,9 +125,12 @@ def judge(data: Data, sizes: Sizes, tolerance: float, point: Iterate, known: Pro
     terms = jnp.maximum(jnp.abs(quadratic), jnp.maximum(jnp.abs(linear), jnp.abs(dual_linear)))
     terms = jnp.maximum(terms, norm_x * sizes.c * machine_epsilon(c.dtype))
     gap = jnp.abs(quadratic + linear + dual_linear) / terms.clip(min=tiny)
-    # a gap between numbers that vanish themselves says nothing: there complementarity decides
-    size = jnp.maximum(norm_x / tau, sizes.unit_x) * jnp.maximum(largest(Px) / tau, sizes.unit_c)
-    gap = jnp.minimum(gap, jnp.abs(dot(s, z)) / tau**2 / size.clip(min=tiny))
+    # a gap between numbers that vanish themselves says nothing: there complementarity decides,
+    # ten times as strict, for its unit is the size of x and not of the value
+    size = jnp.maximum(norm_x / tau, tolerance**0.5 * sizes.unit_x) * jnp.maximum(
+        largest(Px) / tau, sizes.unit_c
+    )
+    gap = jnp.minimum(gap, 10 * jnp.abs(dot(s, z)) / tau**2 / size.clip(min=tiny))
     solved = (primal <= tolerance) & (dual <= tolerance) & (gap <= tolerance)
 
     # what a certificate violates, and what it gains
