@@ -53,7 +53,7 @@ def enter(x: Array, z: Array, s: Array, cones: Cones, depth: float = 1.0) -> Ite
     """Slack and dual moved along the identity until they are inside the cone, at this depth.
 
     κ = sᵀz: next to it the step of τ is short, so that a program with solutions is solved as if
-    there were no embedding; κ = τ costs two to five steps more.
+    there were no embedding; κ = τ costs up to five steps more.
     """
 
     def inside(vector: Array) -> Array:
