@@ -47,7 +47,7 @@ bench: $(VENV)/.stamp-bench ## Measure against the peers; writes benchmarks/resu
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## Remove what the other targets wrote, but not the environments
-	rm -rf reproduction build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf reproduction build dist .pytest_cache .ruff_cache .hypothesis .jax_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environments too

@@ -1,6 +1,7 @@
 """Settings that every test shares: double precision inside a test, and hypothesis' budget."""
 
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -12,6 +13,10 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Compiling takes most of the time: what one worker compiled serves the others, and the next run.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture(autouse=True)

@@ -163,7 +163,7 @@ def test_at_a_kink_the_derivative_is_the_chosen_element_and_is_certified():
             return layer(jnp.eye(1), -p, G=data[0], h=data[1]).primal
 
         found[selection] = float(jax.jacobian(relu)(jnp.zeros(1))[0, 0])
-    assert found == {"lower": 1.0, "upper": 0.0}
+    assert found == pytest.approx({"lower": 1.0, "upper": 0.0}, abs=1e-15)
     report = QP.check(np.eye(1), np.zeros(1), G=-np.eye(1), h=np.zeros(1))
     assert report.verdict == Verdict.PROVEN
     assert report.weakly_active == (0,)

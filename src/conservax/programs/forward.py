@@ -1,5 +1,5 @@
 """Forward: the interior-point method, semismooth Newton steps on the pieces that it identified, and
-the factor of the system at one consistent element. All in equilibrated data.
+the element of the derivative and the certificate there. All in equilibrated data.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from ..solvers.equilibrate import Data, Scaling, equilibrate
 from ..solvers.interior_point import choose, default_tolerance, solve_scaled
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from .spectrum import Spectrum, Tolerances, project, spectrum
-from .system import Factor, TwoTests, factorise, is_regular, newton_point, two_tests
+from .system import System, by_normal_equations, refined
+from .two_tests import TwoTests, two_tests
 
 
 class Settings(NamedTuple):
@@ -30,8 +31,8 @@ class Settings(NamedTuple):
 class Outcome(NamedTuple):
     """Of a batch: the solution in user units, NaN where there is none, and what is known of it.
 
-    ``regular``: whether the chosen system is regular to round-off. ``v`` = ŷ − ŝ, ``scaling``
-    and ``factor`` belong to the equilibrated program.
+    ``v`` = ŷ − ŝ, ``scaling``, and ``basis`` and eigenvalues ``d`` of the chosen element there
+    belong to the equilibrated program.
     """
 
     x: Array
@@ -43,10 +44,10 @@ class Outcome(NamedTuple):
     primal_residual: Array
     dual_residual: Array
     gap: Array
-    regular: Array
     tests: TwoTests
     scaling: Scaling
-    factor: Factor
+    basis: tuple[Any, ...]
+    d: Array
 
 
 class Measured(NamedTuple):
@@ -125,7 +126,10 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         tolerances = jax.tree.map(lambda t: jnp.where(anew, t, 0.0), tolerances)
         parts = spectrum(jnp.where(anew, start, carry.v), tolerances, cones)
         d = jnp.where(carry.step == 2, parts.high, parts.low)
-        x, v = newton_point(P, A, parts.basis, d, -c, b, cones)
+        system = System(P, A, parts.basis, d, cones)
+        inverse = system.inverse(by_normal_equations(system))
+        (x, v), _ = refined(inverse, system.product, -c[..., None], b[..., None])
+        x, v = x[..., 0], v[..., 0]
         y = project(v, cones)
         new = measure_point(data, sizes, ConicPoint(x, y, y - v), jnp.zeros_like(found.gap))
         # against the terms of the start: a runaway point has terms that hide its residual
@@ -146,7 +150,7 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
 
 
 def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
-    """The solution of each item, the factor of its system, and its certificate."""
+    """The solution of each item, an element of the derivative there, and its certificate."""
     dtype = user.c.dtype
     tolerance = settings.tolerance or default_tolerance(dtype)
     scaling = equilibrate(*user, cones)
@@ -162,7 +166,7 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
 
     v, _, parts = active_pieces(data, at, cones)
-    chosen, tests = _factors(data, parts, cones, settings.selection)
+    tests = two_tests(data.P, data.A, parts, cones)
     tests = TwoTests(
         jnp.where(good, tests.verdict, 0).astype(jnp.int8), jnp.where(good, tests.margin, 0.0)
     )
@@ -178,24 +182,11 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         status,
         found.stats.iterations,
         *residuals,
-        is_regular(chosen),
         tests,
         scaling,
-        chosen,
+        parts.basis,
+        parts.high if settings.selection == "upper" else parts.low,
     )
-
-
-def _factors(data: Data, parts: Spectrum, cones: Cones, selection: str) -> tuple[Factor, TwoTests]:
-    """Of the chosen element, and the two tests."""
-    P, _, A, _ = data
-    low = factorise(P, A, parts.basis, parts.low, cones)
-    weak = jnp.any(parts.high > parts.low)
-    chosen = low
-    if selection == "upper":
-        chosen = lax.cond(
-            weak, lambda: factorise(P, A, parts.basis, parts.high, cones), lambda: low
-        )
-    return chosen, two_tests(P, A, parts, low, weak, cones)
 
 
 def _user_residuals(user: Data, x: Array, y: Array, s: Array) -> tuple[Array, Array, Array]:

@@ -1,6 +1,6 @@
 """The solution map of a cone program as one differentiable, batched function.
 
-The derivative solves the de-homogenised system at one consistent element, by the forward pass' factor.
+The derivative solves the de-homogenised system at one consistent element.
 """
 
 import functools
@@ -18,9 +18,9 @@ from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
 from ..solvers.normal_equations import times, times_transposed
+from .backward import Place, linear_solve
 from .forward import Outcome, Settings, solve_and_polish
-from .spectrum import spectrum
-from .system import apply_element, solve, solve_transposed
+from .spectrum import apply_element, spectrum
 
 
 @functools.cache
@@ -57,13 +57,8 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
         upper = -(times(dP, outcome.x) + times_transposed(dA, outcome.y) + dc)
         lower = db - times(dA, outcome.x)
         upper, lower = scaling.cost[:, None] * scaling.column * upper, scaling.row * lower
-        # a factor, for a mask would turn NaN into zero in reverse mode
-        known = (outcome.status == Status.SOLVED) & outcome.regular
-        known = jnp.where(known, 1.0, jnp.nan).astype(upper.dtype)
-        data = scaling.apply(Data(P, c, A, b))
-        dx, dv = _implicit_step(data.P, data.A, outcome.v, outcome, upper, lower, cones)
-        dx, dv = dx * known[:, None], dv * known[:, None]
-        dy = _element_of(outcome.v, outcome, dv, cones)
+        dx, dv = _implicit_step(Data(P, c, A, b), outcome, upper, lower, cones)
+        dy = _apply_element(outcome, dv, cones)
         blank = jax.tree.map(zero_from_primal, outcome)
         dx, dy, ds = scaling.undo(ConicPoint(dx, dy, dy - dv))
         return outcome, blank._replace(x=dx, y=dy, s=ds, v=dv)
@@ -71,39 +66,38 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
     return solved
 
 
-def _element_of(v: Array, outcome: Outcome, x: Array, cones: Cones) -> Array:
-    """V x at the chosen element; differentiable in v where Π is twice differentiable."""
+def _apply_element(outcome: Outcome, x: Array, cones: Cones) -> Array:
+    """V x at the chosen element, (batch, m); differentiable in v where Π is twice differentiable."""
     if not (cones.second_order or cones.semidefinite):
-        return lax.stop_gradient(outcome.factor.d) * x
-    frozen = apply_element(*lax.stop_gradient(outcome.factor)[:2], x, cones)
+        return lax.stop_gradient(outcome.d) * x
+    frozen = apply_element(*lax.stop_gradient((outcome.basis, outcome.d)), x, cones)
     # the moving part has the value zero: it only carries the derivative of V in v
-    here = spectrum(v, None, cones)
+    here = spectrum(outcome.v, None, cones)
     moving = apply_element(here.basis, here.low, x, cones)
     return frozen + moving - lax.stop_gradient(moving)
 
 
 def _implicit_step(
-    P: Array, A: Array, v: Array, outcome: Outcome, upper: Array, lower: Array, cones: Cones
+    data: Data, outcome: Outcome, upper: Array, lower: Array, cones: Cones
 ) -> tuple[Array, Array]:
-    """U(V)⁻¹ (upper, lower), NaN in an item where U(V) is singular."""
-    factor = lax.stop_gradient(outcome.factor)
-    data = lax.stop_gradient((P, A))
-
+    """U(V)⁻¹ (upper, lower), NaN in an item where there is no solution or U(V) is singular."""
     n = upper.shape[-1]
+    place = lax.stop_gradient(
+        Place(data, outcome.scaling, outcome.basis, outcome.d, outcome.status == Status.SOLVED)
+    )
 
     def apply_system(z: Array) -> Array:
+        P, _, A, _ = place.scaling.apply(data)
         dx, dv = z[:, :n], z[:, n:]
-        dy = _element_of(v, outcome, dv, cones)
+        dy = _apply_element(outcome, dv, cones)
         return _join(times(P, dx) + times_transposed(A, dy), times(A, dx) + dy - dv)
 
     # one right-hand side: JAX transposes a solve only if no part of it is constant
     z = lax.custom_linear_solve(
         apply_system,
         _join(upper, lower),
-        solve=lambda _, z: _join(*solve(factor, *data, z[:, :n], z[:, n:], cones)),
-        transpose_solve=lambda _, z: _join(
-            *solve_transposed(factor, *data, z[:, :n], z[:, n:], cones)
-        ),
+        solve=lambda _, z: linear_solve(cones, False)(place, z[..., None])[..., 0],
+        transpose_solve=lambda _, z: linear_solve(cones, True)(place, z[..., None])[..., 0],
     )
     return z[:, :n], z[:, n:]
 

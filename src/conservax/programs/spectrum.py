@@ -52,11 +52,15 @@ def unrotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
     return _blockwise(_UNROTATE, basis, x, cones)
 
 
+def apply_element(basis: tuple[Any, ...], d: Array, x: Array, cones: Cones) -> Array:
+    """V x for (batch, m)."""
+    return unrotate(basis, d[..., None] * rotate(basis, x[..., None], cones), cones)[..., 0]
+
+
 def project(v: Array, cones: Cones) -> Array:
     """The projection of v (batch, m) onto K*: V v for any element V."""
     parts = spectrum(v, None, cones)
-    rotated = parts.low[..., None] * rotate(parts.basis, v[..., None], cones)
-    return unrotate(parts.basis, rotated, cones)[..., 0]
+    return apply_element(parts.basis, parts.low, v, cones)
 
 
 def _blockwise(table: Any, basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 _CACHED = 1 << 20  # bytes of one matrix of each item of a chunk
+_LEAST = 8  # items: below, the two cores of a small machine wait for each other
 
 Result = TypeVar("Result")
 
@@ -21,7 +22,7 @@ def in_chunks(solve: Callable[..., Result], *data: Any) -> Result:
     leaves = jax.tree.leaves(data)
     batch = leaves[0].shape[0]
     per_item = max(leaf.size * leaf.dtype.itemsize for leaf in leaves) // max(batch, 1)
-    fitting = max(1, _CACHED // max(per_item, 1))
+    fitting = max(_LEAST, _CACHED // max(per_item, 1))
     if batch <= fitting or jax.default_backend() != "cpu":
         return solve(*data)
     chunks = -(-batch // fitting)

@@ -122,8 +122,10 @@ def newton(data: Data, point: Iterate, known: Products, cones: Cones) -> Step:
     system = factor(data.P, scale(data.A))
 
     # the predictor and the direction of τ share one solve
-    affine_pair = (-dual_residual, lam - scaled_residual)
-    (x1, z1), (x2, z2) = solve(system, [affine_pair, (-data.c, scaled_b)])
+    upper = jnp.stack([-dual_residual, -data.c], axis=-1)
+    lower = jnp.stack([lam - scaled_residual, scaled_b], axis=-1)
+    both_x, both_z = solve(system, upper, lower)
+    x1, x2, z1, z2 = both_x[..., 0], both_x[..., 1], both_z[..., 0], both_z[..., 1]
     away = x2 - x / tau[:, None]
     inner = z2.at[:, : cones.zero].set(0.0)
     steep = dot(away, times(data.P, away)) + dot(inner, inner) + kappa / tau
@@ -156,7 +158,7 @@ def newton(data: Data, point: Iterate, known: Products, cones: Cones) -> Step:
 
     upper = -share[:, None] * dual_residual
     lower = corrected - share[:, None] * scaled_residual
-    [(x1, z1)] = solve(system, [(upper, lower)])
+    x1, z1 = (part[..., 0] for part in solve(system, upper[..., None], lower[..., None]))
     d_tau, d_kappa = tau_step(x1, z1, share, corrected_kappa)
     go = d_tau[:, None]
     upper, lower = upper - go * data.c, lower + go * scaled_b

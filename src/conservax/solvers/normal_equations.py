@@ -61,14 +61,10 @@ def factor(P: Array, scaled: Array) -> Factor:
     return Factor(P, scaled, cholesky(shifted))
 
 
-def solve(factor: Factor, pairs: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
-    """(x, z) with Px + Ãᵀz = upper, Ãx − z = lower for each pair (upper, lower)."""
-    right = [upper + times_transposed(factor.scaled, lower) for upper, lower in pairs]
-    x = cholesky_solve(factor.L, jnp.stack(right, axis=-1))
-    columns = [x[..., k] for k in range(len(pairs))]
-    return [
-        (x, times(factor.scaled, x) - lower) for x, (_, lower) in zip(columns, pairs, strict=True)
-    ]
+def solve(factor: Factor, upper: Array, lower: Array) -> tuple[Array, Array]:
+    """(x, z) with Px + Ãᵀz = upper, Ãx − z = lower, by columns: (batch, n or m, columns)."""
+    x = cholesky_solve(factor.L, upper + transpose(factor.scaled) @ lower)
+    return x, factor.scaled @ x - lower
 
 
 def refine(
@@ -78,7 +74,7 @@ def refine(
 
     An item is left alone once its residual is within eps^¾ of the terms; at most three steps.
     """
-    enough = machine_epsilon(x.dtype) ** 0.75
+    enough = max(machine_epsilon(x.dtype) ** 0.75, machine_epsilon(x.dtype) ** 0.5 / 200)
 
     def residual(x: Array, z: Array) -> tuple[Array, Array, Array]:
         Px, Atz, Ax = (
@@ -101,7 +97,7 @@ def refine(
         carry: tuple[Array, Array, tuple[Array, Array, Array], Array],
     ) -> tuple[Array, Array, tuple[Array, Array, Array], Array]:
         x, z, (above, below, poor), step = carry
-        [(dx, dz)] = solve(factor, [(above, below)])
+        dx, dz = (part[..., 0] for part in solve(factor, above[..., None], below[..., None]))
         x, z = jnp.where(poor[:, None], x + dx, x), jnp.where(poor[:, None], z + dz, z)
         return x, z, residual(x, z), step + 1
 

@@ -1,0 +1,104 @@
+"""Backward: U(V)⁻¹ and U(V)⁻ᵀ at the chosen element, a few items at a time.
+
+Normal equations give the solution; a right-hand side of noise travels with it, whose residual tells
+whether they may be trusted: if U(V) is singular noise has no preimage. Where they may not, the system
+is solved by its two factors, and NaN if one of them is singular to round-off.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from ..numerics import machine_epsilon
+from ..solvers import Cones
+from ..solvers.chunks import in_chunks
+from ..solvers.cones import Array
+from ..solvers.equilibrate import Data, Scaling
+from ..solvers.interior_point import choose
+from .system import Solver, System, by_corner, by_normal_equations, factorise, is_regular, refined
+
+
+class Place(NamedTuple):
+    """Where a batch is differentiated.
+
+    Attributes:
+        data, scaling: the program, in user units. basis, d: of the chosen element, equilibrated.
+        known: whether there is a solution.
+    """
+
+    data: Data
+    scaling: Scaling
+    basis: tuple[Any, ...]
+    d: Array
+    known: Array
+
+
+@functools.cache
+def linear_solve(cones: Cones, transposed: bool) -> Callable[[Place, Array], Array]:
+    """(place, right) ↦ U(V)⁻¹ right, or U(V)⁻ᵀ right; right is (batch, n + m, columns)."""
+
+    @custom_vmap
+    def solve(place: Place, right: Array) -> Array:
+        return in_chunks(lambda place, right: _solve(place, right, cones, transposed), place, right)
+
+    @solve.def_vmap
+    def _(axis_size: int, in_batched: Any, place: Place, right: Array) -> tuple[Array, bool]:
+        """A mapped axis of right-hand sides joins the columns, one of programs the batch."""
+        place_batched, right_batched = in_batched
+        if not any(jax.tree.leaves(place_batched)):
+            columns = right.shape[-1]
+            joined = jnp.moveaxis(right, 0, -1).reshape(*right.shape[1:-1], columns * axis_size)
+            solution = solve(place, joined)
+            return jnp.moveaxis(solution.reshape(*right.shape[1:], axis_size), -1, 0), True
+        full = jax.tree.map(
+            lambda part, batched: (
+                part if batched else jnp.broadcast_to(part, (axis_size, *part.shape))
+            ),
+            (place, right),
+            (place_batched, right_batched),
+        )
+        size = full[1].shape[1]
+        joined = jax.tree.map(lambda part: part.reshape(axis_size * size, *part.shape[2:]), full)
+        return solve(*joined).reshape(full[1].shape), True
+
+    return solve
+
+
+def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
+    data = place.scaling.apply(place.data)
+    system = System(data.P, data.A, place.basis, place.d, cones)
+    product = system.transposed_product if transposed else system.product
+    n = data.c.shape[-1]
+
+    def attempt(symmetric: Solver) -> tuple[Array, Array]:
+        """The solution and whether every column of an item has a small residual."""
+        inverse = system.transposed_inverse if transposed else system.inverse
+        solution, residual = refined(inverse(symmetric), product, probed[:, :n], probed[:, n:])
+        solution, residual = (jnp.concatenate(parts, axis=1) for parts in (solution, residual))
+        within = machine_epsilon(right.dtype) ** 0.75 * jnp.max(jnp.abs(probed), axis=1)
+        fits = jnp.max(jnp.abs(residual), axis=1) <= within
+        return solution[..., 1:], jnp.all(fits, axis=-1)
+
+    noise = np.random.default_rng(0).uniform(-1, 1, size=right.shape[1])
+    noise = jnp.broadcast_to(
+        jnp.asarray(noise, right.dtype)[:, None], (len(right), *noise.shape, 1)
+    )
+    probed = jnp.concatenate([noise, right], axis=-1)
+    solution, trusted = attempt(by_normal_equations(system))
+    lost = place.known & ~trusted
+
+    def again() -> Array:
+        factor = factorise(system)
+        exact, _ = attempt(by_corner(system, factor))
+        exact = exact * jnp.where(is_regular(factor), 1.0, jnp.nan)[:, None, None]
+        return choose(lost, exact, solution)
+
+    solution = lax.cond(jnp.any(lost), again, lambda: solution)
+    # a factor, for a mask would turn NaN into zero in reverse mode
+    return solution * jnp.where(place.known, 1.0, jnp.nan).astype(right.dtype)[:, None, None]
