@@ -64,7 +64,7 @@ def dense_quadratic(n: int, m: int, batch: int) -> Problem:
     h = rng.uniform(0.1, 1.0, size=(batch, m))
 
     def ours(c: jax.Array, G: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
-        solution = QuadraticProgram()(jnp.eye(n), c, G=G, h=h)
+        solution = QuadraticProgram()(np.eye(n), c, G=G, h=h)
         return solution.primal, solution.info.verdict
 
     def peer() -> tuple[Any, list[Any], Any]:
@@ -85,7 +85,7 @@ def second_order(n: int, count: int, dim: int, batch: int) -> Problem:
     b[:, ::dim] = 1.0
 
     def ours(c: jax.Array, A: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        solution = ConeProgram(Cones(second_order=(dim,) * count))(jnp.eye(n), c, A, b)
+        solution = ConeProgram(Cones(second_order=(dim,) * count))(np.eye(n), c, A, b)
         return solution.primal, solution.info.verdict
 
     def peer() -> tuple[Any, list[Any], Any]:
@@ -121,7 +121,7 @@ def correlation(order: int, batch: int) -> Problem:
 
     def ours(C: jax.Array) -> tuple[jax.Array, jax.Array]:
         target = (C + jnp.swapaxes(C, 1, 2))[:, rows, columns] / 2 * weights
-        solution = program(jnp.eye(n), -target, A, b)
+        solution = program(np.eye(n), -target, A, b)
         return (solution.primal / weights)[:, place], solution.info.verdict
 
     def peer() -> tuple[Any, list[Any], Any]:

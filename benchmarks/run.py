@@ -196,7 +196,7 @@ caches cleared before); and on two items the largest differences, relative to th
 conservax's x from that of cvxpylayers with its solver set to a tolerance of {
         programs_vs_cvxpylayers.ACCURATE["eps"]:.0e}, conservax's
 gradient from central differences of its x, along one direction, and cvxpylayers' gradient, as it was
-timed, from conservax's: diffcp solves its linear system by LSMR and stops early.
+timed, from conservax's: diffcp solves its linear system by LSQR and stops early.
 
 {
         table(

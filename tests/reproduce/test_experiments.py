@@ -1,5 +1,6 @@
 """The claims, looked at one by one: a claim that fails names itself."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -57,7 +58,8 @@ def test_cycle_agrees_with_the_flow(report):
 def test_timings_have_claims_of_the_right_shape(tmp_path):
     report = reproduce.run(["cheap-gradient"], out=tmp_path, quick=True, progress=lambda *_: None)
     assert [type(c.measured) for c in report.claims] == [float] * 4
-    assert all(c.measured > 0 for c in report.claims)
+    # a difference of two times may be negative where the machine is busy
+    assert all(math.isfinite(c.measured) for c in report.claims)
 
 
 def test_the_hull_of_two_shears_is_singular_in_exact_arithmetic():

@@ -17,6 +17,7 @@ from .certificate import ProgramReport, certify_program
 from .forward import Outcome, Settings, active_pieces, measure_point
 from .solution_map import solution_map
 
+_DISTANCE = 1e-6  # the least pivot of a P, with ones on its diagonal, whose metric is used
 NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
@@ -90,7 +91,8 @@ class ConeProgram:
         """Solve one program, or a batch of them.
 
         Args:
-            P: (..., n, n), positive semidefinite; only its symmetric part counts.
+            P: (..., n, n), positive semidefinite; only its symmetric part counts. Where one P, known
+                when this is traced, serves all items and is definite, the solver uses it.
             c: (..., n). A: (..., m, n). b: (..., m). Batch axes broadcast against each other.
 
         Returns:
@@ -102,6 +104,7 @@ class ConeProgram:
                 two only where values are at hand).
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without batch axes.
         """
+        definite = _is_definite(P)
         P, c, A, b = (jnp.asarray(part) for part in (P, c, A, b))
         dtype = jnp.result_type(P, c, A, b, float)
         P, c, A, b = (part.astype(dtype) for part in (P, c, A, b))
@@ -114,7 +117,7 @@ class ConeProgram:
             jnp.broadcast_to(part, (*lead, *shape)).reshape(math.prod(lead), *shape)
             for part, shape in zip((P, c, A, b), shapes, strict=True)
         )
-        settings = Settings(self.tolerance, self.max_iterations, self.selection)
+        settings = Settings(self.tolerance, self.max_iterations, self.selection, definite)
         outcome = _jitted(*flat, cones=self.cones, settings=settings)
         solution = _unflatten(outcome, lead)
         if not lead:
@@ -212,6 +215,26 @@ def _check_values(**data: Array) -> None:
     for name, value in values.items():
         if not np.all(np.isfinite(value)):
             raise InvalidInputError(f"{name} holds NaN or infinity.")
+
+
+def _is_definite(P: Any) -> bool:
+    """Whether one P, known now, serves all items and is positive definite by some distance."""
+    try:
+        value = np.asarray(P, np.float64)
+    except NEEDS_VALUES:
+        return False
+    if value.ndim != 2 or value.shape[0] != value.shape[1] or not value.size:
+        return False
+    value = (value + value.T) / 2
+    diagonal = np.diagonal(value)
+    if not np.all(diagonal > 0):
+        return False
+    size = np.sqrt(diagonal)
+    try:
+        pivots = np.diagonal(np.linalg.cholesky(value / size[:, None] / size))
+    except np.linalg.LinAlgError:
+        return False
+    return bool(pivots.min() ** 2 > _DISTANCE)
 
 
 def _raise(status: Array) -> None:

@@ -13,7 +13,7 @@ from ..solvers import Cones, ConicPoint, Status
 from ..solvers.cones import Array
 from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate
-from ..solvers.interior_point import choose, default_tolerance, solve_scaled
+from ..solvers.interior_point import choose, default_tolerance, solve_definite, solve_scaled
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from .spectrum import Spectrum, Tolerances, project, spectrum
 from .system import System, by_normal_equations, refined
@@ -21,11 +21,15 @@ from .two_tests import TwoTests, two_tests
 
 
 class Settings(NamedTuple):
-    """What a program is solved with; see ``ConeProgram``."""
+    """What a program is solved with; see ``ConeProgram``.
+
+    ``definite``: whether P is known to be positive definite, and not by a hair.
+    """
 
     tolerance: float | None
     max_iterations: int
     selection: str
+    definite: bool = False
 
 
 class Outcome(NamedTuple):
@@ -156,7 +160,10 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     scaling = equilibrate(*user, cones)
     data = scaling.apply(user)
     sizes = measure_data(data)
-    found = solve_scaled(data, None, cones, float(tolerance), settings.max_iterations)
+    if settings.definite:
+        found = solve_definite(data, cones, float(tolerance), settings.max_iterations)
+    else:
+        found = solve_scaled(data, None, cones, float(tolerance), settings.max_iterations)
     usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
     usable = usable | (found.status == Status.MAX_ITERATIONS)
     rough = measure_point(data, sizes, found.value, found.stats.gap)

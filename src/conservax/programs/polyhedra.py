@@ -69,7 +69,7 @@ def projection_polyhedron(
         ) from None
     _check_finite(x=x, A=A, b=b, G=G, h=h)
     layer = QuadraticProgram(selection=selection)
-    eye = jnp.eye(x.shape[-1], dtype=x.dtype)
+    eye = np.eye(x.shape[-1], dtype=x.dtype)
     program, (_, _, M, t) = layer.conic(eye, -x, A, b, G, h)
     if not program.cones.size:
         return x
@@ -77,7 +77,7 @@ def projection_polyhedron(
     length = lax.stop_gradient(jnp.linalg.norm(M, axis=-1))
     length = jnp.where(length > 0, length, 1.0)
     M, t = (M / length[..., None]).astype(x.dtype), (t / length).astype(x.dtype)
-    solution = program(*lax.stop_gradient((eye, -x, M, t)))
+    solution = program(eye, *lax.stop_gradient((-x, M, t)))
     return _follow(x, (M, t), solution, program.cones.zero, _face_of_polyhedron, selection)
 
 
@@ -138,9 +138,10 @@ def projection_transport(
     p = jnp.broadcast_to(x, (*lead, m, n)).reshape(*lead, m * n)
     # the last column's sum follows from the others: with it no multiplier would be unique
     rows = [jnp.broadcast_to(part, (*lead, part.shape[-1])) for part in (r, c[..., :-1])]
-    eye = jnp.eye(m * n, dtype=x.dtype)
+    eye = np.eye(m * n, dtype=x.dtype)
     solution = QuadraticProgram(selection=selection)(
-        *lax.stop_gradient((eye, -p, sums[:-1], jnp.concatenate(rows, axis=-1))),
+        eye,
+        *lax.stop_gradient((-p, sums[:-1], jnp.concatenate(rows, axis=-1))),
         -eye,
         jnp.zeros(m * n, x.dtype),
     )

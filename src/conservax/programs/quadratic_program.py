@@ -56,7 +56,7 @@ class QuadraticProgram:
 
     def conic(
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
-    ) -> tuple[ConeProgram, tuple[Array, Array, Array, Array]]:
+    ) -> tuple[ConeProgram, tuple[Any, Array, Array, Array]]:
         """The same program as a ``ConeProgram`` and its data P, c, A, b."""
         q = jnp.asarray(q)
         if q.ndim < 1:
@@ -65,7 +65,7 @@ class QuadraticProgram:
         G, h = _pair("G", G, "h", h, q)
         cones = Cones(zero=b.shape[-1], nonnegative=h.shape[-1])
         program = ConeProgram(cones, self.tolerance, self.max_iterations, self.selection)
-        return program, (jnp.asarray(Q), q, _stack(A, G, 2), _stack(b, h, 1))
+        return program, (Q, q, _stack(A, G, 2), _stack(b, h, 1))
 
     def check(
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None

@@ -22,7 +22,14 @@ from jax import lax
 from ..numerics import machine_epsilon
 from ..solvers import normal_equations
 from ..solvers.cones import Array, Cones, transpose
-from ..solvers.normal_equations import cholesky, cholesky_solve, forward_substitution
+from ..solvers.normal_equations import (
+    by_columns,
+    cholesky,
+    cholesky_solve,
+    forward_substitution,
+    times,
+    times_transposed,
+)
 from .spectrum import rotate, unrotate
 
 _PASSES = 3  # the solve itself and two refinements
@@ -57,19 +64,19 @@ class System:
     def product(self, x: Array, v: Array) -> tuple[Array, Array]:
         """U(V) (x, v)."""
         y = self.element(v)
-        return self.P @ x + transpose(self.A) @ y, self.A @ x + y - v
+        return self._times(self.P, x) + self._transposed(y), self._times(self.A, x) + y - v
 
     def transposed_product(self, a: Array, w: Array) -> tuple[Array, Array]:
         """U(V)ᵀ (a, w)."""
-        image = self.element(self.A @ a + w)
-        return self.P @ a + transpose(self.A) @ w, image - w
+        image = self.element(self._times(self.A, a) + w)
+        return self._times(self.P, a) + self._transposed(w), image - w
 
     def inverse(self, symmetric: Solver) -> Solver:
         """U(V)⁻¹, given a solver of the symmetric system."""
 
         def solve(upper: Array, lower: Array) -> tuple[Array, Array]:
             x, t = symmetric(upper, self.turn(lower))
-            return x, self.turn_back(t) + self.A @ x - lower
+            return x, self.turn_back(t) + self._times(self.A, x) - lower
 
         return solve
 
@@ -77,10 +84,16 @@ class System:
         """U(V)⁻ᵀ, given a solver of the symmetric system."""
 
         def solve(upper: Array, lower: Array) -> tuple[Array, Array]:
-            a, t = symmetric(upper + transpose(self.A) @ lower, self.turn(lower))
+            a, t = symmetric(upper + self._transposed(lower), self.turn(lower))
             return a, self.turn_back(t) - lower
 
         return solve
+
+    def _times(self, matrix: Array, x: Array) -> Array:
+        return by_columns(times, matrix, x)
+
+    def _transposed(self, y: Array) -> Array:
+        return by_columns(times_transposed, self.A, y)
 
 
 def by_normal_equations(system: System) -> Solver:
@@ -90,7 +103,7 @@ def by_normal_equations(system: System) -> Solver:
     factor = normal_equations.factor(system.P, system.turn(system.A) / width)
 
     def symmetric(upper: Array, lower: Array) -> tuple[Array, Array]:
-        x, z = normal_equations.solve(factor, upper, lower / width)
+        x, z = factor.solve(upper, lower / width)
         return x, z / width
 
     return symmetric

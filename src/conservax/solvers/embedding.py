@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .cones import Array, Cones, join
-from .equilibrate import Data
-from .normal_equations import factor, refine, solve, times, times_transposed
+from .cones import Array, Cones, join, transpose
+from .equilibrate import Data, WhiteData
+from .normal_equations import factor, factor_either, refine, times, times_transposed
 
 _BACK_OFF = 0.99  # least share of the way to the boundary
 _NEAR = 1e-3  # a step never comes closer to the boundary than this share
@@ -42,7 +42,7 @@ def dot(a: Array, b: Array) -> Array:
     return jnp.sum(a * b, axis=-1)
 
 
-def products(data: Data, point: Iterate) -> Products:
+def products(data: Data | WhiteData, point: Iterate) -> Products:
     """Px, Aᵀz and Ax."""
     return Products(
         times(data.P, point.x), times_transposed(data.A, point.z), times(data.A, point.x)
@@ -71,7 +71,7 @@ def enter(x: Array, z: Array, s: Array, cones: Cones, depth: float = 1.0) -> Ite
     return Iterate(x, z, s, jnp.ones_like(x[:, 0]), jnp.maximum(dot(s, z), 1e-3))
 
 
-def centre(data: Data, cones: Cones) -> Iterate:
+def centre(data: Data | WhiteData, cones: Cones) -> Iterate:
     """x = 0, s = z = e: there the scaling is the identity."""
     e = jnp.broadcast_to(_identity(cones, data.b), data.b.shape)
     one = jnp.ones_like(data.c[:, 0])
@@ -83,13 +83,37 @@ def _identity(cones: Cones, like: Array) -> Array:
 
 
 class Step(NamedTuple):
-    """The next point, and (x, z) of the least-squares problem min ½xᵀPx + cᵀx + ½‖W⁻ᵀ(b − Ax)‖²."""
+    """The next point, and (x, z) of the least-squares problem min ½xᵀPx + cᵀx + ½‖W⁻ᵀ(b − Ax)‖².
+
+    ``poor``: which items' linear systems were not solved accurately.
+    """
 
     point: Iterate
     least_squares: tuple[Array, Array]
+    poor: Array
 
 
-def newton(data: Data, point: Iterate, known: Products, cones: Cones) -> Step:
+class RowSystem(NamedTuple):
+    """What the steps share where P = I: AAᵀ, and whether the systems of rows are accurate so far."""
+
+    gram: Array
+    trusted: Array
+
+
+def system_of_rows(data: Data | WhiteData, cones: Cones) -> RowSystem | None:
+    """Where P = I, K is polyhedral, and there are no more rows than unknowns.
+
+    The scaling of a curved cone is no multiplication of rows: rounding would grow with its square.
+    """
+    polyhedral = not (cones.second_order or cones.semidefinite)
+    if data.P is None and polyhedral and data.A.shape[-2] <= data.A.shape[-1]:
+        return RowSystem(data.A @ transpose(data.A), jnp.array(True))
+    return None
+
+
+def newton(
+    data: Data | WhiteData, rows: RowSystem | None, point: Iterate, known: Products, cones: Cones
+) -> Step:
     """One predictor–corrector step with Nesterov–Todd scaling (Mehrotra 1992; Vandenberghe 2010)."""
     x, z, s, tau, kappa = point
     blocks = [(block, rows, *block.scaling(s[:, rows], z[:, rows])) for block, rows in cones.pieces]
@@ -119,12 +143,17 @@ def newton(data: Data, point: Iterate, known: Products, cones: Cones) -> Step:
     mu = (dot(lam, lam) + tau * kappa) / (cones.degree + 1)
     scaled = scale(jnp.stack([primal_residual, data.b], axis=-1))
     scaled_residual, scaled_b = scaled[..., 0], scaled[..., 1]
-    system = factor(data.P, scale(data.A))
+    scaled_A = scale(data.A)
+    if rows is None:
+        system = factor(data.P, scaled_A)
+    else:
+        gram = rows.gram
+        system = factor_either(rows.trusted, scaled_A, lambda: scale(transpose(scale(gram))))
 
     # the predictor and the direction of τ share one solve
     upper = jnp.stack([-dual_residual, -data.c], axis=-1)
     lower = jnp.stack([lam - scaled_residual, scaled_b], axis=-1)
-    both_x, both_z = solve(system, upper, lower)
+    both_x, both_z = system.solve(upper, lower)
     x1, x2, z1, z2 = both_x[..., 0], both_x[..., 1], both_z[..., 0], both_z[..., 1]
     away = x2 - x / tau[:, None]
     inner = z2.at[:, : cones.zero].set(0.0)
@@ -158,11 +187,11 @@ def newton(data: Data, point: Iterate, known: Products, cones: Cones) -> Step:
 
     upper = -share[:, None] * dual_residual
     lower = corrected - share[:, None] * scaled_residual
-    x1, z1 = (part[..., 0] for part in solve(system, upper[..., None], lower[..., None]))
+    x1, z1 = (part[..., 0] for part in system.solve(upper[..., None], lower[..., None]))
     d_tau, d_kappa = tau_step(x1, z1, share, corrected_kappa)
     go = d_tau[:, None]
     upper, lower = upper - go * data.c, lower + go * scaled_b
-    dx, dz = refine(system, upper, lower, x1 + go * x2, z1 + go * z2, cones)
+    dx, dz, poor = refine(system, upper, lower, x1 + go * x2, z1 + go * z2, cones)
     ds = -corrected - dz
     # the better the predictor did, the closer to the boundary the step may go
     back_off = jnp.maximum(_BACK_OFF, 1 - 0.1 * (1 - affine) ** 2 - _NEAR)
@@ -176,4 +205,4 @@ def newton(data: Data, point: Iterate, known: Products, cones: Cones) -> Step:
     size = 1 / jnp.maximum(moved.tau, moved.kappa)
     x, z, s = (size[:, None] * part for part in moved[:3])
     moved = Iterate(x, z, s, size * moved.tau, size * moved.kappa)
-    return Step(moved, (x2, unscale(z2, z2)[1]))
+    return Step(moved, (x2, unscale(z2, z2)[1]), poor)

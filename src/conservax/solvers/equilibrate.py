@@ -20,6 +20,16 @@ class Data(NamedTuple):
     b: Array
 
 
+class WhiteData(NamedTuple):
+    """As ``Data``, P being the identity: ``None`` stands for it."""
+
+    c: Array
+    A: Array
+    b: Array
+
+    P = None
+
+
 class ConicPoint(NamedTuple):
     """Primal (batch, n), dual and slack (batch, m)."""
 

@@ -9,11 +9,22 @@ import jax.numpy as jnp
 from ..numerics import machine_epsilon
 from .chunks import in_chunks
 from .cones import Array, Cones
-from .embedding import Iterate, Products, centre, dot, enter, newton, products
-from .equilibrate import ConicPoint, Data, Scaling, equilibrate
+from .embedding import (
+    Iterate,
+    Products,
+    RowSystem,
+    centre,
+    dot,
+    enter,
+    newton,
+    products,
+    system_of_rows,
+)
+from .equilibrate import ConicPoint, Data, Scaling, WhiteData, equilibrate
 from .normal_equations import cholesky
 from .solution import Solution, Status
 from .termination import RUNNING, InteriorPointStats, Judgement, judge, measure_data
+from .whitening import whiten
 
 _WARM = 1e-4  # how far inside the cone a given start is moved, of data of size one
 _PATIENCE = 8  # steps without progress after which an item has stalled
@@ -29,6 +40,7 @@ class _Carry(NamedTuple):
     nearest: Array
     waited: Array
     step: Array
+    rows: RowSystem | None
 
 
 def default_tolerance(dtype: Any) -> float:
@@ -102,8 +114,19 @@ def _solve(
     return in_chunks(solve_chunk, Data(P, c, A, b), start)
 
 
+def solve_definite(data: Data, cones: Cones, tolerance: float, max_iterations: int) -> Solution:
+    """``solve_scaled`` where every P is known to be positive definite, which saves a third or more."""
+    whitening = whiten(data.P)
+    found = solve_scaled(whitening.apply(data), None, cones, tolerance, max_iterations)
+    return found._replace(value=whitening.undo(found.value))
+
+
 def solve_scaled(
-    data: Data, start: ConicPoint | None, cones: Cones, tolerance: float, max_iterations: int
+    data: Data | WhiteData,
+    start: ConicPoint | None,
+    cones: Cones,
+    tolerance: float,
+    max_iterations: int,
 ) -> Solution:
     """``interior_point`` for equilibrated data, all items side by side.
 
@@ -114,7 +137,8 @@ def solve_scaled(
     batch = len(data.c)
     worst = jnp.full(batch, jnp.inf, data.c.dtype)
     nothing = jnp.zeros(batch, jnp.int32)
-    running = jnp.where(_is_convex(data.P, sizes.P), RUNNING, Status.NOT_CONVEX).astype(jnp.int8)
+    convex = True if data.P is None else _is_convex(data.P, sizes.P)
+    running = jnp.where(convex, jnp.full(batch, RUNNING), Status.NOT_CONVEX).astype(jnp.int8)
     carry = _Carry(
         point=point,
         known=products(data, point),
@@ -126,10 +150,11 @@ def solve_scaled(
         waited=nothing,
         # the zeroth step finds the start, where none is given
         step=jnp.array(0 if start is None else 1),
+        rows=system_of_rows(data, cones),
     )
 
     def advance(carry: _Carry) -> _Carry:
-        moved, (x, z) = newton(data, carry.point, carry.known, cones)
+        moved, (x, z), poor = newton(data, carry.rows, carry.point, carry.known, cones)
         if start is None:
             moved = choose(carry.step > 0, moved, enter(x, z, -z, cones))
         finite = jnp.isfinite(sum(jnp.sum(part, axis=-1) for part in moved[:3]) + moved.tau)
@@ -144,6 +169,10 @@ def solve_scaled(
         waited = jnp.where(progress, 0, carry.waited + 1)
         stalled = ~finite | (waited > _PATIENCE)
         status = jnp.where(stalled & (found.status == RUNNING), Status.STALLED, found.status)
+        rows = carry.rows
+        if rows is not None:
+            # once a system of rows was not accurate, columns serve
+            rows = rows._replace(trusted=rows.trusted & ~jnp.any(poor & running))
         better = go & ((found.merit < carry.best.merit) | (found.status != RUNNING))
         return _Carry(
             moved,
@@ -155,6 +184,7 @@ def solve_scaled(
             nearest,
             waited,
             carry.step + 1,
+            rows,
         )
 
     def unfinished(carry: _Carry) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ..numerics import machine_epsilon
 from .cones import Array
 from .embedding import Iterate, Products, dot
-from .equilibrate import Data
+from .equilibrate import Data, WhiteData
 from .solution import Status
 
 RUNNING = -1
@@ -70,15 +70,13 @@ def largest(a: Array) -> Array:
     return jnp.max(jnp.abs(a), axis=-1, initial=0.0)
 
 
-def measure_data(data: Data) -> Sizes:
+def measure_data(data: Data | WhiteData) -> Sizes:
     """Computed once, before the iterations."""
-    P, A = jnp.abs(data.P), jnp.abs(data.A)
-    of_P, of_A, of_b, of_c = (
-        largest(largest(P)),
-        largest(largest(A)),
-        largest(data.b),
-        largest(data.c),
-    )
+    A = jnp.abs(data.A)
+    of_A, of_b, of_c = largest(largest(A)), largest(data.b), largest(data.c)
+    of_P = rows_of_P = jnp.ones_like(of_A)
+    if data.P is not None:
+        of_P, rows_of_P = largest(largest(data.P)), largest(jnp.sum(jnp.abs(data.P), axis=-1))
     both = (of_P > 0) & (of_A > 0)
     safe_P, safe_A = jnp.where(both, of_P, 1.0), jnp.where(both, of_A, 1.0)
     unit_b = jnp.where(of_b > 0, of_b, jnp.where(both, of_c * safe_A / safe_P, 0.0))
@@ -88,7 +86,7 @@ def measure_data(data: Data) -> Sizes:
     unit_x = jnp.minimum(by_rows, by_cost)
     return Sizes(
         of_P,
-        largest(jnp.sum(P, axis=-1)),
+        rows_of_P,
         largest(jnp.sum(A, axis=-1)),
         largest(jnp.sum(A, axis=-2)),
         of_b,
@@ -99,7 +97,7 @@ def measure_data(data: Data) -> Sizes:
     )
 
 
-def measure(data: Data, sizes: Sizes, point: Iterate, known: Products) -> Residuals:
+def measure(data: Data | WhiteData, sizes: Sizes, point: Iterate, known: Products) -> Residuals:
     """Of the two linear equations."""
     s, tau = point.s, point.tau
     Px, Atz, Ax = known
@@ -111,7 +109,9 @@ def measure(data: Data, sizes: Sizes, point: Iterate, known: Products) -> Residu
     )
 
 
-def judge(data: Data, sizes: Sizes, tolerance: float, point: Iterate, known: Products) -> Judgement:
+def judge(
+    data: Data | WhiteData, sizes: Sizes, tolerance: float, point: Iterate, known: Products
+) -> Judgement:
     """Solved, infeasible, unbounded or running; rescaling the point changes nothing."""
     x, z, s, tau, _ = point
     Px, Atz, Ax = known
