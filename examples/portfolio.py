@@ -121,15 +121,16 @@ def learn(rules: Rules, weeks: Weeks, held_out: Weeks, covariance: jax.Array, st
 
         value, gradient = jax.value_and_grad(loss)(free)
         update, state = optimiser.update(gradient, state)
-        outside = utility(unpack(free), held_out, covariance)[0]
-        return free + update, state, jnp.stack([-1e-2 * value, outside])
+        return free + update, state, -1e-2 * value
 
+    outside = jax.jit(lambda free: utility(unpack(free), held_out, covariance)[0])
     free = jnp.append(rules.theta / scale, rules.log_gamma)
     state, path = optimiser.init(free), []
     for _ in track(range(steps), description="learning"):
-        free, state, values = step(free, state)
-        path.append(values)
-    return unpack(free), np.stack(path)
+        unseen = outside(free)
+        free, state, value = step(free, state)
+        path.append((float(value), float(unseen)))
+    return unpack(free), np.array(path)
 
 
 def draw(rules: Rules, path: np.ndarray, idle: float, data: tuple, out: Path) -> None:
