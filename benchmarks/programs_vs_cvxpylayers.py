@@ -4,9 +4,10 @@
     second order     min ½‖x‖² + cᵀx  subject to  b_i − A_i x ∈ K⁵, i = 1 … 10;  in c, A, b
     semidefinite     min ½‖X − C‖²  subject to  X_ii = 1, X ≽ 0 (nearest correlation matrix);  in C
 
-in float64, with the gradient of ‖x‖². conservax runs under ``jax.jit``, warm; cvxpylayers' layer
-knows neither jit nor vmap with this backend, so it is called with its own batch axis and
-``jax.value_and_grad`` eagerly, canonicalised and warm. Without cvxpylayers only conservax is timed.
+in float64, with the gradient of ‖x‖²; the objective's matrix is a constant to both.
+conservax runs under ``jax.jit``, warm; cvxpylayers' layer knows neither jit nor vmap with this
+backend, so it is called with its own batch axis and ``jax.value_and_grad`` eagerly, canonicalised
+and warm. Without cvxpylayers only conservax is timed.
 """
 
 import statistics

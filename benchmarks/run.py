@@ -171,7 +171,8 @@ diffcp {
         machine["diffcp"]
     }, its default backend), which is called eagerly, for it knows no jit; float64. The
 gradient is that of ‖x‖² in every datum of the program that varies with the item: c, G, h; c, A, b; or
-C. "Times faster" is the median of the ratios within a round, above 1 where conservax is faster.
+C; the objective's matrix is a constant to both.
+"Times faster" is the median of the ratios within a round, above 1 where conservax is faster.
 
 {
         table(

@@ -115,7 +115,7 @@ def _solve(
 
 
 def solve_definite(data: Data, cones: Cones, tolerance: float, max_iterations: int) -> Solution:
-    """``solve_scaled`` where every P is known to be positive definite, which saves a third or more."""
+    """``solve_scaled`` where every P is known to be positive definite, in the metric of P."""
     whitening = whiten(data.P)
     found = solve_scaled(whitening.apply(data), None, cones, tolerance, max_iterations)
     return found._replace(value=whitening.undo(found.value))
