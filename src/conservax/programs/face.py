@@ -8,6 +8,7 @@ from jax import lax
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Array, transpose
+from ..solvers.lapack import cholesky, forward_substitution
 
 
 def project_onto_face(
@@ -34,8 +35,7 @@ def project_onto_face(
     size = jnp.max(jnp.diagonal(frozen, axis1=-2, axis2=-1), axis=-1, initial=0.0)
     ridge = 8 * m * machine_epsilon(p.dtype) * jnp.where(size > 0, size, 1.0)[..., None, None]
     eye = jnp.broadcast_to(jnp.eye(m, dtype=p.dtype), frozen.shape)
-    root = jnp.linalg.cholesky(frozen + ridge * eye)
-    inverse = jax.scipy.linalg.solve_triangular(root, eye, lower=True)
+    inverse = forward_substitution(cholesky(frozen + ridge * eye), eye)
     # ridge · tr (K + ridge I)⁻¹ counts the eigenvalues of K below the ridge
     dependent = ridge[..., 0, 0] * jnp.sum(inverse * inverse, axis=(-1, -2))
     exists = dependent < spare + 0.5

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from ..solvers.cones import Array, Cones, Orthant, SecondOrder, Semidefinite, Zero, join, transpose
+from ..solvers.lapack import eigh
 
 
 class Tolerances(NamedTuple):
@@ -146,7 +147,7 @@ def _unrotate_second_order(block: SecondOrder, axis: Array, x: Array) -> Array:
 def _semidefinite(
     block: Semidefinite, v: Array, dual: Array, slack: Array
 ) -> tuple[Any, Array, Array]:
-    values, vectors = jnp.linalg.eigh(block.matrices(v))
+    values, vectors = eigh(block.matrices(v))
     dual, slack = (
         jnp.max(t.reshape(len(v), block.count, -1), axis=-1, keepdims=True) for t in (dual, slack)
     )

@@ -22,14 +22,8 @@ from jax import lax
 from ..numerics import machine_epsilon
 from ..solvers import normal_equations
 from ..solvers.cones import Array, Cones, transpose
-from ..solvers.normal_equations import (
-    by_columns,
-    cholesky,
-    cholesky_solve,
-    forward_substitution,
-    times,
-    times_transposed,
-)
+from ..solvers.lapack import cholesky, cholesky_solve, forward_substitution
+from ..solvers.normal_equations import by_columns, times, times_transposed
 from .spectrum import rotate, unrotate
 
 _PASSES = 3  # the solve itself and two refinements

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Array, Cones, transpose
-from ..solvers.normal_equations import cholesky
+from ..solvers.lapack import cholesky
 from ..solvers.triangular import triangular_inverse
 from .spectrum import Spectrum, rotate
 from .system import corner

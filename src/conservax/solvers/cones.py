@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InvalidInputError
+from .lapack import cholesky, eigvalsh, svd
 
 Array: TypeAlias = jax.Array
 
@@ -243,12 +244,12 @@ class Semidefinite:
         return x.reshape(*x.shape[:-2], self.size)
 
     def interior(self, x: Array) -> Array:
-        return jnp.min(jnp.linalg.eigvalsh(self.matrices(x)), axis=(-1, -2))
+        return jnp.min(eigvalsh(self.matrices(x)), axis=(-1, -2))
 
     def scaling(self, s: Array, z: Array) -> tuple[Any, Array]:
         """W Z = RᵀZR with R⁻¹ S R⁻ᵀ = RᵀZR = diag(λ)."""
-        Ls, Lz = (jnp.linalg.cholesky(self.matrices(x)) for x in (s, z))
-        U, values, Vt = jnp.linalg.svd(transpose(Lz) @ Ls)
+        Ls, Lz = (cholesky(self.matrices(x)) for x in (s, z))
+        U, values, Vt = svd(transpose(Lz) @ Ls)
         root = jnp.sqrt(values)
         R = Ls @ transpose(Vt) / root[..., None, :]
         inverse = transpose(Lz @ U / root[..., None, :])
@@ -277,7 +278,7 @@ class Semidefinite:
     def steepness(self, lam: Array, x: Array) -> Array:
         root = jnp.sqrt(self._diagonal(lam))
         X = self.matrices(x) / (root[..., :, None] * root[..., None, :])
-        return jnp.maximum(jnp.max(-jnp.linalg.eigvalsh(X), axis=(-1, -2)), 0.0)
+        return jnp.maximum(jnp.max(-eigvalsh(X), axis=(-1, -2)), 0.0)
 
     def _diagonal(self, x: Array) -> Array:
         return jnp.diagonal(self.matrices(x), axis1=-2, axis2=-1)

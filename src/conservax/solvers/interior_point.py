@@ -21,7 +21,7 @@ from .embedding import (
     system_of_rows,
 )
 from .equilibrate import ConicPoint, Data, Scaling, WhiteData, equilibrate
-from .normal_equations import cholesky
+from .lapack import cholesky
 from .solution import Solution, Status
 from .termination import RUNNING, InteriorPointStats, Judgement, judge, measure_data
 from .whitening import whiten

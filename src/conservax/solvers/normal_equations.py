@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.lax import linalg
 
 from ..numerics import machine_epsilon
 from .cones import Array, Cones, transpose
+from .lapack import cholesky, cholesky_solve
 
 _REFINEMENTS = 3
 _FEW = 4  # columns
@@ -79,23 +79,6 @@ def by_columns(multiply: Callable[[Any, Array], Array], matrix: Any, columns: Ar
     if count > _FEW:
         return matrix @ columns if multiply is times else transpose(matrix) @ columns
     return jnp.stack([multiply(matrix, columns[..., k]) for k in range(count)], axis=-1)
-
-
-def cholesky(H: Array) -> Array:
-    """L with LLᵀ = H ≻ 0 (batch, n, n), symmetric, of which one triangle is read; NaN if it is not."""
-    # LAPACK reads columns where XLA writes rows: the transpose of H is H, and saves a copy
-    return linalg.cholesky(transpose(H), symmetrize_input=False)
-
-
-def forward_substitution(L: Array, right: Array) -> Array:
-    """L⁻¹ right, for lower triangular L (batch, n, n) and right (batch, n, columns)."""
-    return linalg.triangular_solve(L, right, left_side=True, lower=True)
-
-
-def cholesky_solve(L: Array, right: Array) -> Array:
-    """(LLᵀ)⁻¹ right, for right (batch, n, columns)."""
-    half = forward_substitution(L, right)
-    return linalg.triangular_solve(L, half, left_side=True, lower=True, transpose_a=True)
 
 
 def factor(P: Array | None, scaled: Array) -> Factor:

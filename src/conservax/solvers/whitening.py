@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from .cones import Array, transpose
 from .equilibrate import ConicPoint, Data, WhiteData
-from .normal_equations import cholesky, times, times_transposed
+from .lapack import cholesky
+from .normal_equations import times, times_transposed
 from .triangular import triangular_inverse
 
 
