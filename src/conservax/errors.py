@@ -53,5 +53,9 @@ class NotPolyhedralError(ConservaxError, ValueError):
     """The set is no polytope, so that it has no finite list of vertices."""
 
 
+class MissingPackageError(ConservaxError, ImportError):
+    """An optional package is needed; the message says how to install it."""
+
+
 class SelectionError(ConservaxError, ValueError):
     """A selection names no kink of this program, has the wrong length, or leaves [0, 1]."""

@@ -48,23 +48,33 @@ def unit(v: jax.Array) -> jax.Array:
 def increasing_root(
     h: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array
 ) -> jax.Array:
-    """The root of an increasing function in [low, high]: Newton's steps and bisections in turn."""
+    """The root of an increasing function in [low, high]: Newton's steps and bisections in turn.
 
-    def step(i: Any, bracket: Any) -> Any:
-        low, high, x = bracket
-        value, slope = jax.jvp(h, (x,), (jnp.ones_like(x),))
-        low, high = jnp.where(value <= 0, x, low), jnp.where(value >= 0, x, high)
+    Differentiable in what h depends on, by the implicit function theorem.
+    """
+
+    def slope_at(h: Callable[[jax.Array], jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(h, (x,), (jnp.ones_like(x),))
+
+    def solve(h: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
+        def step(i: Any, bracket: Any) -> Any:
+            low, high, x = bracket
+            value, slope = slope_at(h, x)
+            low, high = jnp.where(value <= 0, x, low), jnp.where(value >= 0, x, high)
+            newton = x - value / slope
+            middle = low + (high - low) / 2
+            good = (newton > low) & (newton < high) & (i % 2 == 0)
+            return low, high, jnp.where(good, newton, middle)
+
+        left, right, x = jax.lax.fori_loop(0, _STEPS, step, (low, high, start))
+        # one more step of Newton's, if it stays in the bracket
+        value, slope = slope_at(h, x)
         newton = x - value / slope
-        middle = low + (high - low) / 2
-        good = (newton > low) & (newton < high) & (i % 2 == 0)
-        return low, high, jnp.where(good, newton, middle)
+        return jnp.where((newton >= left) & (newton <= right), newton, x)
 
-    start = (low, high, low + (high - low) / 2)
-    low, high, x = jax.lax.fori_loop(0, _STEPS, step, start)
-    # one more step of Newton's, if it stays in the bracket
-    value, slope = jax.jvp(h, (x,), (jnp.ones_like(x),))
-    newton = x - value / slope
-    return jnp.where((newton >= low) & (newton <= high), newton, x)
+    low, high = jax.lax.stop_gradient((low, high))
+    middle = low + (high - low) / 2
+    return jax.lax.custom_root(h, middle, solve, lambda g, y: y / g(jnp.ones_like(y)))
 
 
 def element(found: Found, v: jax.Array) -> jax.Array:

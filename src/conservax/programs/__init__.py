@@ -1,17 +1,20 @@
 """Differentiable cone and quadratic programs, with certificates."""
 
-from ..solvers import Cones, Status
+from ..solvers import Cones, Solver, Status
 from .certificate import ProgramReport, ProgramWitness
 from .cone_program import ConeProgram, ProgramInfo, ProgramSolution
+from .cvxpy_layer import CvxpyLayer
 from .quadratic_program import QuadraticProgram
 
 __all__ = [
     "ConeProgram",
     "Cones",
+    "CvxpyLayer",
     "ProgramInfo",
     "ProgramReport",
     "ProgramSolution",
     "ProgramWitness",
     "QuadraticProgram",
+    "Solver",
     "Status",
 ]

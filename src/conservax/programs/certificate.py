@@ -273,7 +273,7 @@ def _pieces(P: Array, A: Array, parts: Spectrum, cones: Cones) -> Pieces:
     edge = 8 * machine_epsilon(dtype)  # what rounding made of 0 and 1
     low, high = (np.where(d <= edge, 0.0, np.where(d >= 1 - edge, 1.0, d)) for d in (low, high))
     T = np.eye(len(low))
-    if cones.second_order or cones.semidefinite:
+    if not cones.polyhedral:
         T = np.asarray(unrotate(parts.basis, jnp.eye(len(low), dtype=dtype)[None], cones)[0])
         T = T.astype(np.float64)
         for _ in range(2):  # Newton's iteration for the orthogonal matrix next to T

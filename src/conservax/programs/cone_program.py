@@ -2,14 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InfeasibleError, InvalidInputError, NotConvergedError, UnboundedError
-from ..solvers import Cones, Status
+from ..errors import (
+    InfeasibleError,
+    InvalidInputError,
+    NotConvergedError,
+    UnboundedError,
+    UnsupportedOperationError,
+)
+from ..solvers import Cones, Solver, Status
 from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.termination import measure_data
@@ -18,6 +24,7 @@ from .forward import Outcome, Settings, active_pieces, measure_point
 from .solution_map import solution_map
 
 _DISTANCE = 1e-6  # the least pivot of a P, with ones on its diagonal, whose metric is used
+SolverName: TypeAlias = Literal["auto", "interior_point", "clarabel", "scs"]
 NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
@@ -25,11 +32,12 @@ class ProgramInfo(NamedTuple):
     """What a solve says of itself, as data from inside jit; leading axes as the batch.
 
     Attributes:
-        status: int8, a ``Status``. iterations: of the interior-point method.
+        status: int8, a ``Status``. iterations: of the solver.
         primal_residual, dual_residual: ‖Ax + s − b‖∞ and ‖Px + Aᵀy + c‖∞ at the answer.
         gap: |sᵀy|.
         verdict: int8, a ``Verdict``: whether U(V) is invertible for every element V, by two
             factorisations. margin: a lower bound on the eigenvalues that the two tests ask for.
+        solver: int8, a ``Solver``.
     """
 
     status: Array
@@ -39,6 +47,7 @@ class ProgramInfo(NamedTuple):
     gap: Array
     verdict: Array
     margin: Array
+    solver: Array
 
 
 class ProgramSolution(NamedTuple):
@@ -56,10 +65,12 @@ class ConeProgram:
 
     Attributes:
         cones: K, in SCS order and scaling.
-        tolerance: of the interior-point method, before its answer is polished on the active pieces.
-        max_iterations: Newton steps at most.
+        tolerance: of the solver, before its answer is polished on the active pieces; its own by default.
+        max_iterations: of the solver; its own by default.
         selection: which element the derivative uses where a constraint is weakly active: "lower"
             leaves it out, "upper" keeps it in.
+        solver: "interior_point", ours, batched, for symmetric cones; "clarabel" or "scs", on the
+            host, an item to a thread; "auto" takes ours where it can.
 
     Source: THEORY §2 for the derivative and the certificate.
 
@@ -73,8 +84,9 @@ class ConeProgram:
 
     cones: Cones
     tolerance: float | None = None
-    max_iterations: int = 60
+    max_iterations: int | None = None
     selection: Literal["lower", "upper"] = "lower"
+    solver: SolverName = "auto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.cones, Cones):
@@ -86,6 +98,7 @@ class ConeProgram:
             raise InvalidInputError(
                 f'selection must be "lower" or "upper", but is {self.selection!r}.'
             )
+        choose_solver(self.solver, self.cones)
 
     def __call__(self, P: Any, c: Any, A: Any, b: Any) -> ProgramSolution:
         """Solve one program, or a batch of them.
@@ -117,11 +130,12 @@ class ConeProgram:
             jnp.broadcast_to(part, (*lead, *shape)).reshape(math.prod(lead), *shape)
             for part, shape in zip((P, c, A, b), shapes, strict=True)
         )
-        settings = Settings(self.tolerance, self.max_iterations, self.selection, definite)
+        solver = choose_solver(self.solver, self.cones)
+        settings = Settings(self.tolerance, self.max_iterations, self.selection, solver, definite)
         outcome = _jitted(*flat, cones=self.cones, settings=settings)
-        solution = _unflatten(outcome, lead)
+        solution = _unflatten(outcome, lead, solver)
         if not lead:
-            _raise(solution.info.status)
+            raise_status(solution.info.status)
         return solution
 
     def check(self, P: Any, c: Any, A: Any, b: Any) -> ProgramReport:
@@ -129,7 +143,7 @@ class ConeProgram:
 
         Args: as of ``__call__``, without batch axes, outside jit.
 
-        Raises: as ``__call__``.
+        Raises: as ``__call__``; UnsupportedOperationError for exponential and power cones.
 
         >>> import numpy as np
         >>> from conservax.programs import Cones, ConeProgram
@@ -137,6 +151,11 @@ class ConeProgram:
         >>> program.check(np.zeros((2, 2)), [1.0, 0.0], -np.eye(2), np.zeros(2)).verdict.name
         'REFUTED'
         """
+        if not self.cones.symmetric:
+            raise UnsupportedOperationError(
+                "check knows no exponential and no power cones yet; `info.verdict` and `info.margin` of "
+                "a call do: 1 is PROVEN for every choice of active pieces."
+            )
         solution = self(P, c, A, b)
         if solution.primal.ndim != 1:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
@@ -162,7 +181,24 @@ def _solve(P: Array, c: Array, A: Array, b: Array, *, cones: Cones, settings: Se
 _jitted = jax.jit(_solve, static_argnames=("cones", "settings"))
 
 
-def _unflatten(outcome: Outcome, lead: tuple[int, ...]) -> ProgramSolution:
+def choose_solver(name: str, cones: Cones) -> Solver:
+    """The solver that is meant; InvalidInputError if there is none, or if it cannot solve over K."""
+    if name == "auto":
+        return Solver.INTERIOR_POINT if cones.symmetric else Solver.CLARABEL
+    if name not in get_args(SolverName):
+        raise InvalidInputError(
+            f"solver must be one of {', '.join(get_args(SolverName))}, but is {name!r}."
+        )
+    solver = Solver[name.upper()]
+    if solver == Solver.INTERIOR_POINT and not cones.symmetric:
+        raise InvalidInputError(
+            "the interior-point method has no exponential and no power cones: "
+            'take solver="clarabel", "scs" or "auto".'
+        )
+    return solver
+
+
+def _unflatten(outcome: Outcome, lead: tuple[int, ...], solver: Solver) -> ProgramSolution:
     def shaped(part: Array) -> Array:
         return part.reshape(*lead, *part.shape[1:])
 
@@ -178,6 +214,7 @@ def _unflatten(outcome: Outcome, lead: tuple[int, ...]) -> ProgramSolution:
             shaped(outcome.gap),
             shaped(outcome.tests.verdict),
             shaped(outcome.tests.margin),
+            jnp.full(lead, solver, jnp.int8),
         ),
     )
 
@@ -237,7 +274,7 @@ def _is_definite(P: Any) -> bool:
     return bool(pivots.min() ** 2 > _DISTANCE)
 
 
-def _raise(status: Array) -> None:
+def raise_status(status: Array) -> None:
     """An error for an unbatched item that was not solved, where its status is known."""
     try:
         code = int(status)

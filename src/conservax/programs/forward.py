@@ -1,4 +1,4 @@
-"""Forward: the interior-point method, semismooth Newton steps on the pieces that it identified, and
+"""Forward: a solver, semismooth Newton steps on the pieces that it identified, and
 the element of the derivative and the certificate there. All in equilibrated data.
 """
 
@@ -9,15 +9,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..numerics import machine_epsilon
-from ..solvers import Cones, ConicPoint, Status
+from ..solvers import Cones, ConicPoint, Solution, Solver, Status
 from ..solvers.cones import Array
 from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate
+from ..solvers.host import solve_on_host
 from ..solvers.interior_point import choose, default_tolerance, solve_definite, solve_scaled
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from .spectrum import Spectrum, Tolerances, project, spectrum
 from .system import System, by_normal_equations, refined
 from .two_tests import TwoTests, two_tests
+
+_STEPS = 60  # of the interior-point method, at most
 
 
 class Settings(NamedTuple):
@@ -27,9 +30,10 @@ class Settings(NamedTuple):
     """
 
     tolerance: float | None
-    max_iterations: int
+    max_iterations: int | None
     selection: str
-    definite: bool = False
+    solver: Solver
+    definite: bool
 
 
 class Outcome(NamedTuple):
@@ -160,10 +164,7 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     scaling = equilibrate(*user, cones)
     data = scaling.apply(user)
     sizes = measure_data(data)
-    if settings.definite:
-        found = solve_definite(data, cones, float(tolerance), settings.max_iterations)
-    else:
-        found = solve_scaled(data, None, cones, float(tolerance), settings.max_iterations)
+    found = _solve(data, cones, settings, float(tolerance))
     usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
     usable = usable | (found.status == Status.MAX_ITERATIONS)
     rough = measure_point(data, sizes, found.value, found.stats.gap)
@@ -194,6 +195,17 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         parts.basis,
         parts.high if settings.selection == "upper" else parts.low,
     )
+
+
+def _solve(data: Data, cones: Cones, settings: Settings, tolerance: float) -> Solution:
+    if settings.solver != Solver.INTERIOR_POINT:
+        return solve_on_host(
+            data, cones, settings.solver, settings.tolerance, settings.max_iterations
+        )
+    steps = _STEPS if settings.max_iterations is None else settings.max_iterations
+    if settings.definite:
+        return solve_definite(data, cones, tolerance, steps)
+    return solve_scaled(data, None, cones, tolerance, steps)
 
 
 def _user_residuals(user: Data, x: Array, y: Array, s: Array) -> tuple[Array, Array, Array]:

@@ -10,7 +10,7 @@ from ..errors import InvalidInputError
 from ..solvers import Cones
 from ..solvers.cones import Array
 from .certificate import ProgramReport
-from .cone_program import ConeProgram, ProgramSolution
+from .cone_program import ConeProgram, ProgramSolution, SolverName
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class QuadraticProgram:
     """
 
     tolerance: float | None = None
-    max_iterations: int = 60
+    max_iterations: int | None = None
     selection: Literal["lower", "upper"] = "lower"
+    solver: SolverName = "auto"
 
     def __call__(
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
@@ -64,7 +65,9 @@ class QuadraticProgram:
         A, b = _pair("A", A, "b", b, q)
         G, h = _pair("G", G, "h", h, q)
         cones = Cones(zero=b.shape[-1], nonnegative=h.shape[-1])
-        program = ConeProgram(cones, self.tolerance, self.max_iterations, self.selection)
+        program = ConeProgram(
+            cones, self.tolerance, self.max_iterations, self.selection, self.solver
+        )
         return program, (Q, q, _stack(A, G, 2), _stack(b, h, 1))
 
     def check(

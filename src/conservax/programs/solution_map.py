@@ -49,16 +49,16 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
 
     @solved.defjvp
     def _(primals: Any, tangents: Any) -> tuple[Outcome, Outcome]:
-        P, c, A, b = primals
         dP, dc, dA, db = tangents
-        outcome = solved(P, c, A, b)
+        data = Data(*primals)
+        outcome = solved(*data)
         # the solution does not depend on the scaling: any constant one serves
         scaling = lax.stop_gradient(outcome.scaling)
         upper = -(times(dP, outcome.x) + times_transposed(dA, outcome.y) + dc)
         lower = db - times(dA, outcome.x)
         upper, lower = scaling.cost[:, None] * scaling.column * upper, scaling.row * lower
-        dx, dv = _implicit_step(Data(P, c, A, b), outcome, upper, lower, cones)
-        dy = _apply_element(outcome, dv, cones)
+        dx, dv = _implicit_step(data, outcome, upper, lower, cones)
+        dy = _element(outcome, cones)(dv)
         blank = jax.tree.map(zero_from_primal, outcome)
         dx, dy, ds = scaling.undo(ConicPoint(dx, dy, dy - dv))
         return outcome, blank._replace(x=dx, y=dy, s=ds, v=dv)
@@ -66,15 +66,24 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
     return solved
 
 
-def _apply_element(outcome: Outcome, x: Array, cones: Cones) -> Array:
-    """V x at the chosen element, (batch, m); differentiable in v where Π is twice differentiable."""
-    if not (cones.second_order or cones.semidefinite):
-        return lax.stop_gradient(outcome.d) * x
-    frozen = apply_element(*lax.stop_gradient((outcome.basis, outcome.d)), x, cones)
-    # the moving part has the value zero: it only carries the derivative of V in v
+def _element(outcome: Outcome, cones: Cones) -> Callable[[Array], Array]:
+    """x ↦ V x at the chosen element, (batch, m); differentiable in v where Π is twice differentiable."""
+    basis, d = lax.stop_gradient((outcome.basis, outcome.d))
+    if cones.polyhedral:
+        return lambda x: d * x
     here = spectrum(outcome.v, None, cones)
-    moving = apply_element(here.basis, here.low, x, cones)
-    return frozen + moving - lax.stop_gradient(moving)
+    still = lax.stop_gradient(here)
+
+    def apply(x: Array) -> Array:
+        # the difference of the last two is zero: it only carries the derivative of V in v
+        moving = apply_element(here.basis, here.low, x, cones)
+        return (
+            apply_element(basis, d, x, cones)
+            + moving
+            - apply_element(still.basis, still.low, x, cones)
+        )
+
+    return apply
 
 
 def _implicit_step(
@@ -86,10 +95,14 @@ def _implicit_step(
         Place(data, outcome.scaling, outcome.basis, outcome.d, outcome.status == Status.SOLVED)
     )
 
+    element = _element(outcome, cones)
+    # a linear solve whose map is constant must not close over anything that moves
+    matrices = data._replace(c=lax.stop_gradient(data.c), b=lax.stop_gradient(data.b))
+
     def apply_system(z: Array) -> Array:
-        P, _, A, _ = place.scaling.apply(data)
+        P, _, A, _ = place.scaling.apply(matrices)
         dx, dv = z[:, :n], z[:, n:]
-        dy = _apply_element(outcome, dv, cones)
+        dy = element(dv)
         return _join(times(P, dx) + times_transposed(A, dy), times(A, dx) + dy - dv)
 
     # one right-hand side: JAX transposes a solve only if no part of it is constant

@@ -8,8 +8,19 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..solvers.cones import Array, Cones, Orthant, SecondOrder, Semidefinite, Zero, join, transpose
+from ..solvers.cones import (
+    Array,
+    Cones,
+    Curved,
+    Orthant,
+    SecondOrder,
+    Semidefinite,
+    Zero,
+    join,
+    transpose,
+)
 from ..solvers.lapack import eigh
+from .curved_blocks import curved
 
 
 class Tolerances(NamedTuple):
@@ -20,11 +31,16 @@ class Tolerances(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """``basis`` of each block; ``low`` and ``high``: d_lo and d_hi, (batch, m)."""
+    """``basis`` of each block; ``low`` and ``high``: d_lo and d_hi, (batch, m).
+
+    ``bounded`` (batch,): whether every element lies between the two, which at edges of exponential
+    and power cones is not known.
+    """
 
     basis: tuple[Any, ...]
     low: Array
     high: Array
+    bounded: Array
 
 
 def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
@@ -36,11 +52,17 @@ def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
     if tolerances is None:
         tolerances = Tolerances(jnp.zeros_like(v), jnp.zeros_like(v))
     basis, low, high = [], [], []
+    bounded = jnp.ones(len(v), bool)
     for block, rows in cones.pieces:
-        parts = _PARTS[type(block)](block, v[:, rows], *(t[:, rows] for t in tolerances))
+        own = v[:, rows], *(t[:, rows] for t in tolerances)
+        if isinstance(block, Curved):
+            *parts, known = curved(block, *own)
+            bounded &= known
+        else:
+            parts = _PARTS[type(block)](block, *own)
         for kept, part in zip((basis, low, high), parts, strict=True):
             kept.append(part)
-    return Spectrum(tuple(basis), join(low), join(high))
+    return Spectrum(tuple(basis), join(low), join(high), bounded)
 
 
 def rotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
@@ -176,6 +198,16 @@ def _same(block: Zero | Orthant, basis: None, x: Array) -> Array:
     return x
 
 
+def _rotate_curved(block: Curved, T: Array, x: Array) -> Array:
+    parts = x.reshape(len(x), block.count, 3, x.shape[-1])
+    return (transpose(T) @ parts).reshape(x.shape)
+
+
+def _unrotate_curved(block: Curved, T: Array, x: Array) -> Array:
+    parts = x.reshape(len(x), block.count, 3, x.shape[-1])
+    return (T @ parts).reshape(x.shape)
+
+
 _PARTS = {
     Zero: _free,
     Orthant: _orthant,
@@ -187,10 +219,12 @@ _ROTATE = {
     Orthant: _same,
     SecondOrder: _rotate_second_order,
     Semidefinite: _rotate_semidefinite,
+    Curved: _rotate_curved,
 }
 _UNROTATE = {
     Zero: _same,
     Orthant: _same,
     SecondOrder: _unrotate_second_order,
     Semidefinite: _unrotate_semidefinite,
+    Curved: _unrotate_curved,
 }

@@ -49,7 +49,8 @@ def two_tests(P: Array, A: Array, parts: Spectrum, cones: Cones) -> TwoTests:
 
     rounding = (n + m + 2) * eps
     # what the rounding of eigenvectors adds
-    turned = 16 * max((*cones.second_order, *cones.semidefinite), default=0) * eps
+    orders = (*cones.second_order, *cones.semidefinite, *(() if cones.symmetric else (3,)))
+    turned = 16 * max(orders, default=0) * eps
     A_norm, B_norm, weighted_norm = (jnp.sqrt(_square(part)) for part in (A, B, weighted))
     trace_H, trace_C = jnp.trace(P, axis1=-2, axis2=-1) + B_norm**2, _square(R)
     X_square, Y_square = _square(X), _square(Y)
@@ -59,7 +60,7 @@ def two_tests(P: Array, A: Array, parts: Spectrum, cones: Cones) -> TwoTests:
     C_least = _least(R, Y) - rounding * trace_C
     lost_in_W = (n * eps * weighted_norm + turned * A_norm) * jnp.sqrt(X_square)
     C_least = jnp.maximum(jnp.sqrt(jnp.maximum(C_least, 0.0)) - lost_in_W, 0.0) ** 2
-    proven = (H_least > 0) & (C_least > 0)
+    proven = (H_least > 0) & (C_least > 0) & parts.bounded
     # a factor that is not there, or whose inverse is as large as rounding can make it
     lost = ~(1 > rounding * trace_H * X_square) | ~(1 > rounding * trace_C * Y_square)
     verdict = jnp.where(proven, 1, jnp.where(lost, -1, 0)).astype(jnp.int8)

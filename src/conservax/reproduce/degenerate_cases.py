@@ -99,7 +99,8 @@ def _simplex() -> Case:
         import cvxpy as cp
 
         p, x = cp.Parameter(2), cp.Variable(2)
-        stated = cp.Problem(cp.Minimize(cp.sum_squares(x - p) / 2), [x >= 0, cp.sum(x) == 1])
+        constraints: list[Any] = [x >= 0, cp.sum(x) == 1]
+        stated = cp.Problem(cp.Minimize(cp.sum_squares(x - p) / 2), constraints)
         return stated, p, x
 
     return Case(
@@ -231,7 +232,8 @@ def _tie() -> Case:
         import cvxpy as cp
 
         c, x = cp.Parameter(2), cp.Variable(2)
-        return cp.Problem(cp.Minimize(c @ x), [x >= 0, cp.sum(x) == 1]), c, x
+        constraints: list[Any] = [x >= 0, cp.sum(x) == 1]
+        return cp.Problem(cp.Minimize(c @ x), constraints), c, x
 
     return Case(
         "linear program with a tie",

@@ -2,6 +2,7 @@
 
 from .cones import Cones
 from .equilibrate import ConicPoint
+from .host import Solver
 from .interior_point import interior_point
 from .solution import Solution, Status
 from .termination import InteriorPointStats
@@ -11,6 +12,7 @@ __all__ = [
     "ConicPoint",
     "InteriorPointStats",
     "Solution",
+    "Solver",
     "Status",
     "interior_point",
 ]

@@ -284,7 +284,29 @@ class Semidefinite:
         return jnp.diagonal(self.matrices(x), axis1=-2, axis2=-1)
 
 
-Block: TypeAlias = Zero | Orthant | SecondOrder | Semidefinite
+@dataclass(frozen=True)
+class Curved:
+    """Exponential or power cones in ℝ³ side by side, or their duals; no symmetric cones: no scaling.
+
+    ``alphas``: the exponent of each power cone; None for an exponential cone. ``dual``: K* for K.
+    """
+
+    alphas: tuple[float | None, ...]
+    dual: bool
+
+    dim = 3
+
+    @property
+    def count(self) -> int:
+        return len(self.alphas)
+
+    @property
+    def size(self) -> int:
+        return 3 * self.count
+
+
+Symmetric: TypeAlias = Zero | Orthant | SecondOrder | Semidefinite
+Block: TypeAlias = Symmetric | Curved
 
 
 def join(parts: Sequence[Array], axis: int = -1) -> Array:
@@ -301,16 +323,23 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Cones:
-    """K = {0}^zero × ℝ₊^nonnegative × Π second-order cones × Π semidefinite cones, in SCS order.
+    """K = {0}^zero × ℝ₊^nonnegative × Π second-order cones × Π semidefinite cones × Π cones in ℝ³.
+
+    Order and scaling are those of SCS.
 
     Attributes:
         zero: number of equality rows. nonnegative: number of inequality rows.
         second_order: dimensions d of {(t, x) ∈ ℝ × ℝ^{d−1} : ‖x‖ ≤ t}.
         semidefinite: orders d of positive semidefinite matrices; each takes d(d + 1)/2 rows, the
             lower triangle column by column, entries off the diagonal times √2.
+        exponential: number of cones cl{(x, y, z) : y > 0, y exp(x/y) ≤ z}.
+        dual_exponential: number of their duals cl{(u, v, w) : u < 0, −u exp(v/u) ≤ e w}.
+        power: exponents α of {(x, y, z) : x^α y^(1−α) ≥ |z|, x, y ≥ 0}, 0 < α < 1; −α stands for the
+            dual of the cone of exponent α.
 
     Raises:
-        InvalidInputError: a size is no non-negative integer (positive for a cone of its own).
+        InvalidInputError: a size is no non-negative integer (positive for a cone of its own), or an
+            exponent leaves (−1, 1) or is 0.
 
     >>> Cones(zero=1, nonnegative=2, second_order=(3,), semidefinite=(2,)).size
     9
@@ -320,9 +349,12 @@ class Cones:
     nonnegative: int = 0
     second_order: tuple[int, ...] = ()
     semidefinite: tuple[int, ...] = ()
+    exponential: int = 0
+    dual_exponential: int = 0
+    power: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("zero", "nonnegative"):
+        for name in ("zero", "nonnegative", "exponential", "dual_exponential"):
             object.__setattr__(self, name, _integer(name, getattr(self, name), 0))
         for name in ("second_order", "semidefinite"):
             sizes = getattr(self, name)
@@ -332,6 +364,22 @@ class Cones:
                     f"{name}=({sizes!r},)."
                 )
             object.__setattr__(self, name, tuple(_integer(name, size, 1) for size in sizes))
+        object.__setattr__(self, "power", tuple(float(alpha) for alpha in self.power))
+        for alpha in self.power:
+            if not 0 < abs(alpha) < 1:
+                raise InvalidInputError(
+                    f"power takes exponents 0 < α < 1 (−α for the dual cone), but got {alpha}."
+                )
+
+    @property
+    def polyhedral(self) -> bool:
+        """Whether K is a polyhedron: equalities and inequalities alone."""
+        return self.symmetric and not (self.second_order or self.semidefinite)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether K is a product of symmetric cones: no exponential and no power cones."""
+        return not (self.exponential or self.dual_exponential or self.power)
 
     @property
     def size(self) -> int:
@@ -340,13 +388,23 @@ class Cones:
 
     @property
     def degree(self) -> int:
-        """The barrier parameter: sᵀy = μ·degree on the central path."""
-        return sum(piece.block.degree for piece in self.pieces)
+        """The barrier parameter of a product of symmetric cones: sᵀy = μ·degree on the central path."""
+        return sum(block.degree for block, _ in self.symmetric_pieces)
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """The blocks in order of rows; a cone of dimension 1 is a non-negative number."""
         return _pieces(self)
+
+    @property
+    def symmetric_pieces(self) -> "list[tuple[Symmetric, slice]]":
+        """The same; InvalidInputError if a cone is not symmetric."""
+        if not self.symmetric:
+            raise InvalidInputError(
+                "exponential and power cones have no Nesterov–Todd scaling, which this method needs: "
+                'solve with ConeProgram(..., solver="clarabel") or "scs".'
+            )
+        return [(block, rows) for block, rows in self.pieces if not isinstance(block, Curved)]
 
 
 @functools.cache
@@ -359,6 +417,12 @@ def _pieces(cones: Cones) -> tuple[Piece, ...]:
         for dim, group in itertools.groupby(sizes):
             count = len(list(group))
             blocks.append(Orthant(count) if dim == 1 else kind(count, dim))
+    if cones.exponential:
+        blocks.append(Curved((None,) * cones.exponential, dual=False))
+    if cones.dual_exponential:
+        blocks.append(Curved((None,) * cones.dual_exponential, dual=True))
+    for dual, group in itertools.groupby(cones.power, key=lambda alpha: alpha < 0):
+        blocks.append(Curved(tuple(abs(alpha) for alpha in group), dual))
     ends = list(itertools.accumulate((block.size for block in blocks), initial=0))
     return tuple(
         Piece(block, slice(start, stop))

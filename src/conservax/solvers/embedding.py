@@ -58,7 +58,7 @@ def enter(x: Array, z: Array, s: Array, cones: Cones, depth: float = 1.0) -> Ite
 
     def inside(vector: Array) -> Array:
         parts = []
-        for block, rows in cones.pieces:
+        for block, rows in cones.symmetric_pieces:
             own = vector[:, rows]
             size = 1 + jnp.max(jnp.abs(own), axis=-1, initial=0.0)
             least = block.interior(own)
@@ -79,7 +79,9 @@ def centre(data: Data | WhiteData, cones: Cones) -> Iterate:
 
 
 def _identity(cones: Cones, like: Array) -> Array:
-    return jnp.asarray(np.concatenate([block.identity() for block, _ in cones.pieces]), like.dtype)
+    return jnp.asarray(
+        np.concatenate([block.identity() for block, _ in cones.symmetric_pieces]), like.dtype
+    )
 
 
 class Step(NamedTuple):
@@ -105,8 +107,7 @@ def system_of_rows(data: Data | WhiteData, cones: Cones) -> RowSystem | None:
 
     The scaling of a curved cone is no multiplication of rows: rounding would grow with its square.
     """
-    polyhedral = not (cones.second_order or cones.semidefinite)
-    if data.P is None and polyhedral and data.A.shape[-2] <= data.A.shape[-1]:
+    if data.P is None and cones.polyhedral and data.A.shape[-2] <= data.A.shape[-1]:
         return RowSystem(data.A @ transpose(data.A), jnp.array(True))
     return None
 
@@ -116,7 +117,10 @@ def newton(
 ) -> Step:
     """One predictor–corrector step with Nesterov–Todd scaling (Mehrotra 1992; Vandenberghe 2010)."""
     x, z, s, tau, kappa = point
-    blocks = [(block, rows, *block.scaling(s[:, rows], z[:, rows])) for block, rows in cones.pieces]
+    blocks = [
+        (block, rows, *block.scaling(s[:, rows], z[:, rows]))
+        for block, rows in cones.symmetric_pieces
+    ]
     lam = join([lam for *_, lam in blocks])
 
     def scale(matrix: Array) -> Array:

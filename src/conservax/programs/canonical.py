@@ -1,0 +1,394 @@
+"""A parametrised CVXPY problem as data of a cone program: affine in one vector of parameters.
+
+CVXPY canonicalises once (Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, Differentiable convex
+optimization layers, 2019): with θ the parameters one below the other, and a 1 at the end,
+
+    vec P = M_P θ,  (c, d) = M_c θ,  vec [A b] = M_A θ,
+
+M sparse and constant. Rows are in SCS order.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy import sparse
+
+from ..errors import InvalidInputError, MissingPackageError
+from ..solvers import Cones
+from ..solvers.cones import smat, triangle
+
+if TYPE_CHECKING:
+    import cvxpy as cp
+
+Reader = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """θ ↦ the entries of a matrix or vector: sums of values · θ[columns] into places.
+
+    ``shape``: of the result. ``places`` (flat), ``columns``, ``values``: of the terms.
+    """
+
+    shape: tuple[int, ...]
+    places: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: Any, places: np.ndarray, shape: tuple[int, ...]) -> "AffineMap":
+        """From a sparse matrix whose rows belong at ``places`` of the flat result."""
+        terms = sparse.coo_array(matrix)
+        return cls(shape, np.asarray(places)[terms.row], terms.col, terms.data)
+
+    def constant(self, last: int) -> np.ndarray | None:
+        """The result, if it does not depend on θ but for its last entry, 1."""
+        if np.any(self.columns != last):
+            return None
+        result = np.zeros(int(np.prod(self.shape)))
+        np.add.at(result, self.places, self.values)
+        return result.reshape(self.shape)
+
+    def __call__(self, theta: Array) -> Array:
+        """(..., *shape) for θ (..., size)."""
+        lead = theta.shape[:-1]
+        terms = theta[..., self.columns] * jnp.asarray(self.values, theta.dtype)
+        flat = jnp.zeros((*lead, int(np.prod(self.shape))), theta.dtype)
+        return flat.at[..., self.places].add(terms).reshape(*lead, *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterSlot:
+    """Where a parameter enters θ: ``start``, the entries of its value that count, and whether as log."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    entries: np.ndarray
+    log: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Canonical:
+    """The cone program behind a problem.
+
+    Attributes:
+        cones: K. P, c, A, b: from θ. size: of θ. parameters: in the user's order.
+        readers: from (primal, dual) to what the user asked for.
+        rows: for each constraint of the user its name and its rows.
+    """
+
+    cones: Cones
+    P: AffineMap
+    c: AffineMap
+    A: AffineMap
+    b: AffineMap
+    size: int
+    parameters: tuple[ParameterSlot, ...]
+    readers: tuple[Callable[[Array, Array], Array], ...]
+    rows: tuple[tuple[str, range], ...]
+
+    def theta(self, values: Sequence[Array], dtype: Any) -> Array:
+        """θ (..., size) from values that share their leading axes, or have none."""
+        lead = np.broadcast_shapes(
+            *(
+                value.shape[: value.ndim - len(slot.shape)]
+                for value, slot in zip(values, self.parameters, strict=True)
+            )
+        )
+        theta = jnp.zeros((*lead, self.size), dtype).at[..., -1].set(1.0)
+        for value, slot in zip(values, self.parameters, strict=True):
+            own = value.shape[: value.ndim - len(slot.shape)]
+            # column by column, as CVXPY has it
+            axes = tuple(range(len(own))) + tuple(range(value.ndim - 1, len(own) - 1, -1))
+            flat = jnp.transpose(value.astype(dtype), axes).reshape(*own, -1)[..., slot.entries]
+            flat = jnp.log(flat) if slot.log else flat
+            theta = theta.at[..., slot.start : slot.start + len(slot.entries)].set(flat)
+        return theta
+
+
+def import_cvxpy() -> Any:
+    """CVXPY; MissingPackageError names the remedy."""
+    try:
+        import cvxpy
+        import scs  # noqa: F401  its form is what CVXPY canonicalises to
+    except ImportError as error:
+        raise MissingPackageError(
+            f'CvxpyLayer needs CVXPY and SCS, and {error.name} is missing: pip install "conservax[cvxpy]".'
+        ) from None
+    return cvxpy
+
+
+def canonicalise(
+    problem: "cp.Problem",
+    parameters: Sequence["cp.Parameter"],
+    variables: Sequence["cp.Variable"],
+    gp: bool,
+    verbose: bool,
+    canon_backend: str | None,
+) -> Canonical:
+    """The cone program of a problem that was checked; parameters and variables in the user's order."""
+    cvxpy = import_cvxpy()
+    # a problem of our own: CVXPY would reuse, and ask for values of, what the user's has in its cache
+    problem = cvxpy.Problem(problem.objective, problem.constraints)
+    with cvxpy.utilities.scopes.quad_form_dpp_scope():
+        found: Any = problem.get_problem_data(
+            "SCS", gp=gp, verbose=verbose, canon_backend=canon_backend
+        )
+    data, chain, _ = found
+    program: Any = data[cvxpy.settings.PARAM_PROB]
+    if any(len(new) > 1 for new in chain.compose_var_id_map().values()):
+        raise InvalidInputError(
+            "complex variables are not supported: split them into two real ones."
+        )
+    dims, n, size = data["dims"], program.x.size, program.total_param_size + 1
+    cones = Cones(
+        zero=int(dims.zero),
+        nonnegative=int(dims.nonneg),
+        second_order=tuple(int(size) for size in dims.soc),
+        semidefinite=tuple(int(size) for size in dims.psd),
+        exponential=int(dims.exp),
+        power=tuple(float(alpha) for alpha in dims.p3d),
+    )
+    m = cones.size
+    slots = _parameter_slots(parameters, program, chain, gp)
+    outputs = _Outputs(problem, program, chain, gp)
+    return Canonical(
+        cones,
+        _quadratic(program.reduced_P, n),
+        AffineMap.of(sparse.csr_array(program.q)[:n], np.arange(n), (n,)),
+        *_constraints(program.reduced_A, m, n),
+        size,
+        slots,
+        tuple(outputs.reader(variable) for variable in variables),
+        outputs.names(),
+    )
+
+
+def _quadratic(reduced: Any, n: int) -> AffineMap:
+    if reduced.reduced_mat is None or reduced.reduced_mat.shape[0] == 0:
+        nothing = np.zeros(0, int)
+        return AffineMap((n, n), nothing, nothing, np.zeros(0))
+    rows, starts, _ = reduced.problem_data_index
+    columns = np.repeat(np.arange(n), np.diff(starts))
+    return AffineMap.of(reduced.reduced_mat, rows * n + columns, (n, n))
+
+
+def _constraints(reduced: Any, m: int, n: int) -> tuple[AffineMap, AffineMap]:
+    """A and b of Ax + s = b: CVXPY's [A b] means Ax + b ∈ K, b being its last column."""
+    rows, starts, _ = reduced.problem_data_index
+    columns = np.repeat(np.arange(n + 1), np.diff(starts))
+    terms = sparse.csr_array(reduced.reduced_mat)
+    last = columns == n
+    return (
+        AffineMap.of(-terms[~last], rows[~last] * n + columns[~last], (m, n)),
+        AffineMap.of(terms[last], rows[last], (m,)),
+    )
+
+
+_SYMMETRIC = ("symmetric", "PSD", "NSD")
+
+
+def _entries(leaf: Any) -> np.ndarray:
+    """Which entries of the value of a leaf, column by column, CVXPY keeps, and in which order."""
+    if len(leaf.shape) < 2:
+        return np.arange(leaf.size)
+    rows = leaf.shape[0]
+    if any(leaf.attributes[name] for name in _SYMMETRIC):
+        i, j = np.triu_indices(rows)
+    elif leaf.attributes["diag"]:
+        i = j = np.arange(rows)
+    elif leaf.attributes["sparsity"]:
+        i, j = (np.asarray(part) for part in leaf.sparse_idx)
+    else:
+        return np.arange(leaf.size)
+    return i + rows * j
+
+
+def _parameter_slots(
+    parameters: Sequence[Any], program: Any, chain: Any, gp: bool
+) -> tuple[ParameterSlot, ...]:
+    renamed = {old: new[0] for old, new in chain.compose_param_id_map().items()}
+    logs = chain.reductions[0].param_id_map if gp else {}
+    slots = []
+    for parameter in parameters:
+        if parameter.is_complex():
+            raise InvalidInputError(
+                f"the parameter {parameter.name()} is complex, which is not supported: split it."
+            )
+        start = program.param_id_to_col[renamed.get(parameter.id, parameter.id)]
+        entries = _entries(parameter)
+        slots.append(
+            ParameterSlot(parameter.name(), parameter.shape, start, entries, parameter.id in logs)
+        )
+    return tuple(slots)
+
+
+class _Outputs:
+    """How variables and dual variables are read from a solution of the cone program."""
+
+    def __init__(self, problem: Any, program: Any, chain: Any, gp: bool) -> None:
+        self.problem, self.program, self.gp = problem, program, gp
+        self.cvxpy = import_cvxpy()
+        self.variables = {old: new[0] for old, new in chain.compose_var_id_map().items()}
+        self.constraints = chain.compose_constr_id_map()
+        starts = np.cumsum([0, *(constraint.size for constraint in program.constraints)])
+        self.rows = {
+            constraint.id: range(int(start), int(start) + constraint.size)
+            for constraint, start in zip(program.constraints, starts[:-1], strict=True)
+        }
+
+    def names(self) -> tuple[tuple[str, range], ...]:
+        """The user's constraints: label or formula, and rows."""
+        return tuple(
+            (constraint.label or str(constraint), rows)
+            for constraint in self.problem.constraints
+            if (rows := self._rows_of(constraint)) is not None
+        )
+
+    def _rows_of(self, constraint: Any) -> range | None:
+        return self.rows.get(self.constraints.get(constraint.id, constraint.id))
+
+    def reader(self, variable: Any) -> Callable[[Array, Array], Array]:
+        if any(variable.id == own.id for own in self.problem.variables()):
+            return self._primal(variable)
+        for constraint in self.problem.constraints:
+            for k, dual in enumerate(constraint.dual_variables):
+                if dual.id == variable.id:
+                    return self._dual(constraint, k, dual)
+        raise InvalidInputError(
+            f"Variable {variable} must be a subset of problem.variables or a constraint dual variable"
+        )
+
+    def _primal(self, variable: Any) -> Callable[[Array, Array], Array]:
+        start = self.program.var_id_to_col[self.variables.get(variable.id, variable.id)]
+        entries, shape = _entries(variable), variable.shape
+        mirrored = entries
+        if len(shape) == 2 and any(variable.attributes[name] for name in _SYMMETRIC):
+            mirrored = entries % shape[0] * shape[0] + entries // shape[0]
+        own = slice(start, start + len(entries))
+        if self.gp:
+            return lambda primal, dual: jnp.exp(_spread(primal[..., own], shape, entries, mirrored))
+        return lambda primal, dual: _spread(primal[..., own], shape, entries, mirrored)
+
+    def _dual(self, constraint: Any, k: int, dual: Any) -> Callable[[Array, Array], Array]:
+        rows = self._rows_of(constraint)
+        if rows is None:
+            raise InvalidInputError(
+                f"the constraint {constraint} has no rows of its own in the cone program, so that its "
+                "dual variable cannot be returned."
+            )
+        cvxpy, own, shape = self.cvxpy, np.asarray(rows), dual.shape
+        if isinstance(constraint, cvxpy.constraints.PSD):
+            order = constraint.args[0].shape[0]
+            if len(own) != len(triangle(order)[0]):
+                raise InvalidInputError(f"the dual variable of {constraint} is not one matrix.")
+            return lambda primal, dual: smat(dual[..., own], order)
+        if isinstance(constraint, cvxpy.SOC):
+            sizes = constraint.cone_sizes()
+            starts = np.cumsum([0, *sizes])[:-1]
+            rest = [np.arange(a + 1, a + size) for a, size in zip(starts, sizes, strict=True)]
+            own = own[starts if k == 0 else np.concatenate(rest)]
+            if k == 1 and len(shape) == 2 and constraint.axis == 1:
+                # cones along rows: CVXPY's X has a row for each
+                return lambda primal, dual: dual[..., own].reshape(*dual.shape[:-1], *shape)
+        elif isinstance(constraint, cvxpy.ExpCone | cvxpy.PowCone3D):
+            own = own[k::3]
+        every = np.arange(len(own))
+        return lambda primal, dual: _spread(dual[..., own], shape, every, every)
+
+
+def _spread(
+    values: Array, shape: tuple[int, ...], entries: np.ndarray, mirrored: np.ndarray
+) -> Array:
+    """Values at these entries of an array that is filled column by column."""
+    lead = values.shape[:-1]
+    flat = values
+    if len(entries) != int(np.prod(shape)) or mirrored is not entries:
+        flat = jnp.zeros((*lead, int(np.prod(shape))), values.dtype)
+        flat = flat.at[..., entries].set(values).at[..., mirrored].set(values)
+    axes = tuple(range(len(lead))) + tuple(range(len(lead) + len(shape) - 1, len(lead) - 1, -1))
+    return jnp.transpose(flat.reshape(*lead, *shape[::-1]), axes)
+
+
+def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> None:
+    """The messages are those of cvxpylayers.
+
+    Raises InvalidInputError.
+    """
+    cvxpy = import_cvxpy()
+    if not isinstance(parameters, list | tuple):
+        raise InvalidInputError("The layer's parameters must be provided as a list or tuple")
+    if not isinstance(variables, list | tuple):
+        raise InvalidInputError("The layer's variables must be provided as a list or tuple")
+    if set(problem.parameters()) != set(parameters):
+        raise InvalidInputError("The layer's parameters must exactly match problem.parameters")
+    known = {own.id for own in problem.variables()}
+    known |= {dual.id for own in problem.constraints for dual in own.dual_variables}
+    for variable in variables:
+        if variable.id not in known:
+            raise InvalidInputError(
+                f"Variable {variable} must be a subset of problem.variables or a constraint dual "
+                "variable"
+            )
+    if gp and not problem.is_dpp("dgp"):
+        raise InvalidInputError(
+            "Problem must be DPP for geometric programming: write every product of parameters as a "
+            "parameter of its own."
+        )
+    with cvxpy.utilities.scopes.quad_form_dpp_scope():
+        if not gp and not problem.is_dpp(quad_form_dpp="qp"):
+            raise InvalidInputError(
+                "Problem must be DPP: parameters may enter affinely only, and quad_form(x, P) with a "
+                "parameter P only in the objective. Write every product of parameters as a parameter "
+                "of its own."
+            )
+
+
+def lead_of(values: Sequence[Any], parameters: Sequence[ParameterSlot]) -> tuple[int, ...]:
+    """The batch axis, if any; the messages are those of cvxpylayers."""
+    if len(values) != len(parameters):
+        raise InvalidInputError(
+            "A tensor must be provided for each CVXPY parameter; "
+            f"received {len(values)} tensors, expected {len(parameters)}"
+        )
+    sizes = []
+    for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
+        extra = value.ndim - len(slot.shape)
+        if extra not in (0, 1):
+            raise InvalidInputError(
+                f"Invalid parameter dimensionality for parameter {k} ({slot.name}). Expected "
+                f"{len(slot.shape)} or {len(slot.shape) + 1} dimensions, Got: {value.ndim} dimensions"
+            )
+        if value.shape[extra:] != slot.shape:
+            raise InvalidInputError(
+                f"Invalid parameter shape for parameter {k} ({slot.name}). Expected: {slot.shape}, "
+                f"with a batch axis in front at will, Got: {value.shape}"
+            )
+        sizes.append(value.shape[0] if extra else 0)
+    batched = [size for size, value in zip(sizes, values, strict=True) if size or 0 in value.shape]
+    if len(set(batched)) > 1:
+        raise InvalidInputError(
+            "Inconsistent batch sizes. Expected all batched parameters to have the same batch size, "
+            f"but got: {sizes}"
+        )
+    return tuple(batched[:1])
+
+
+def as_array(value: Any, k: int, slot_name: str) -> Array:
+    """A parameter's value; what is no array is refused as cvxpylayers does, by an AttributeError."""
+    if isinstance(value, jax.Array | np.ndarray | float | int | np.number):
+        return jnp.asarray(value)
+    raise NotAnArrayError(
+        f"the value of parameter {k} ({slot_name}) is {value!r}: pass an array, for instance "
+        "jnp.asarray(value)."
+    )
+
+
+class NotAnArrayError(InvalidInputError, AttributeError):
+    """A parameter's value is no array."""

@@ -1,0 +1,221 @@
+"""``CvxpyLayer``: a parametrised CVXPY problem as a differentiable function of its parameters."""
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import (
+    ConservaxError,
+    InfeasibleError,
+    InvalidInputError,
+    NotConvergedError,
+    UnboundedError,
+)
+from ..solvers.cones import Array
+from .canonical import as_array, canonicalise, check_problem, lead_of
+from .certificate import ProgramReport
+from .cone_program import (
+    NEEDS_VALUES,
+    ConeProgram,
+    ProgramInfo,
+    ProgramSolution,
+    choose_solver,
+    raise_status,
+)
+
+if TYPE_CHECKING:
+    import cvxpy as cp
+
+_TOLERANCES = ("eps", "eps_abs", "eps_rel", "tol", "tol_feas", "tol_gap_abs", "tol_gap_rel")
+_ITERATIONS = ("max_iters", "max_iter", "max_iterations")
+_IGNORED = (  # of the peers: how fast they get there, not where
+    "acceleration_interval",
+    "acceleration_lookback",
+    "mode",
+    "n_jobs_backward",
+    "n_jobs_forward",
+    "scale",
+    "verbose",
+    "warm_start",
+)
+
+
+class CvxpyLayer:
+    """x*(θ) = argmin {f(x; θ) : constraints}, of a CVXPY problem with parameters θ.
+
+    The call is that of cvxpylayers; it works under jit, vmap, jvp, vjp, jacfwd, jacrev, and twice.
+
+    Args:
+        problem: follows CVXPY's rules for parametrised problems (DPP). quad_form(x, P) with a
+            parameter P is allowed in the objective.
+        parameters: all of the problem's, in the order of the call.
+        variables: what the call returns; dual variables of constraints are allowed.
+        solver: "auto", "interior_point", "clarabel" or "scs", in CVXPY's capitals too; see
+            ``ConeProgram``.
+        gp: whether the problem is a geometric program.
+        verbose, canon_backend: of CVXPY's canonicalisation.
+        solver_args: defaults for the call's.
+
+    Raises:
+        InvalidInputError (a ValueError): parameters or variables that are not the problem's, or a
+            problem that breaks the rules. MissingPackageError: CVXPY is not installed.
+
+    Source: Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, Differentiable convex optimization layers
+    (2019), for the canonicalisation; THEORY §2 for derivative and certificate.
+
+    >>> import cvxpy as cp, jax, jax.numpy as jnp
+    >>> x, p = cp.Variable(2), cp.Parameter(2)
+    >>> problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
+    >>> layer = CvxpyLayer(problem, parameters=[p], variables=[x])
+    >>> jax.jacobian(lambda p: layer(p)[0])(jnp.array([2.0, -1.0])).round(6).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        problem: "cp.Problem",
+        parameters: "list[cp.Parameter]",
+        variables: "list[cp.Variable]",
+        solver: str | None = None,
+        gp: bool = False,
+        verbose: bool = False,
+        canon_backend: str | None = None,
+        solver_args: dict[str, Any] | None = None,
+    ) -> None:
+        check_problem(problem, parameters, variables, gp)
+        self.canonical = canonicalise(problem, parameters, variables, gp, verbose, canon_backend)
+        self.solver = "auto" if solver is None else solver.lower()
+        self.solver_args = dict(solver_args or {})
+        choose_solver(self.solver, self.canonical.cones)
+        self._settings(self.solver_args)
+        # a quadratic form that is known serves the solver
+        self._P = self.canonical.P.constant(self.canonical.size - 1)
+        self._solve = jax.jit(self._solve_values, static_argnums=0)
+
+    def __call__(
+        self,
+        *params: Any,
+        solver_args: dict[str, Any] | None = None,
+        warm_start: bool = False,
+    ) -> tuple[Array, ...]:
+        """The variables at the solution, in the order asked for.
+
+        Args:
+            params: a value for each parameter, each with or without one batch axis in front.
+            solver_args: "eps" or "tol" and "max_iters" count, "solve_method" names a solver; what else
+                cvxpylayers takes (``acceleration_lookback``, ``n_jobs_forward``, …) is accepted and has
+                no effect: the answer is polished to round-off.
+            warm_start: accepted; the interior-point method starts from the data.
+
+        Returns:
+            A tuple of arrays, with the batch axis in front if any value has one. In a batch, or inside
+            jit, an item that could not be solved is NaN.
+
+        Raises:
+            InvalidInputError: shapes that do not fit, NaN, an unknown key of ``solver_args``.
+            InfeasibleError, UnboundedError, NotConvergedError: called eagerly without a batch axis; they
+                are diffcp.SolverErrors as well, where diffcp is in use.
+        """
+        outputs, _ = self.solve(*params, solver_args=solver_args)
+        return outputs
+
+    def solve(
+        self, *params: Any, solver_args: dict[str, Any] | None = None
+    ) -> tuple[tuple[Array, ...], ProgramInfo]:
+        """As the call, and how it came about: status, residuals, verdict, margin, solver per item."""
+        values = tuple(
+            as_array(value, k, slot.name)
+            for k, (value, slot) in enumerate(zip(params, self.canonical.parameters, strict=False))
+        ) + tuple(params[len(self.canonical.parameters) :])
+        lead = lead_of(values, self.canonical.parameters)
+        program = self._settings(self.solver_args | (solver_args or {}))
+        _check_values(values, self.canonical.parameters)
+        solution = self._solve(program, *values)
+        if not lead:
+            try:
+                raise_status(solution.info.status)
+            except (InfeasibleError, UnboundedError, NotConvergedError) as error:
+                raise _known_to_diffcp(error) from None
+        outputs = tuple(read(solution.primal, solution.dual) for read in self.canonical.readers)
+        return outputs, solution.info
+
+    def check(self, *params: Any, solver_args: dict[str, Any] | None = None) -> ProgramReport:
+        """Whether the derivative exists for every choice of active pieces; constraints by their names.
+
+        Args: one value for each parameter, without a batch axis.
+        """
+        values = tuple(jnp.asarray(value) for value in params)
+        if lead_of(values, self.canonical.parameters):
+            raise InvalidInputError("check takes one problem; for a batch read `solve`'s verdict.")
+        program = self._settings(self.solver_args | (solver_args or {}))
+        report = program.check(*self._data(values))
+        nearest = report.nearest_inactive
+        return dataclasses.replace(
+            report,
+            kinks=tuple(self._named(kink) for kink in report.kinks),
+            nearest_inactive=None if nearest is None else self._named(nearest),
+        )
+
+    def _named(self, kink: Any) -> Any:
+        for name, rows in self.canonical.rows:
+            if kink.rows.start in rows:
+                return dataclasses.replace(
+                    kink, operation=name, index=(kink.rows.start - rows.start,)
+                )
+        return kink
+
+    def _data(self, values: tuple[Array, ...]) -> tuple[Any, Array, Array, Array]:
+        canonical = self.canonical
+        theta = canonical.theta(values, jnp.result_type(float, *values))
+        P = canonical.P(theta) if self._P is None else self._P
+        return P, canonical.c(theta), canonical.A(theta), canonical.b(theta)
+
+    def _solve_values(self, program: ConeProgram, *values: Array) -> ProgramSolution:
+        return program(*self._data(values))
+
+    def _settings(self, arguments: dict[str, Any]) -> ConeProgram:
+        """The cone program that these arguments ask for."""
+        known = (*_TOLERANCES, *_ITERATIONS, *_IGNORED, "solve_method")
+        for name in arguments:
+            if name not in known:
+                raise InvalidInputError(
+                    f"solver_args has the unknown key {name!r}; known are {', '.join(sorted(known))}."
+                )
+        tolerances = [arguments[name] for name in _TOLERANCES if name in arguments]
+        iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
+        solver = str(arguments.get("solve_method", self.solver)).lower()
+        own = choose_solver(solver, self.canonical.cones).name == "INTERIOR_POINT"
+        return ConeProgram(
+            self.canonical.cones,
+            # our method needs fewer steps than those that a peer is given, and is polished
+            tolerance=None if own or not tolerances else float(min(tolerances)),
+            max_iterations=None if own or not iterations else int(iterations[0]),
+            solver=solver,  # type: ignore[arg-type]
+        )
+
+
+def _check_values(values: tuple[Array, ...], parameters: Any) -> None:
+    for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
+        try:
+            finite = bool(jnp.isfinite(value).all())
+            positive = not slot.log or bool((value > 0).all())
+        except NEEDS_VALUES:
+            continue
+        if not finite:
+            raise InvalidInputError(f"parameter {k} ({slot.name}) holds NaN or infinity.")
+        if not positive:
+            raise InvalidInputError(
+                f"parameter {k} ({slot.name}) of a geometric program must be positive."
+            )
+
+
+def _known_to_diffcp(error: ConservaxError) -> ConservaxError:
+    """The error, which those who catch diffcp's catch too."""
+    peer = getattr(sys.modules.get("diffcp"), "SolverError", None)
+    if peer is None:
+        return error
+    kind = type(type(error).__name__, (type(error), peer), {})
+    return kind(*error.args)

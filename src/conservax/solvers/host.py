@@ -1,0 +1,300 @@
+"""Cone programs on the host: Clarabel or SCS, an item to a thread, in double precision."""
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from scipy import sparse
+
+from ..errors import MissingPackageError
+from .cones import Cones, Curved, SecondOrder, Semidefinite, Zero, triangle
+from .equilibrate import ConicPoint, Data
+from .solution import Solution, Status
+from .termination import InteriorPointStats
+
+
+class Solver(IntEnum):
+    """What solved a program; an int8 array inside jit."""
+
+    INTERIOR_POINT = 0
+    CLARABEL = 1
+    SCS = 2
+
+
+class Answer(NamedTuple):
+    """Of one program: status, iterations, x (n,), y and s (m,)."""
+
+    status: int
+    iterations: int
+    x: np.ndarray
+    y: np.ndarray
+    s: np.ndarray
+
+
+def solve_on_host(
+    data: Data, cones: Cones, solver: Solver, tolerance: float | None, max_iterations: int | None
+) -> Solution:
+    """Solve a batch of min ½xᵀPx + cᵀx subject to Ax + s = b, s ∈ K, from inside jit.
+
+    Args:
+        data: of the batch. cones: K. solver: CLARABEL or SCS.
+        tolerance: absolute and relative; 1e-8 by default.
+        max_iterations: of the solver; its own default by default.
+
+    Returns:
+        Solution(ConicPoint, status, InteriorPointStats); the stats hold iterations and the relative
+        gap. NaN where the solver has no point.
+
+    Raises:
+        MissingPackageError: Clarabel or SCS is not installed.
+
+    Source: Goulart, Chen, Clarabel (2024); O'Donoghue, Chu, Parikh, Boyd, SCS (2016).
+    """
+    package(solver)
+    batch, n, m = *data.c.shape, data.b.shape[1]
+    dtype = data.c.dtype
+    shapes = (
+        *(jax.ShapeDtypeStruct((batch, size), dtype) for size in (n, m, m)),
+        jax.ShapeDtypeStruct((batch,), np.int8),
+        jax.ShapeDtypeStruct((batch,), np.int32),
+        jax.ShapeDtypeStruct((batch,), dtype),
+    )
+    run = functools.partial(
+        _solve_batch, cones, solver, 1e-8 if tolerance is None else tolerance, max_iterations
+    )
+    x, y, s, status, iterations, gap = call_on_host(run, shapes, *data)
+    # residuals are measured by whoever knows the scaling
+    return Solution(ConicPoint(x, y, s), status, InteriorPointStats(iterations, gap, gap, gap))
+
+
+def call_on_host(
+    run: Callable[..., tuple[np.ndarray, ...]],
+    shapes: tuple[jax.ShapeDtypeStruct, ...],
+    *arrays: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """``run(*arrays)`` with NumPy arrays, from inside jit.
+
+    Double precision travels as pairs of words: in a thread that does not know of ``jax.enable_x64``
+    JAX would cut it to single.
+    """
+    double = np.dtype(np.float64)
+
+    def packed(array: jax.Array) -> jax.Array:
+        return lax.bitcast_convert_type(array, jnp.uint32) if array.dtype == double else array
+
+    def on_host(*words: Any) -> tuple[np.ndarray, ...]:
+        inputs = (
+            np.asarray(part).view(double)[..., 0] if array.dtype == double else np.asarray(part)
+            for part, array in zip(words, arrays, strict=True)
+        )
+        return tuple(
+            np.ascontiguousarray(out).view(np.uint32).reshape(*out.shape, 2)
+            if shape.dtype == double
+            else out
+            for out, shape in zip(run(*inputs), shapes, strict=True)
+        )
+
+    sent = tuple(
+        jax.ShapeDtypeStruct((*shape.shape, 2), np.uint32) if shape.dtype == double else shape
+        for shape in shapes
+    )
+    found = jax.pure_callback(on_host, sent, *map(packed, arrays), vmap_method="sequential")
+    return tuple(
+        lax.bitcast_convert_type(part, double) if shape.dtype == double else part
+        for part, shape in zip(found, shapes, strict=True)
+    )
+
+
+def package(solver: Solver) -> ModuleType:
+    """The module of a solver; MissingPackageError names the remedy."""
+    name = solver.name.lower()
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingPackageError(
+            f"the solver {name} is not installed, which exponential and power cones, sparse data and "
+            f'solver="{name}" need: pip install "conservax[cvxpy]", or pip install {name}.'
+        ) from None
+
+
+def _solve_batch(
+    cones: Cones, solver: Solver, tolerance: float, max_iterations: int | None, *data: Any
+) -> tuple[np.ndarray, ...]:
+    dtype = np.dtype(data[1].dtype)
+    P, c, A, b = (np.asarray(part, np.float64) for part in data)
+    solve = _SOLVERS[solver](cones, tolerance, max_iterations)
+
+    def one(item: int) -> Answer:
+        parts = P[item], c[item], A[item], b[item]
+        if not all(np.isfinite(part).all() for part in parts):
+            return _nothing(Status.STALLED, c.shape[1], b.shape[1])
+        return solve(*parts)
+
+    answers = threaded(one, len(c))
+    x, y, s = (
+        np.array([getattr(answer, name) for answer in answers], np.float64).reshape(
+            len(c), (b if name != "x" else c).shape[1]
+        )
+        for name in ("x", "y", "s")
+    )
+    status = np.array([answer.status for answer in answers], np.int8)
+    iterations = np.array([answer.iterations for answer in answers], np.int32)
+    gap = _relative_gap(P, c, b, x, y)
+    return (
+        *(part.astype(dtype) for part in (x, y, s)),
+        status,
+        iterations,
+        gap.astype(dtype),
+    )
+
+
+def threaded(run: Callable[[int], Any], count: int) -> list[Any]:
+    """``[run(0), …, run(count − 1)]``, side by side."""
+    workers = min(count, os.cpu_count() or 1)
+    if workers <= 1:
+        return [run(item) for item in range(count)]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def _relative_gap(
+    P: np.ndarray, c: np.ndarray, b: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """|xᵀPx + cᵀx + bᵀy| beside the largest of its terms."""
+    terms = np.stack(
+        [np.einsum("bi,bij,bj->b", x, P, x), np.sum(c * x, axis=1), np.sum(b * y, axis=1)]
+    )
+    size = np.max(np.abs(terms), axis=0)
+    return np.abs(terms.sum(axis=0)) / np.where(size > 0, size, 1.0)
+
+
+def _nothing(status: Status, n: int, m: int) -> Answer:
+    return Answer(status, 0, *(np.full(size, np.nan) for size in (n, m, m)))
+
+
+@functools.cache
+def rows_for_clarabel(cones: Cones) -> tuple[Any, Any]:
+    """R and R⁻¹ with s_Clarabel = R s: matrices by upper triangles, and no duals of curved cones."""
+    forth, back = [], []
+    for block, _ in cones.pieces:
+        R: Any = sparse.eye(block.size)
+        if isinstance(block, Semidefinite):
+            rows, columns, _ = triangle(block.dim)
+            # the entry (i, j) of a lower triangle, column by column, is (j, i) of an upper one
+            R = sparse.kron(
+                sparse.eye(block.count), sparse.eye(len(rows)).tocsr()[np.lexsort((columns, rows))]
+            )
+        elif isinstance(block, Curved) and block.dual:
+            R = sparse.block_diag([_onto_primal(alpha) for alpha in block.alphas])
+        forth.append(R)
+        back.append(
+            sparse.csr_matrix(np.linalg.inv(R.toarray())) if isinstance(block, Curved) else R.T
+        )
+    return sparse.block_diag(forth, format="csr"), sparse.block_diag(back, format="csr")
+
+
+def _onto_primal(alpha: float | None) -> np.ndarray:
+    """A linear map from the dual cone onto the cone."""
+    if alpha is None:
+        return np.array([[1.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    return np.diag([1 / alpha, 1 / (1 - alpha), 1.0])
+
+
+def _clarabel(cones: Cones, tolerance: float, max_iterations: int | None) -> Callable[..., Answer]:
+    clarabel = package(Solver.CLARABEL)
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+    if max_iterations is not None:
+        settings.max_iter = max_iterations
+    forth, back = rows_for_clarabel(cones)
+    kinds: list[Any] = []
+    for block, _ in cones.pieces:
+        if isinstance(block, Zero):
+            kinds.append(clarabel.ZeroConeT(block.size))
+        elif isinstance(block, Semidefinite):
+            kinds += [clarabel.PSDTriangleConeT(block.dim)] * block.count
+        elif isinstance(block, Curved):
+            kinds += [
+                clarabel.ExponentialConeT() if alpha is None else clarabel.PowerConeT(alpha)
+                for alpha in block.alphas
+            ]
+        elif isinstance(block, SecondOrder):
+            kinds += [clarabel.SecondOrderConeT(block.dim)] * block.count
+        else:
+            kinds.append(clarabel.NonnegativeConeT(block.size))
+    statuses = {
+        "Solved": Status.SOLVED,
+        "PrimalInfeasible": Status.PRIMAL_INFEASIBLE,
+        "DualInfeasible": Status.DUAL_INFEASIBLE,
+        "MaxIterations": Status.MAX_ITERATIONS,
+    }
+
+    def solve(P: Any, c: np.ndarray, A: Any, b: np.ndarray) -> Answer:
+        upper = sparse.csc_matrix(sparse.triu(P))
+        try:
+            found = clarabel.DefaultSolver(
+                upper,
+                c,
+                sparse.csc_matrix(forth @ sparse.csr_matrix(A)),
+                forth @ b,
+                kinds,
+                settings,
+            ).solve()
+        except BaseException as panic:  # Clarabel's own, where an eigenvalue routine meets NaN
+            if type(panic).__name__ != "PanicException":
+                raise
+            return _nothing(Status.STALLED, len(c), len(b))
+        status = statuses.get(str(found.status), Status.STALLED)
+        y, s = forth.T @ np.array(found.z), back @ np.array(found.s)
+        return Answer(status, found.iterations, np.array(found.x), y, s)
+
+    return solve
+
+
+def _scs(cones: Cones, tolerance: float, max_iterations: int | None) -> Callable[..., Answer]:
+    scs = package(Solver.SCS)
+    kinds = {
+        "z": cones.zero,
+        "l": cones.nonnegative,
+        "q": list(cones.second_order),
+        "s": list(cones.semidefinite),
+        "ep": cones.exponential,
+        "ed": cones.dual_exponential,
+        "p": list(cones.power),
+    }
+    options = {"verbose": False, "eps_abs": tolerance, "eps_rel": tolerance}
+    if max_iterations is not None:
+        options["max_iters"] = max_iterations
+    statuses = {
+        1: Status.SOLVED,
+        -1: Status.DUAL_INFEASIBLE,
+        -2: Status.PRIMAL_INFEASIBLE,
+        2: Status.MAX_ITERATIONS,
+    }
+
+    def solve(P: Any, c: np.ndarray, A: Any, b: np.ndarray) -> Answer:
+        data = {
+            "P": sparse.csc_matrix(sparse.triu(P)),
+            "A": sparse.csc_matrix(A),
+            "b": np.array(b),
+            "c": np.array(c),
+        }
+        found = scs.SCS(data, kinds, **options).solve()
+        info = found["info"]
+        status = statuses.get(info["status_val"], Status.STALLED)
+        return Answer(status, info["iter"], found["x"], found["y"], found["s"])
+
+    return solve
+
+
+_SOLVERS = {Solver.CLARABEL: _clarabel, Solver.SCS: _scs}

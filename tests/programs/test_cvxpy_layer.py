@@ -1,0 +1,280 @@
+"""CvxpyLayer: closed forms, CVXPY's own solves and dual variables, central differences."""
+
+import sys
+import types
+
+import cvxpy as cp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conservax.errors import InfeasibleError, InvalidInputError, MissingPackageError, UnboundedError
+from conservax.invertibility import Verdict
+from conservax.programs import CvxpyLayer, Solver
+
+RNG = np.random.default_rng(0)
+
+
+def differences(fun, values, step=1e-5):
+    """Central differences of fun(*values) ∈ ℝ in every entry."""
+    gradients = []
+    for k, value in enumerate(values):
+        value = np.asarray(value, float)
+        gradient = np.zeros_like(value)
+        for place in np.ndindex(value.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = value.copy()
+                moved[place] += sign * step
+                sides.append(float(fun(*(*values[:k], jnp.asarray(moved), *values[k + 1 :]))))
+            gradient[place] = (sides[0] - sides[1]) / (2 * step)
+        gradients.append(gradient)
+    return gradients
+
+
+def assert_gradients(layer, values, tolerance):
+    def value(*values):
+        return sum(jnp.sum(jnp.cos(out)) for out in layer(*values))
+
+    value = jax.jit(value)
+    found = jax.jit(jax.grad(value, tuple(range(len(values)))))(*values)
+    for own, expected in zip(found, differences(value, values), strict=True):
+        np.testing.assert_allclose(own, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def ridge():
+    A, b, x = cp.Parameter((6, 3), name="A"), cp.Parameter(6, name="b"), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b) + cp.sum_squares(x)))
+    return CvxpyLayer(problem, [A, b], [x])
+
+
+def closed_ridge(A, b):
+    return jnp.linalg.solve(A.T @ A + jnp.eye(3), A.T @ b)
+
+
+def test_ridge_in_closed_form_with_batched_and_unbatched_values(ridge):
+    A, b = jnp.asarray(RNG.normal(size=(6, 3))), jnp.asarray(RNG.normal(size=(4, 6)))
+    (x,) = ridge(A, b)
+    assert x.shape == (4, 3)
+    np.testing.assert_allclose(x, jax.vmap(closed_ridge, (None, 0))(A, b), atol=1e-10)
+    found = jax.jacrev(lambda A: ridge(A, b[0])[0])(A)
+    np.testing.assert_allclose(found, jax.jacobian(closed_ridge)(A, b[0]), atol=1e-9)
+    mapped = jax.vmap(lambda b: ridge(A, b)[0])(b)
+    np.testing.assert_allclose(mapped, x, atol=1e-12)
+    assert ridge(A, b[:1])[0].shape == (1, 3)
+
+
+def test_hessians_and_forward_mode(ridge):
+    A, b = jnp.asarray(RNG.normal(size=(6, 3))), jnp.asarray(RNG.normal(size=6))
+    found = jax.jit(jax.hessian(lambda A: jnp.sum(ridge(A, b)[0] ** 2)))(A)
+    expected = jax.hessian(lambda A: jnp.sum(closed_ridge(A, b) ** 2))(A)
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_structured_parameters_and_a_parametric_quadratic_form():
+    n = 3
+    S, D = cp.Parameter((n, n), PSD=True), cp.Parameter((n, n), diag=True)
+    T = cp.Parameter((n, n), sparsity=([0, 1], [2, 0]))
+    M = cp.Parameter((n, n), symmetric=True)
+    x = cp.Variable(n)
+    objective = cp.quad_form(x, S) + cp.sum_squares(D @ x - 1) + cp.sum((M + T) @ x)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(objective)), [S, T, D, M], [x])
+    root = RNG.normal(size=(n, n))
+    values = [root @ root.T, np.zeros((n, n)), np.diag([1.0, 2.0, 3.0]), root + root.T]
+    values[1][0, 2], values[1][1, 0] = 0.7, -0.4
+
+    def closed(S, T, D, M):
+        return jnp.linalg.solve(2 * S + 2 * D.T @ D, 2 * D.T @ jnp.ones(n) - (M + T).sum(axis=0))
+
+    values = [jnp.asarray(value) for value in values]
+    np.testing.assert_allclose(layer(*values)[0], closed(*values), atol=1e-9)
+    # along directions that keep the structure
+    directions = [values[0] + jnp.eye(n), values[1], values[2], values[3] * 0.5]
+    _, found = jax.jvp(lambda *v: layer(*v)[0], values, directions)
+    _, expected = jax.jvp(closed, values, directions)
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_dual_variables_of_every_kind_of_constraint():
+    p = cp.Parameter(3, name="p")
+    x, X = cp.Variable(3), cp.Variable((2, 2), symmetric=True)
+    constraints = [
+        cp.sum(x) == 1,
+        x <= 0.6,
+        cp.SOC(cp.sum(p) + 2, x),
+        X >> np.eye(2),
+        cp.ExpCone(x[:2] - 1, np.ones(2), np.array([1.0, 0.5])),
+    ]
+    objective = cp.sum_squares(x - p) + cp.trace(X @ np.array([[2.0, 0.3], [0.3, 1.0]]))
+    problem = cp.Problem(cp.Minimize(objective), constraints)
+    duals = [dual for constraint in constraints for dual in constraint.dual_variables]
+    layer = CvxpyLayer(problem, [p], [x, X, *duals])
+    value = np.array([0.9, 0.2, 0.1])
+    outputs, info = layer.solve(jnp.asarray(value))
+    assert info.solver == Solver.CLARABEL
+    p.value = value
+    problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    for found, expected in zip(outputs, [x, X, *duals], strict=True):
+        assert found.shape == expected.shape
+        # CVXPY's value of a vector in a second-order cone is a column
+        np.testing.assert_allclose(found, np.reshape(expected.value, found.shape), atol=1e-6)
+    assert_gradients(layer, [jnp.asarray(value)], 1e-5)
+
+
+def test_sparse_logistic_regression_in_its_penalty():
+    features, labels = RNG.normal(size=(12, 4)), np.sign(RNG.normal(size=12))
+    lam, w = cp.Parameter(nonneg=True), cp.Variable(4)
+    loss = cp.sum(cp.logistic(-cp.multiply(labels, features @ w)))
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(loss + lam * cp.norm1(w))), [lam], [w])
+    (weights,) = layer(jnp.array(1.5))
+    margins = labels * (features @ np.asarray(weights))
+    slope = -features.T @ (labels / (1 + np.exp(margins)))
+    active = np.abs(weights) > 1e-8
+    np.testing.assert_allclose(slope[active], -1.5 * np.sign(weights[active]), atol=1e-8)
+    assert (np.abs(slope[~active]) <= 1.5 + 1e-8).all()
+    curvature = (features.T * (np.exp(-margins) / (1 + np.exp(-margins)) ** 2)) @ features
+    expected = np.zeros(4)
+    expected[active] = -np.linalg.solve(
+        curvature[np.ix_(active, active)], np.sign(np.asarray(weights)[active])
+    )
+    found = jax.jacfwd(lambda lam: layer(lam)[0])(jnp.array(1.5))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_entropic_transport_is_sinkhorn():
+    n, eps = 3, 0.5
+    cost, P = cp.Parameter((n, n)), cp.Variable((n, n))
+    entropy = cp.sum(cp.entr(P))
+    shares = np.full(n, 1 / n)
+    constraints = [cp.sum(P, axis=1) == shares, cp.sum(P, axis=0)[:-1] == shares[:-1]]
+    objective = cp.Minimize(cp.sum(cp.multiply(cost, P)) - eps * entropy)
+    layer = CvxpyLayer(cp.Problem(objective, constraints), [cost], [P])
+
+    def sinkhorn(cost):
+        K = jnp.exp(-cost / eps)
+        v = jnp.ones(n)
+        for _ in range(200):
+            u = shares / (K @ v)
+            v = shares / (K.T @ u)
+        return u[:, None] * K * v
+
+    C = jnp.asarray(RNG.uniform(size=(n, n)))
+    np.testing.assert_allclose(layer(C)[0], sinkhorn(C), atol=1e-8)
+    found = jax.jacrev(lambda C: layer(C)[0])(C)
+    np.testing.assert_allclose(found, jax.jacobian(sinkhorn)(C), atol=1e-6)
+
+
+def test_log_det_in_closed_form():
+    """max log det X − ⟨S, X⟩ is X = S⁻¹."""
+    S, X = cp.Parameter((2, 2), symmetric=True), cp.Variable((2, 2), PSD=True)
+    layer = CvxpyLayer(cp.Problem(cp.Maximize(cp.log_det(X) - cp.trace(S @ X))), [S], [X])
+    value = jnp.array([[2.0, 0.4], [0.4, 1.0]])
+    np.testing.assert_allclose(layer(value)[0], jnp.linalg.inv(value), atol=1e-7)
+    direction = jnp.array([[0.3, -0.2], [-0.2, 0.5]])
+    _, found = jax.jvp(lambda S: layer(S)[0], (value,), (direction,))
+    _, expected = jax.jvp(jnp.linalg.inv, (value,), (direction,))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_geometric_program_in_closed_form():
+    """min 1/(xy) over a x + b y ≤ c: x = c/(2a), y = c/(2b)."""
+    x, y = cp.Variable(pos=True), cp.Variable(pos=True)
+    a, b, c = (cp.Parameter(pos=True, name=name) for name in "abc")
+    problem = cp.Problem(cp.Minimize(1 / (x * y)), [a * x + b * y <= c])
+    layer = CvxpyLayer(problem, [c, a, b], [y, x], gp=True)
+    values = [jnp.asarray(v) for v in ([3.0, 2.0], [1.5, 1.0], [0.5, 0.7])]
+    C, A, B = values
+    found_y, found_x = layer(*values)
+    np.testing.assert_allclose(found_x, C / (2 * A), rtol=1e-8)
+    np.testing.assert_allclose(found_y, C / (2 * B), rtol=1e-8)
+    gradients = jax.grad(lambda *v: jnp.sum(layer(*v)[1]), (0, 1, 2))(*values)
+    for found, expected in zip(gradients, (1 / (2 * A), -C / (2 * A**2), 0 * B), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-7)
+    with pytest.raises(InvalidInputError, match="must be positive"):
+        layer(C, -A, B)
+
+
+def test_max_cut_is_refuted_where_it_is_degenerate():
+    """max ⟨L, X⟩/4 over X ≽ 0 with ones on the diagonal; a path: X = vvᵀ, v = (1, −1, 1)."""
+    L, X = cp.Parameter((3, 3), symmetric=True), cp.Variable((3, 3), PSD=True)
+    one = cp.diag(X) == 1
+    layer = CvxpyLayer(cp.Problem(cp.Maximize(cp.trace(L @ X) / 4), [one]), [L], [X])
+    path = jnp.array([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]])
+    signs = jnp.array([1.0, -1.0, 1.0])
+    np.testing.assert_allclose(layer(path)[0], jnp.outer(signs, signs), atol=1e-7)
+    assert layer.check(path).verdict == Verdict.PROVEN
+    assert layer.check(jnp.zeros((3, 3))).verdict == Verdict.REFUTED
+
+
+def test_check_names_the_weakly_active_constraint():
+    p, x = cp.Parameter(2), cp.Variable(2)
+    above = (x >= 0).set_label("above the floor")
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [cp.sum(x) <= 9, above]), [p], [x]
+    )
+    report = layer.check(jnp.array([1.0, 0.0]))
+    assert report.verdict == Verdict.PROVEN
+    ((name, index),) = [(kink.operation, kink.index) for kink in report.kinks]
+    assert name == "above the floor"
+    assert index == (1,)
+    assert "above the floor" in str(report)
+
+
+def test_a_failed_item_is_nan_alone():
+    x, p = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(x), [x >= p, x <= 1]), [p], [x])
+    outputs, info = layer.solve(jnp.array([0.5, 2.0, -1.0]))
+    np.testing.assert_allclose(outputs[0], [0.5, np.nan, -1.0], atol=1e-9)
+    assert info.status.tolist() == [0, 1, 0]
+    with pytest.raises(InfeasibleError):
+        layer(jnp.array(2.0))
+    free = CvxpyLayer(cp.Problem(cp.Minimize(x), [x <= p]), [p], [x])
+    with pytest.raises(UnboundedError):
+        free(jnp.array(2.0))
+
+
+def test_errors_are_those_of_diffcp_too_where_it_is_in_use(monkeypatch):
+    peer = types.ModuleType("diffcp")
+    peer.SolverError = type("SolverError", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "diffcp", peer)
+    x, p = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(x), [x >= p, x <= 1]), [p], [x])
+    with pytest.raises(peer.SolverError) as caught:
+        layer(jnp.array(2.0))
+    assert isinstance(caught.value, InfeasibleError)
+
+
+def test_bad_input(ridge, monkeypatch):
+    x, p, q = cp.Variable(2, name="x"), cp.Parameter(2), cp.Parameter(2)
+    stated = cp.Problem(cp.Minimize(cp.sum_squares(x - p) + q @ x))
+    cases = [
+        ((stated, [p], [x]), "must exactly match problem.parameters"),
+        ((stated, {p, q}, [x]), "as a list or tuple"),
+        ((stated, [p, q], [cp.Variable(2)]), "must be a subset of problem.variables"),
+        ((cp.Problem(cp.Minimize(cp.sum_squares(x * (p @ q)))), [p, q], [x]), "must be DPP"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(InvalidInputError, match=message):
+            CvxpyLayer(*arguments)
+    A, b = jnp.zeros((6, 3)), jnp.zeros(6)
+    calls = [
+        ((A,), "A tensor must be provided for each CVXPY parameter"),
+        ((A, jnp.zeros(5)), r"Invalid parameter shape for parameter 1 \(b\)"),
+        ((A, jnp.zeros((2, 2, 6))), "Invalid parameter dimensionality for parameter 1"),
+        ((jnp.zeros((3, 6, 3)), jnp.zeros((2, 6))), "Inconsistent batch sizes"),
+        ((A, b.at[2].set(jnp.nan)), r"parameter 1 \(b\) holds NaN"),
+    ]
+    for values, message in calls:
+        with pytest.raises(InvalidInputError, match=message):
+            ridge(*values)
+    with pytest.raises(AttributeError, match="pass an array"):
+        ridge(A, None)
+    with pytest.raises(InvalidInputError, match="unknown key 'epps'"):
+        ridge(A, b, solver_args={"epps": 1})
+    with pytest.raises(InvalidInputError, match="solver must be one of"):
+        CvxpyLayer(stated, [p, q], [x], solver="MOSEK")
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    with pytest.raises(MissingPackageError, match=r"pip install \"conservax\[cvxpy\]\""):
+        CvxpyLayer(stated, [p, q], [x])
