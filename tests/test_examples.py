@@ -165,3 +165,19 @@ def test_the_layer_learns_with_every_derivative_proven(tmp_path, capsys):
 def test_the_list_of_examples_is_complete():
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"[`{path.name}`]" in listed for path in EXAMPLES.glob("*.py"))
+
+
+def test_the_controller_is_differentiated_through_its_closed_loop():
+    story = runpy.run_path(str(EXAMPLES / "controller.py"))
+    layer = story["planner"]()
+    value = jax.jit(lambda logs: story["cost"](layer, logs)[0])
+    logs = jnp.array([0.3, -0.2, -0.5])
+    gradient = jax.jit(jax.grad(value))(logs)
+    step = 1e-6
+    differences = [
+        (value(logs + step * e) - value(logs - step * e)) / (2 * step) for e in np.eye(3)
+    ]
+    np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-6)
+    _, costs, open_plans = story["tune"](layer, rounds=4)
+    assert costs[3] < costs[0]
+    assert open_plans == 0

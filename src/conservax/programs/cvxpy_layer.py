@@ -70,7 +70,7 @@ class CvxpyLayer:
     >>> x, p = cp.Variable(2), cp.Parameter(2)
     >>> problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
     >>> layer = CvxpyLayer(problem, parameters=[p], variables=[x])
-    >>> jax.jacobian(lambda p: layer(p)[0])(jnp.array([2.0, -1.0])).round(6).tolist()
+    >>> (jax.jacobian(lambda p: layer(p)[0])(jnp.array([2.0, -1.0])).round(6) + 0.0).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
     """
 
