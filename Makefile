@@ -20,7 +20,7 @@ reproduce: $(VENV)/.stamp-plots ## Draw the figures of the paper and check its c
 	$(BIN)/conservax reproduce --out "$(OUT)" $(ARGS)
 
 test: $(VENV)/.stamp-test ## Run the tests and the doctests (JOBS=2, ARGS="-k name")
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
 	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)

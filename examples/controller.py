@@ -50,7 +50,7 @@ def planner() -> CvxpyLayer:
         cp.sum_squares(root * trace)
         for root, trace in zip(roots, (states[:, 0], states[:, 1], thrusts), strict=True)
     )
-    constraints = [states[0] == start, thrusts <= 1, thrusts >= -1]
+    constraints = [states[0] == start, cp.abs(thrusts) <= 1]
     constraints += [states[k + 1] == MODEL @ states[k] + PUSH * thrusts[k] for k in range(AHEAD)]
     return CvxpyLayer(cp.Problem(cp.Minimize(cost), constraints), [start, roots], [thrusts])
 

@@ -87,3 +87,27 @@ def test_bad_cones_are_refused():
         Cones(second_order=3)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="integers"):
         Cones(nonnegative=-1)
+
+
+def test_an_auxiliary_variable_that_is_free_is_left_out():
+    """min ½(x − p)² over x ≤ t ≤ 1: t is free while p < 1; without the word it makes x' unknown."""
+    P, A = jnp.diag(jnp.array([1.0, 0.0])), jnp.array([[1.0, -1.0], [0.0, 1.0]])
+    b = jnp.array([0.0, 1.0])
+    cones = Cones(nonnegative=2)
+
+    def solve(program):
+        return jax.jit(lambda p: program(P, jnp.stack([-p, 0 * p]), A, b))
+
+    told, plain = ConeProgram(cones, auxiliary=(1,)), ConeProgram(cones)
+    for p, slope in ((0.3, 1.0), (2.0, 0.0), (-5.0, 1.0)):
+        x = solve(told)(p)
+        np.testing.assert_allclose(x.primal[0], min(p, 1.0), atol=1e-10)
+        assert x.info.verdict == 1
+        np.testing.assert_allclose(
+            jax.grad(lambda p: solve(told)(p).primal[0])(p), slope, atol=1e-12
+        )
+        assert x.primal[0] <= x.primal[1] + 1e-12 <= 1 + 2e-12
+    assert solve(plain)(0.3).info.verdict == -1
+    assert np.isnan(jax.grad(lambda p: solve(plain)(p).primal[0])(0.3))
+    at_kink = solve(told)(1.0)  # both rows weakly active: which selections t follows is not known
+    assert at_kink.info.verdict == 0

@@ -278,3 +278,29 @@ def test_bad_input(ridge, monkeypatch):
     monkeypatch.setitem(sys.modules, "cvxpy", None)
     with pytest.raises(MissingPackageError, match=r"pip install \"conservax\[cvxpy\]\""):
         CvxpyLayer(stated, [p, q], [x])
+
+
+def test_what_cvxpy_added_may_be_left_free():
+    """|xᵢ| ≤ 1 becomes |xᵢ| ≤ tᵢ ≤ 1: where |xᵢ| < 1 no one determines tᵢ, and xᵢ moves on."""
+    p, x = cp.Parameter(3), cp.Variable(3)
+    constraints = [cp.abs(x) <= 1, cp.norm(x) <= 9, cp.max(cp.abs(x)) <= 8]
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p)), constraints), [p], [x])
+    point = jnp.array([0.5, 2.0, -0.3])
+    (found,), info = layer.solve(point)
+    np.testing.assert_allclose(found, [0.5, 1.0, -0.3], atol=1e-9)
+    assert info.verdict == 1
+    expected = np.diag([1.0, 0.0, 1.0])
+    np.testing.assert_allclose(jax.jacrev(lambda p: layer(p)[0])(point), expected, atol=1e-9)
+    np.testing.assert_allclose(jax.jacfwd(lambda p: layer(p)[0])(point), expected, atol=1e-9)
+    np.testing.assert_allclose(jax.hessian(lambda p: layer(p)[0][0] ** 2)(point)[0, 0], 2.0)
+    assert layer.check(point).verdict == Verdict.PROVEN
+
+
+def test_what_the_user_asked_for_may_not():
+    """min |x₁| + |x₂| over x₁ + x₂ = p has many solutions, whatever stands for the moduli."""
+    p, x = cp.Parameter(), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.norm1(x)), [cp.sum(x) == p]), [p], [x])
+    _, info = layer.solve(jnp.array(1.0))
+    assert info.verdict == -1
+    assert np.isnan(jax.jacrev(lambda p: layer(p)[0])(jnp.array(1.0))).all()
+    assert layer.check(jnp.array(1.0)).verdict == Verdict.REFUTED

@@ -21,7 +21,16 @@ from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array
 from ..solvers.equilibrate import Data, Scaling
 from ..solvers.interior_point import choose
-from .system import Solver, System, by_corner, by_normal_equations, factorise, is_regular, refined
+from .system import (
+    Solver,
+    System,
+    by_corner,
+    by_normal_equations,
+    factorise,
+    is_regular,
+    refined,
+    with_idle,
+)
 
 
 class Place(NamedTuple):
@@ -29,6 +38,7 @@ class Place(NamedTuple):
 
     Attributes:
         data, scaling: the program, in user units. basis, d: of the chosen element, equilibrated.
+        idle: 1 for variables that are left out.
         known: whether there is a solution.
     """
 
@@ -36,6 +46,7 @@ class Place(NamedTuple):
     scaling: Scaling
     basis: tuple[Any, ...]
     d: Array
+    idle: Array
     known: Array
 
 
@@ -72,7 +83,7 @@ def linear_solve(cones: Cones, transposed: bool) -> Callable[[Place, Array], Arr
 
 def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
     data = place.scaling.apply(place.data)
-    system = System(data.P, data.A, place.basis, place.d, cones)
+    system = System(with_idle(data.P, place.idle), data.A, place.basis, place.d, cones)
     product = system.transposed_product if transposed else system.product
     n = data.c.shape[-1]
 

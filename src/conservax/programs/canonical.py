@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -81,6 +80,7 @@ class Canonical:
         cones: K. P, c, A, b: from θ. size: of θ. parameters: in the user's order.
         readers: from (primal, dual) to what the user asked for.
         rows: for each constraint of the user its name and its rows.
+        auxiliary: the variables that CVXPY added.
     """
 
     cones: Cones
@@ -92,6 +92,7 @@ class Canonical:
     parameters: tuple[ParameterSlot, ...]
     readers: tuple[Callable[[Array, Array], Array], ...]
     rows: tuple[tuple[str, range], ...]
+    auxiliary: tuple[int, ...]
 
     def theta(self, values: Sequence[Array], dtype: Any) -> Array:
         """θ (..., size) from values that share their leading axes, or have none."""
@@ -167,6 +168,7 @@ def canonicalise(
         slots,
         tuple(outputs.reader(variable) for variable in variables),
         outputs.names(),
+        outputs.auxiliary(n),
     )
 
 
@@ -251,6 +253,14 @@ class _Outputs:
             if (rows := self._rows_of(constraint)) is not None
         )
 
+    def auxiliary(self, n: int) -> tuple[int, ...]:
+        """The columns that are none of the user's variables."""
+        own: set[int] = set()
+        for variable in self.problem.variables():
+            start = self.program.var_id_to_col[self.variables.get(variable.id, variable.id)]
+            own.update(range(start, start + len(_entries(variable))))
+        return tuple(column for column in range(n) if column not in own)
+
     def _rows_of(self, constraint: Any) -> range | None:
         return self.rows.get(self.constraints.get(constraint.id, constraint.id))
 
@@ -314,81 +324,3 @@ def _spread(
         flat = flat.at[..., entries].set(values).at[..., mirrored].set(values)
     axes = tuple(range(len(lead))) + tuple(range(len(lead) + len(shape) - 1, len(lead) - 1, -1))
     return jnp.transpose(flat.reshape(*lead, *shape[::-1]), axes)
-
-
-def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> None:
-    """The messages are those of cvxpylayers.
-
-    Raises InvalidInputError.
-    """
-    cvxpy = import_cvxpy()
-    if not isinstance(parameters, list | tuple):
-        raise InvalidInputError("The layer's parameters must be provided as a list or tuple")
-    if not isinstance(variables, list | tuple):
-        raise InvalidInputError("The layer's variables must be provided as a list or tuple")
-    if set(problem.parameters()) != set(parameters):
-        raise InvalidInputError("The layer's parameters must exactly match problem.parameters")
-    known = {own.id for own in problem.variables()}
-    known |= {dual.id for own in problem.constraints for dual in own.dual_variables}
-    for variable in variables:
-        if variable.id not in known:
-            raise InvalidInputError(
-                f"Variable {variable} must be a subset of problem.variables or a constraint dual "
-                "variable"
-            )
-    if gp and not problem.is_dpp("dgp"):
-        raise InvalidInputError(
-            "Problem must be DPP for geometric programming: write every product of parameters as a "
-            "parameter of its own."
-        )
-    with cvxpy.utilities.scopes.quad_form_dpp_scope():
-        if not gp and not problem.is_dpp(quad_form_dpp="qp"):
-            raise InvalidInputError(
-                "Problem must be DPP: parameters may enter affinely only, and quad_form(x, P) with a "
-                "parameter P only in the objective. Write every product of parameters as a parameter "
-                "of its own."
-            )
-
-
-def lead_of(values: Sequence[Any], parameters: Sequence[ParameterSlot]) -> tuple[int, ...]:
-    """The batch axis, if any; the messages are those of cvxpylayers."""
-    if len(values) != len(parameters):
-        raise InvalidInputError(
-            "A tensor must be provided for each CVXPY parameter; "
-            f"received {len(values)} tensors, expected {len(parameters)}"
-        )
-    sizes = []
-    for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
-        extra = value.ndim - len(slot.shape)
-        if extra not in (0, 1):
-            raise InvalidInputError(
-                f"Invalid parameter dimensionality for parameter {k} ({slot.name}). Expected "
-                f"{len(slot.shape)} or {len(slot.shape) + 1} dimensions, Got: {value.ndim} dimensions"
-            )
-        if value.shape[extra:] != slot.shape:
-            raise InvalidInputError(
-                f"Invalid parameter shape for parameter {k} ({slot.name}). Expected: {slot.shape}, "
-                f"with a batch axis in front at will, Got: {value.shape}"
-            )
-        sizes.append(value.shape[0] if extra else 0)
-    batched = [size for size, value in zip(sizes, values, strict=True) if size or 0 in value.shape]
-    if len(set(batched)) > 1:
-        raise InvalidInputError(
-            "Inconsistent batch sizes. Expected all batched parameters to have the same batch size, "
-            f"but got: {sizes}"
-        )
-    return tuple(batched[:1])
-
-
-def as_array(value: Any, k: int, slot_name: str) -> Array:
-    """A parameter's value; what is no array is refused as cvxpylayers does, by an AttributeError."""
-    if isinstance(value, jax.Array | np.ndarray | float | int | np.number):
-        return jnp.asarray(value)
-    raise NotAnArrayError(
-        f"the value of parameter {k} ({slot_name}) is {value!r}: pass an array, for instance "
-        "jnp.asarray(value)."
-    )
-
-
-class NotAnArrayError(InvalidInputError, AttributeError):
-    """A parameter's value is no array."""

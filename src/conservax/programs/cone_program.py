@@ -22,6 +22,8 @@ from ..solvers.termination import measure_data
 from .certificate import ProgramReport, certify_program
 from .forward import Outcome, Settings, active_pieces, measure_point
 from .solution_map import solution_map
+from .spectrum import rotate
+from .system import idle_variables, with_idle
 
 _DISTANCE = 1e-6  # the least pivot of a P, with ones on its diagonal, whose metric is used
 SolverName: TypeAlias = Literal["auto", "interior_point", "clarabel", "scs"]
@@ -71,6 +73,8 @@ class ConeProgram:
             leaves it out, "upper" keeps it in.
         solver: "interior_point", ours, batched, for symmetric cones; "clarabel" or "scs", on the
             host, an item to a thread; "auto" takes ours where it can.
+        auxiliary: indices of variables that may be left free by the solution: where neither P nor an
+            active row touches one, the derivative leaves it out, as does the certificate.
 
     Source: THEORY §2 for the derivative and the certificate.
 
@@ -87,6 +91,7 @@ class ConeProgram:
     max_iterations: int | None = None
     selection: Literal["lower", "upper"] = "lower"
     solver: SolverName = "auto"
+    auxiliary: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.cones, Cones):
@@ -131,7 +136,9 @@ class ConeProgram:
             for part, shape in zip((P, c, A, b), shapes, strict=True)
         )
         solver = choose_solver(self.solver, self.cones)
-        settings = Settings(self.tolerance, self.max_iterations, self.selection, solver, definite)
+        settings = Settings(
+            self.tolerance, self.max_iterations, self.selection, solver, definite, self.auxiliary
+        )
         outcome = _jitted(*flat, cones=self.cones, settings=settings)
         solution = _unflatten(outcome, lead, solver)
         if not lead:
@@ -166,6 +173,8 @@ class ConeProgram:
         point = ConicPoint(*(part[None] for part in solution[:3]))
         at = measure_point(data, measure_data(data), point, jnp.zeros(1, dtype))
         v, tolerances, parts = active_pieces(data, at, self.cones)
+        idle = idle_variables(P, rotate(parts.basis, A, self.cones), parts.low, self.auxiliary)
+        P = with_idle(P, idle)
         return certify_program(P[0], A[0], parts, self.cones, float(at.worst[0]), v[0], tolerances)
 
 

@@ -15,16 +15,16 @@ from ..errors import (
     UnboundedError,
 )
 from ..solvers.cones import Array
-from .canonical import as_array, canonicalise, check_problem, lead_of
+from .canonical import canonicalise
 from .certificate import ProgramReport
 from .cone_program import (
-    NEEDS_VALUES,
     ConeProgram,
     ProgramInfo,
     ProgramSolution,
     choose_solver,
     raise_status,
 )
+from .cvxpy_inputs import as_array, check_problem, check_values, lead_of
 
 if TYPE_CHECKING:
     import cvxpy as cp
@@ -132,7 +132,7 @@ class CvxpyLayer:
         ) + tuple(params[len(self.canonical.parameters) :])
         lead = lead_of(values, self.canonical.parameters)
         program = self._settings(self.solver_args | (solver_args or {}))
-        _check_values(values, self.canonical.parameters)
+        check_values(values, self.canonical.parameters)
         solution = self._solve(program, *values)
         if not lead:
             try:
@@ -194,22 +194,8 @@ class CvxpyLayer:
             tolerance=None if own or not tolerances else float(min(tolerances)),
             max_iterations=None if own or not iterations else int(iterations[0]),
             solver=solver,  # type: ignore[arg-type]
+            auxiliary=self.canonical.auxiliary,
         )
-
-
-def _check_values(values: tuple[Array, ...], parameters: Any) -> None:
-    for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
-        try:
-            finite = bool(jnp.isfinite(value).all())
-            positive = not slot.log or bool((value > 0).all())
-        except NEEDS_VALUES:
-            continue
-        if not finite:
-            raise InvalidInputError(f"parameter {k} ({slot.name}) holds NaN or infinity.")
-        if not positive:
-            raise InvalidInputError(
-                f"parameter {k} ({slot.name}) of a geometric program must be positive."
-            )
 
 
 def _known_to_diffcp(error: ConservaxError) -> ConservaxError:

@@ -16,15 +16,15 @@ from ..solvers.equilibrate import Data, Scaling, equilibrate
 from ..solvers.host import solve_on_host
 from ..solvers.interior_point import choose, default_tolerance, solve_definite, solve_scaled
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
-from .spectrum import Spectrum, Tolerances, project, spectrum
-from .system import System, by_normal_equations, refined
+from .spectrum import Spectrum, Tolerances, project, rotate, spectrum
+from .system import System, by_normal_equations, idle_variables, refined, with_idle
 from .two_tests import TwoTests, two_tests
 
 _STEPS = 60  # of the interior-point method, at most
 
 
 class Settings(NamedTuple):
-    """What a program is solved with; see ``ConeProgram``.
+    """What a program is solved with; see ``ConeProgram`` for ``auxiliary`` as well.
 
     ``definite``: whether P is known to be positive definite, and not by a hair.
     """
@@ -34,13 +34,14 @@ class Settings(NamedTuple):
     selection: str
     solver: Solver
     definite: bool
+    auxiliary: tuple[int, ...]
 
 
 class Outcome(NamedTuple):
     """Of a batch: the solution in user units, NaN where there is none, and what is known of it.
 
     ``v`` = ŷ − ŝ, ``scaling``, and ``basis`` and eigenvalues ``d`` of the chosen element there
-    belong to the equilibrated program.
+    belong to the equilibrated program. ``idle``: 1 for variables that the derivative leaves out.
     """
 
     x: Array
@@ -56,6 +57,7 @@ class Outcome(NamedTuple):
     scaling: Scaling
     basis: tuple[Any, ...]
     d: Array
+    idle: Array
 
 
 class Measured(NamedTuple):
@@ -125,6 +127,7 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
     P, c, A, b = data
     goal, steps = accuracy(c.dtype), 6
     start = found.point.dual - found.point.slack
+    base = found.point.primal[..., None], start[..., None]
     scales = {name: getattr(found.residuals, name) for name in ("primal_scale", "dual_scale")}
 
     def advance(carry: _Polish) -> _Polish:
@@ -136,7 +139,8 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         d = jnp.where(carry.step == 2, parts.high, parts.low)
         system = System(P, A, parts.basis, d, cones)
         inverse = system.inverse(by_normal_equations(system))
-        (x, v), _ = refined(inverse, system.product, -c[..., None], b[..., None])
+        # from the point found: what the pieces leave free stays where it is, inside its set
+        (x, v), _ = refined(inverse, system.product, -c[..., None], b[..., None], base)
         x, v = x[..., 0], v[..., 0]
         y = project(v, cones)
         new = measure_point(data, sizes, ConicPoint(x, y, y - v), jnp.zeros_like(found.gap))
@@ -174,14 +178,16 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
 
     v, _, parts = active_pieces(data, at, cones)
-    tests = two_tests(data.P, data.A, parts, cones)
+    certificate = certify(data, parts, cones, settings.auxiliary)
     tests = TwoTests(
-        jnp.where(good, tests.verdict, 0).astype(jnp.int8), jnp.where(good, tests.margin, 0.0)
+        jnp.where(good, certificate.verdict, 0).astype(jnp.int8),
+        jnp.where(good, certificate.margin, 0.0),
     )
     x, y, s = scaling.undo(at.point)
     residuals = _user_residuals(user, x, y, s)
     nan = jnp.where(good, 1.0, jnp.nan).astype(dtype)[:, None]
     x, y, s = x * nan, y * nan, s * nan
+    d = parts.high if settings.selection == "upper" else parts.low
     return Outcome(
         x,
         y,
@@ -193,8 +199,20 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         tests,
         scaling,
         parts.basis,
-        parts.high if settings.selection == "upper" else parts.low,
+        d,
+        idle_variables(data.P, rotate(parts.basis, data.A, cones), d, settings.auxiliary),
     )
+
+
+def certify(data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...]) -> TwoTests:
+    """The two tests, idle variables left out; open where a weakly active row touches one of them."""
+    if not auxiliary:
+        return two_tests(data.P, data.A, parts, cones)
+    turned_A = rotate(parts.basis, data.A, cones)
+    idle = idle_variables(data.P, turned_A, parts.low, auxiliary)
+    weak = (turned_A != 0) & (parts.high > parts.low)[..., None] & (idle > 0)[:, None, :]
+    parts = parts._replace(bounded=parts.bounded & ~jnp.any(weak, axis=(-1, -2)))
+    return two_tests(with_idle(data.P, idle), data.A, parts, cones)
 
 
 def _solve(data: Data, cones: Cones, settings: Settings, tolerance: float) -> Solution:

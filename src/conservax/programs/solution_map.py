@@ -92,7 +92,14 @@ def _implicit_step(
     """U(V)⁻¹ (upper, lower), NaN in an item where there is no solution or U(V) is singular."""
     n = upper.shape[-1]
     place = lax.stop_gradient(
-        Place(data, outcome.scaling, outcome.basis, outcome.d, outcome.status == Status.SOLVED)
+        Place(
+            data,
+            outcome.scaling,
+            outcome.basis,
+            outcome.d,
+            outcome.idle,
+            outcome.status == Status.SOLVED,
+        )
     )
 
     element = _element(outcome, cones)
@@ -103,7 +110,8 @@ def _implicit_step(
         P, _, A, _ = place.scaling.apply(matrices)
         dx, dv = z[:, :n], z[:, n:]
         dy = element(dv)
-        return _join(times(P, dx) + times_transposed(A, dy), times(A, dx) + dy - dv)
+        upper = times(P, dx) + place.idle * dx + times_transposed(A, dy)
+        return _join(upper, times(A, dx) + dy - dv)
 
     # one right-hand side: JAX transposes a solve only if no part of it is constant
     z = lax.custom_linear_solve(

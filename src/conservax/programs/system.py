@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..numerics import machine_epsilon
@@ -27,6 +28,25 @@ from ..solvers.normal_equations import by_columns, times, times_transposed
 from .spectrum import rotate, unrotate
 
 _PASSES = 3  # the solve itself and two refinements
+
+
+def idle_variables(P: Array, turned_A: Array, d: Array, auxiliary: tuple[int, ...]) -> Array:
+    """1 for the auxiliary variables that neither P nor a row with d > 0 touches, else 0; (batch, n).
+
+    The solution leaves them free, and the derivative of the others does not see them: with a 1 in
+    their place of P the system has a solution in which they stand still. ``turned_A`` = TᵀA.
+    """
+    if not auxiliary:
+        return jnp.zeros_like(P[:, 0])
+    marked = np.isin(np.arange(P.shape[-1]), auxiliary)
+    touched = jnp.any(P != 0, axis=-2) | jnp.any((turned_A != 0) & (d > 0)[..., None], axis=-2)
+    return (jnp.asarray(marked) & ~touched).astype(P.dtype)
+
+
+def with_idle(P: Array, idle: Array) -> Array:
+    """P with a 1 in the place of idle variables."""
+    return P + idle[..., None] * jnp.eye(P.shape[-1], dtype=P.dtype)
+
 
 Solver: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 """(upper, lower) ↦ the two parts of a solution, or of a product."""
@@ -156,9 +176,13 @@ def is_regular(factor: Factor) -> Array:
 
 
 def refined(
-    inverse: Solver, product: Solver, upper: Array, lower: Array
+    inverse: Solver,
+    product: Solver,
+    upper: Array,
+    lower: Array,
+    start: tuple[Array, Array] | None = None,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """The solution after iterative refinement, and its residuals."""
+    """The solution after iterative refinement, and its residuals; of several the one next to ``start``."""
 
     def improve(_: int, solution: tuple[Array, Array]) -> tuple[Array, Array]:
         x, v = solution
@@ -171,6 +195,7 @@ def refined(
         return upper - above, lower - below
 
     # a loop, so that it is compiled once; the first pass, from zero, is the solve itself
-    zero = jnp.zeros_like(upper), jnp.zeros_like(lower)
-    solution = lax.fori_loop(0, _PASSES, improve, zero)
+    if start is None:
+        start = jnp.zeros_like(upper), jnp.zeros_like(lower)
+    solution = lax.fori_loop(0, _PASSES, improve, start)
     return solution, residual(*solution)

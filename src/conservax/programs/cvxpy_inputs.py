@@ -1,0 +1,107 @@
+"""What a CvxpyLayer is given: problem, parameters and values, refused in cvxpylayers' words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..errors import InvalidInputError
+from .canonical import ParameterSlot, import_cvxpy
+from .cone_program import NEEDS_VALUES
+
+
+def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> None:
+    """The messages are those of cvxpylayers.
+
+    Raises InvalidInputError.
+    """
+    cvxpy = import_cvxpy()
+    if not isinstance(parameters, list | tuple):
+        raise InvalidInputError("The layer's parameters must be provided as a list or tuple")
+    if not isinstance(variables, list | tuple):
+        raise InvalidInputError("The layer's variables must be provided as a list or tuple")
+    if set(problem.parameters()) != set(parameters):
+        raise InvalidInputError("The layer's parameters must exactly match problem.parameters")
+    known = {own.id for own in problem.variables()}
+    known |= {dual.id for own in problem.constraints for dual in own.dual_variables}
+    for variable in variables:
+        if variable.id not in known:
+            raise InvalidInputError(
+                f"Variable {variable} must be a subset of problem.variables or a constraint dual "
+                "variable"
+            )
+    if gp and not problem.is_dpp("dgp"):
+        raise InvalidInputError(
+            "Problem must be DPP for geometric programming: write every product of parameters as a "
+            "parameter of its own."
+        )
+    with cvxpy.utilities.scopes.quad_form_dpp_scope():
+        if not gp and not problem.is_dpp(quad_form_dpp="qp"):
+            raise InvalidInputError(
+                "Problem must be DPP: parameters may enter affinely only, and quad_form(x, P) with a "
+                "parameter P only in the objective. Write every product of parameters as a parameter "
+                "of its own."
+            )
+
+
+def lead_of(values: Sequence[Any], parameters: Sequence[ParameterSlot]) -> tuple[int, ...]:
+    """The batch axis, if any; the messages are those of cvxpylayers."""
+    if len(values) != len(parameters):
+        raise InvalidInputError(
+            "A tensor must be provided for each CVXPY parameter; "
+            f"received {len(values)} tensors, expected {len(parameters)}"
+        )
+    sizes = []
+    for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
+        extra = value.ndim - len(slot.shape)
+        if extra not in (0, 1):
+            raise InvalidInputError(
+                f"Invalid parameter dimensionality for parameter {k} ({slot.name}). Expected "
+                f"{len(slot.shape)} or {len(slot.shape) + 1} dimensions, Got: {value.ndim} dimensions"
+            )
+        if value.shape[extra:] != slot.shape:
+            raise InvalidInputError(
+                f"Invalid parameter shape for parameter {k} ({slot.name}). Expected: {slot.shape}, "
+                f"with a batch axis in front at will, Got: {value.shape}"
+            )
+        sizes.append(value.shape[0] if extra else 0)
+    batched = [size for size, value in zip(sizes, values, strict=True) if size or 0 in value.shape]
+    if len(set(batched)) > 1:
+        raise InvalidInputError(
+            "Inconsistent batch sizes. Expected all batched parameters to have the same batch size, "
+            f"but got: {sizes}"
+        )
+    return tuple(batched[:1])
+
+
+def as_array(value: Any, k: int, slot_name: str) -> Array:
+    """A parameter's value; what is no array is refused as cvxpylayers does, by an AttributeError."""
+    if isinstance(value, jax.Array | np.ndarray | float | int | np.number):
+        return jnp.asarray(value)
+    raise NotAnArrayError(
+        f"the value of parameter {k} ({slot_name}) is {value!r}: pass an array, for instance "
+        "jnp.asarray(value)."
+    )
+
+
+class NotAnArrayError(InvalidInputError, AttributeError):
+    """A parameter's value is no array."""
+
+
+def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -> None:
+    """No NaN, and positive values where logarithms are taken; values that are not known pass."""
+    for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
+        try:
+            finite = bool(jnp.isfinite(value).all())
+            positive = not slot.log or bool((value > 0).all())
+        except NEEDS_VALUES:
+            continue
+        if not finite:
+            raise InvalidInputError(f"parameter {k} ({slot.name}) holds NaN or infinity.")
+        if not positive:
+            raise InvalidInputError(
+                f"parameter {k} ({slot.name}) of a geometric program must be positive."
+            )
