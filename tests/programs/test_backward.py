@@ -46,6 +46,7 @@ def place(known=True, tilt=1.0, curvature=1.0, active=(1, 1, 0, 0)):
         Scaling(one(N), one(M), np.ones(())),
         (None,),
         np.array(active, float),
+        np.zeros(N),
         np.array(known),
     )
 
