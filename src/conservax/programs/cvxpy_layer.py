@@ -108,7 +108,7 @@ class CvxpyLayer:
             solver_args: "eps" or "tol" and "max_iters" count, "solve_method" names a solver; what else
                 cvxpylayers takes (``acceleration_lookback``, ``n_jobs_forward``, …) is accepted and has
                 no effect: the answer is polished to round-off.
-            warm_start: accepted; the interior-point method starts from the data.
+            warm_start: accepted, and has no effect yet.
 
         Returns:
             A tuple of arrays, with the batch axis in front if any value has one. In a batch, or inside
