@@ -9,6 +9,8 @@ JOBS ?= 2
 PROGRAMS ?= 5000
 INSTANCES ?= 100000
 PER_CONE ?= 2000
+# the threads of dense factorisations wait for each other where others keep the cores busy
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test test-latest fuzz soundness robustness lint format bench clean distclean
@@ -20,7 +22,7 @@ reproduce: $(VENV)/.stamp-plots ## Draw the figures of the paper and check its c
 	$(BIN)/conservax reproduce --out "$(OUT)" $(ARGS)
 
 test: $(VENV)/.stamp-test ## Run the tests and the doctests (JOBS=2, ARGS="-k name")
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
 	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
@@ -29,10 +31,10 @@ fuzz: $(VENV)/.stamp-test ## Run the calculus on thousands of random programs (P
 	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) tests/calculus/test_operations.py $(ARGS)
 
 soundness: $(VENV)/.stamp-test ## Compare certificates with exact arithmetic (INSTANCES=100000)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/soundness.py $(INSTANCES) $(JOBS)
+	$(ONE_THREAD) $(BIN)/python tests/soundness.py $(INSTANCES) $(JOBS)
 
 robustness: $(VENV)/.stamp-test ## Compare the solver of programs with Clarabel (PER_CONE=2000)
-	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m programs.robustness $(PER_CONE) $(JOBS)
+	$(ONE_THREAD) PYTHONPATH=tests $(BIN)/python -m programs.robustness $(PER_CONE) $(JOBS)
 
 lint: $(VENV)/.stamp-dev ## Check style, formatting and types
 	$(BIN)/ruff check

@@ -12,8 +12,8 @@ from conservax.errors import (
     InfeasibleError,
     InvalidInputError,
     UnboundedError,
-    UnsupportedOperationError,
 )
+from conservax.invertibility import Verdict
 from conservax.operators import cones as operators
 from conservax.programs import ConeProgram, Cones, Solver, Status
 
@@ -191,6 +191,58 @@ def test_infeasible_and_unbounded():
         )
 
 
+@pytest.mark.parametrize("name", CURVED)
+def test_the_report_bounds_the_singular_values_of_the_system(name):
+    cones, cone = CURVED[name]
+    program, eye = ConeProgram(cones), np.eye(3)
+    for p in np.random.default_rng(2).normal(size=(4, 3)):
+        report = program.check(eye, -p, -eye, np.zeros(3))
+        assert report.verdict == Verdict.PROVEN
+        assert report.unique
+        # V at v = y − s = x − p + … : the projection onto K* is v + P_K(−v)
+        x = np.asarray(cone.project(jnp.asarray(p)))
+        v = (x - p) - x
+        V = eye - np.asarray(jax.jacobian(cone.project)(jnp.asarray(-v)))
+        U = np.block([[eye, -V], [-eye, V - eye]])
+        least = np.linalg.svd(U, compute_uv=False)[-1]
+        np.testing.assert_allclose(report.sigma_min, least, rtol=1e-7)
+        assert 0 < report.margin <= least
+        near = report.nearest_inactive
+        assert near.operation.endswith(name.split()[-2] + " cone" if "power" in name else "cone")
+        assert 0 < near.distance <= np.linalg.norm(p)
+
+
+def test_the_report_names_what_is_weakly_active_and_what_is_open():
+    program, eye = ConeProgram(Cones(exponential=1)), np.eye(3)
+    on_boundary = np.array([0.0, 1.0, 1.0])
+    report = program.check(eye, -on_boundary, -eye, np.zeros(3))
+    assert report.verdict == Verdict.UNKNOWN  # how fast the normal turns there is not bounded
+    assert report.sigma_min > 0.3
+    assert [kink.operation for kink in report.kinks] == ["exponential cone"]
+    apex = program.check(eye, np.zeros(3), -eye, np.zeros(3))
+    assert apex.verdict == Verdict.UNKNOWN
+    assert "apex" in apex.reason
+
+
+def test_the_report_refutes_a_flat_objective_and_rows_that_depend():
+    exponential = -np.eye(3)
+    free = ConeProgram(Cones(exponential=1)).check(
+        np.diag([1.0, 1.0, 1.0, 0.0]), np.zeros(4) - [0.2, 1.0, 4.0, 0.0],
+        np.hstack([exponential, np.zeros((3, 1))]), np.zeros(3),
+    )  # fmt: skip
+    assert free.verdict == Verdict.REFUTED
+    assert free.second_order is False
+    assert free.recheck()[0] < 1e-12
+    twice = ConeProgram(Cones(zero=2, exponential=1)).check(
+        np.eye(3),
+        -np.ones(3),
+        np.vstack([np.ones((2, 3)), exponential]),
+        np.array([4.0, 4, 0, 0, 0]),
+    )
+    assert twice.verdict == Verdict.REFUTED
+    assert twice.licq is False
+
+
 def test_bad_input():
     with pytest.raises(InvalidInputError, match="exponents 0 < α < 1"):
         Cones(power=(1.5,))
@@ -198,8 +250,6 @@ def test_bad_input():
         ConeProgram(Cones(exponential=1), solver="interior_point")
     with pytest.raises(InvalidInputError, match="solver must be one of"):
         ConeProgram(Cones(exponential=1), solver="gurobi")
-    with pytest.raises(UnsupportedOperationError, match=r"info\.verdict"):
-        ConeProgram(Cones(exponential=1)).check(np.eye(3), np.ones(3), -np.eye(3), np.zeros(3))
 
 
 def test_a_root_in_fifty_digits():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conservax.programs import ConeProgram, Cones
-from conservax.programs.cone_program import _is_definite
+from conservax.programs.cone_inputs import is_definite
 from conservax.solvers import Status, interior_point
 from conservax.solvers.equilibrate import Data, equilibrate
 from conservax.solvers.interior_point import default_tolerance, solve_definite
@@ -133,5 +133,5 @@ def test_a_constant_p_and_an_argument_p_give_the_same_solution_and_gradient(rows
     ],
 )
 def test_which_objectives_count_as_definite(P, definite):
-    assert _is_definite(P) == definite
-    assert not jax.jit(lambda P: jnp.asarray(_is_definite(P)))(P)
+    assert is_definite(P) == definite
+    assert not jax.jit(lambda P: jnp.asarray(is_definite(P)))(P)

@@ -17,10 +17,13 @@ from jax.custom_batching import custom_vmap
 
 from ..numerics import machine_epsilon
 from ..solvers import Cones
+from ..solvers.batching import join_axis, split_axis
 from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array
 from ..solvers.equilibrate import Data, Scaling
 from ..solvers.interior_point import choose
+from ..solvers.matrices import SparseMatrix, plus_diagonal
+from .sparse_system import by_sparse_factor
 from .system import (
     Solver,
     System,
@@ -29,7 +32,6 @@ from .system import (
     factorise,
     is_regular,
     refined,
-    with_idle,
 )
 
 
@@ -67,29 +69,26 @@ def linear_solve(cones: Cones, transposed: bool) -> Callable[[Place, Array], Arr
             joined = jnp.moveaxis(right, 0, -1).reshape(*right.shape[1:-1], columns * axis_size)
             solution = solve(place, joined)
             return jnp.moveaxis(solution.reshape(*right.shape[1:], axis_size), -1, 0), True
-        full = jax.tree.map(
-            lambda part, batched: (
-                part if batched else jnp.broadcast_to(part, (axis_size, *part.shape))
-            ),
-            (place, right),
-            (place_batched, right_batched),
-        )
-        size = full[1].shape[1]
-        joined = jax.tree.map(lambda part: part.reshape(axis_size * size, *part.shape[2:]), full)
-        return solve(*joined).reshape(full[1].shape), True
+        joined = join_axis(axis_size, (place, right), (place_batched, right_batched))
+        return split_axis(axis_size, solve(*joined)), True
 
     return solve
 
 
 def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
     data = place.scaling.apply(place.data)
-    system = System(with_idle(data.P, place.idle), data.A, place.basis, place.d, cones)
+    system = System(plus_diagonal(data.P, place.idle), data.A, place.basis, place.d, cones)
     product = system.transposed_product if transposed else system.product
+    inverse = system.transposed_inverse if transposed else system.inverse
     n = data.c.shape[-1]
+    # a factor, for a mask would turn NaN into zero in reverse mode
+    known = jnp.where(place.known, 1.0, jnp.nan).astype(right.dtype)[:, None, None]
+    if isinstance(data.A, SparseMatrix):
+        parts = inverse(by_sparse_factor(system, probed=True))(right[:, :n], right[:, n:])
+        return jnp.concatenate(parts, axis=1) * known
 
     def attempt(symmetric: Solver) -> tuple[Array, Array]:
         """The solution and whether every column of an item has a small residual."""
-        inverse = system.transposed_inverse if transposed else system.inverse
         solution, residual = refined(inverse(symmetric), product, probed[:, :n], probed[:, n:])
         solution, residual = (jnp.concatenate(parts, axis=1) for parts in (solution, residual))
         within = machine_epsilon(right.dtype) ** 0.75 * jnp.max(jnp.abs(probed), axis=1)
@@ -111,5 +110,4 @@ def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
         return choose(lost, exact, solution)
 
     solution = lax.cond(jnp.any(lost), again, lambda: solution)
-    # a factor, for a mask would turn NaN into zero in reverse mode
-    return solution * jnp.where(place.known, 1.0, jnp.nan).astype(right.dtype)[:, None, None]
+    return solution * known

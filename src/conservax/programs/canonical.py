@@ -8,6 +8,7 @@ optimization layers, 2019): with θ the parameters one below the other, and a 1 
 M sparse and constant. Rows are in SCS order.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,13 @@ from scipy import sparse
 from ..errors import InvalidInputError, MissingPackageError
 from ..solvers import Cones
 from ..solvers.cones import smat, triangle
+from ..solvers.matrices import SparseMatrix
 
 if TYPE_CHECKING:
     import cvxpy as cp
 
+_DENSE = 1 << 16  # entries of P and A that are always held dense
+_FILLED = 10  # one in so many entries at least is not zero where more are held dense
 Reader = Callable[[Array], Array]
 
 
@@ -55,10 +59,26 @@ class AffineMap:
 
     def __call__(self, theta: Array) -> Array:
         """(..., *shape) for θ (..., size)."""
-        lead = theta.shape[:-1]
+        size = int(np.prod(self.shape))
+        return self._sums(theta, self.places, size).reshape(*theta.shape[:-1], *self.shape)
+
+    @functools.cached_property
+    def pattern(self) -> tuple[np.ndarray, np.ndarray]:
+        """The flat places that are filled, in order, and which of them each term goes to."""
+        stored, positions = np.unique(self.places, return_inverse=True)
+        return stored, positions
+
+    def sparse(self, theta: Array) -> SparseMatrix:
+        """The matrix, its values (..., stored) for θ (..., size)."""
+        stored, positions = self.pattern
+        rows, columns = np.divmod(stored, self.shape[1])
+        values = self._sums(theta, positions, len(stored))
+        indices = jnp.asarray(rows, jnp.int32), jnp.asarray(columns, jnp.int32)
+        return SparseMatrix(values, *indices, (self.shape[0], self.shape[1]))
+
+    def _sums(self, theta: Array, places: np.ndarray, size: int) -> Array:
         terms = theta[..., self.columns] * jnp.asarray(self.values, theta.dtype)
-        flat = jnp.zeros((*lead, int(np.prod(self.shape))), theta.dtype)
-        return flat.at[..., self.places].add(terms).reshape(*lead, *self.shape)
+        return jnp.zeros((*theta.shape[:-1], size), theta.dtype).at[..., places].add(terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +113,18 @@ class Canonical:
     readers: tuple[Callable[[Array, Array], Array], ...]
     rows: tuple[tuple[str, range], ...]
     auxiliary: tuple[int, ...]
+
+    @property
+    def large(self) -> bool:
+        """Whether dense matrices would be large, and mostly zeros."""
+        entries = self.entries(False)
+        return entries > _DENSE and self.entries(True) * _FILLED < entries
+
+    def entries(self, stored: bool) -> int:
+        """Of P and A: all of them, or those that are stored."""
+        if stored:
+            return len(self.A.pattern[0]) + len(self.P.pattern[0])
+        return int(np.prod(self.A.shape)) + int(np.prod(self.P.shape))
 
     def theta(self, values: Sequence[Array], dtype: Any) -> Array:
         """θ (..., size) from values that share their leading axes, or have none."""

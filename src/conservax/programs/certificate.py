@@ -35,7 +35,8 @@ class ConstraintState:
     """A constraint as a kink: how far its nearest eigenvalue is from zero, where it may switch.
 
     Attributes:
-        operation: "inequality", "second-order cone" or "semidefinite cone".
+        operation: "inequality", "second-order cone", "semidefinite cone", "exponential cone", "power
+            cone" or "dual" one of the last two.
         index: its number within its kind. rows: of A and b.
         distance: the smallest |eigenvalue| of v = y − s there. tolerance: within which it counts as
             zero. slopes: the least and the greatest eigenvalue that V may take there.
@@ -197,8 +198,9 @@ def certify_program(
 
     PROVEN is a theorem about the floats P and A with rounding accounted for: P stands for the
     positive semidefinite matrix next to it, and eigenvalues of v within the tolerance stand for zero.
-    For second-order and semidefinite cones, whose eigenvectors are computed, it holds at v and at
-    every point within round-off and ``residual``, relative, times the condition of the matrices.
+    For curved cones, whose eigenvectors are computed, it holds at v and at every point within
+    round-off and ``residual``, relative, times the condition of the matrices; at an edge or the apex
+    of an exponential or power cone the verdict is UNKNOWN.
     REFUTED: an element is singular to the precision of the data, or the solution was seen to move.
 
     Args:
@@ -227,9 +229,12 @@ def certify_program(
     )
     unique, direction = _uniqueness(pieces, strong, tests[0], drift, point)
     strong = strong if unique is not False else False
-    witness = _witness(pieces, drift, *tests, direction)
+    bounded = bool(parts.bounded[0])
+    witness = _witness(pieces, drift, *tests, direction) if bounded else None
     verdict = Verdict.UNKNOWN
-    if strong and licq:
+    if not bounded:
+        strong = licq = None
+    elif strong and licq:
         verdict = Verdict.PROVEN
     elif witness is not None:
         verdict = Verdict.REFUTED
@@ -239,7 +244,7 @@ def certify_program(
     told = (name, licq), ("second-order condition", strong), ("unique solution", unique)
     return ProgramReport(
         verdict=verdict,
-        reason=_reason(verdict, pieces, direction, licq, strong),
+        reason=_reason(verdict, pieces, direction, licq, strong) if bounded else _EDGE,
         method="two rank tests; " + ", ".join(f"{what}: {_ANSWERS[known]}" for what, known in told),
         margin=margin_of_set(pieces, drift) if verdict == Verdict.PROVEN else None,
         sigma_min=min(_least_singular_value(pieces, q) for q in pieces.extremes),
@@ -261,6 +266,10 @@ def certify_program(
 
 
 _ANSWERS = {True: "yes", False: "no", None: "not decided"}
+_EDGE = (
+    "the point lies at an edge or the apex of an exponential or power cone, where the set of elements is "
+    "not known between two extremes."
+)
 _UNDECIDED = (
     "a more accurate solution, float64 data, or data of similar sizes would tell this system from a "
     "singular one."
@@ -322,9 +331,9 @@ def _uniqueness(
     """Where rank alone does not tell, a direction that was followed does."""
     if strong or (strong is None and not test.fails(drift, 1.0)):
         return strong, None
+    if not pieces.cones.symmetric or (v is None and pieces.curved):
+        return None, None
     if v is None:
-        if pieces.curved:
-            return None, None
         v = pieces.low + pieces.high - 1  # a polyhedral K looks alike at all points of these pieces
     unique, direction = free_direction(pieces, v, test.kernel, drift.residual)
     return (None if strong is None and unique else unique), direction

@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..errors import (
     InfeasibleError,
@@ -18,16 +17,17 @@ from ..errors import (
 from ..solvers import Cones, Solver, Status
 from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
+from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal
 from ..solvers.termination import measure_data
 from .certificate import ProgramReport, certify_program
+from .cone_inputs import NEEDS_VALUES, as_data, bytes_of_item, is_definite, items_of
 from .forward import Outcome, Settings, active_pieces, measure_point
+from .pieces import in_pieces, is_traced, piece_size
 from .solution_map import solution_map
-from .spectrum import rotate
-from .system import idle_variables, with_idle
+from .system import idle_variables
 
-_DISTANCE = 1e-6  # the least pivot of a P, with ones on its diagonal, whose metric is used
+_LARGEST_REPORT = 4_000_000  # entries of A
 SolverName: TypeAlias = Literal["auto", "interior_point", "clarabel", "scs"]
-NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
 class ProgramInfo(NamedTuple):
@@ -72,7 +72,7 @@ class ConeProgram:
         selection: which element the derivative uses where a constraint is weakly active: "lower"
             leaves it out, "upper" keeps it in.
         solver: "interior_point", ours, batched, for symmetric cones; "clarabel" or "scs", on the
-            host, an item to a thread; "auto" takes ours where it can.
+            host, an item to a thread; "auto" takes ours for dense data where it can.
         auxiliary: indices of variables that may be left free by the solution: where neither P nor an
             active row touches one, the derivative leaves it out, as does the certificate.
 
@@ -112,34 +112,34 @@ class ConeProgram:
             P: (..., n, n), positive semidefinite; only its symmetric part counts. Where one P, known
                 when this is traced, serves all items and is definite, the solver uses it.
             c: (..., n). A: (..., m, n). b: (..., m). Batch axes broadcast against each other.
+                P and A may be sparse, BCOO or SciPy's, with one pattern for all items; derivatives
+                are then in the stored entries.
 
         Returns:
             ProgramSolution, differentiable in every datum, under jit, vmap, jvp, vjp and their
             compositions. An item that could not be solved is NaN, with its status.
 
         Raises:
-            InvalidInputError: shapes that do not fit, NaN, or P not positive semidefinite (the last
-                two only where values are at hand).
+            InvalidInputError: shapes that do not fit, patterns that vary, NaN, or P not positive
+                semidefinite (the last two only where values are at hand).
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without batch axes.
         """
-        definite = _is_definite(P)
-        P, c, A, b = (jnp.asarray(part) for part in (P, c, A, b))
-        dtype = jnp.result_type(P, c, A, b, float)
-        P, c, A, b = (part.astype(dtype) for part in (P, c, A, b))
-        lead = _check_shapes(P, c, A, b, self.cones.size)
-        _check_values(P=P, c=c, A=A, b=b)
-        n, m = A.shape[-1], A.shape[-2]
-        P = (P + jnp.swapaxes(P, -1, -2)) / 2
-        shapes = (n, n), (n,), (m, n), (m,)
-        flat = (
-            jnp.broadcast_to(part, (*lead, *shape)).reshape(math.prod(lead), *shape)
-            for part, shape in zip((P, c, A, b), shapes, strict=True)
-        )
-        solver = choose_solver(self.solver, self.cones)
+        definite = is_definite(P)
+        data, lead = as_data(P, c, A, b, self.cones.size)
+        solver = choose_solver(self.solver, self.cones, isinstance(data.A, SparseMatrix))
         settings = Settings(
             self.tolerance, self.max_iterations, self.selection, solver, definite, self.auxiliary
         )
-        outcome = _jitted(*flat, cones=self.cones, settings=settings)
+
+        def solve(data: Data) -> Outcome:
+            return _jitted(*data, cones=self.cones, settings=settings)
+
+        batch = len(data.c)
+        size = piece_size(bytes_of_item(data), solver)
+        if batch <= size or is_traced(data):
+            outcome = solve(data)
+        else:
+            outcome = in_pieces(lambda items: solve(items_of(data, items)), batch, size)
         solution = _unflatten(outcome, lead, solver)
         if not lead:
             raise_status(solution.info.status)
@@ -150,7 +150,8 @@ class ConeProgram:
 
         Args: as of ``__call__``, without batch axes, outside jit.
 
-        Raises: as ``__call__``; UnsupportedOperationError for exponential and power cones.
+        Raises: as ``__call__``; UnsupportedOperationError for sparse data of more than four million
+            entries when dense.
 
         >>> import numpy as np
         >>> from conservax.programs import Cones, ConeProgram
@@ -158,31 +159,44 @@ class ConeProgram:
         >>> program.check(np.zeros((2, 2)), [1.0, 0.0], -np.eye(2), np.zeros(2)).verdict.name
         'REFUTED'
         """
-        if not self.cones.symmetric:
-            raise UnsupportedOperationError(
-                "check knows no exponential and no power cones yet; `info.verdict` and `info.margin` of "
-                "a call do: 1 is PROVEN for every choice of active pieces."
-            )
         solution = self(P, c, A, b)
         if solution.primal.ndim != 1:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
         dtype = solution.primal.dtype
-        P, c, A, b = (jnp.asarray(part, dtype)[None] for part in (P, c, A, b))
-        P = (P + jnp.swapaxes(P, -1, -2)) / 2
-        data = Data(P, c, A, b)
+        data = _dense(as_data(P, c, A, b, self.cones.size)[0])
         point = ConicPoint(*(part[None] for part in solution[:3]))
         at = measure_point(data, measure_data(data), point, jnp.zeros(1, dtype))
         v, tolerances, parts = active_pieces(data, at, self.cones)
-        idle = idle_variables(P, rotate(parts.basis, A, self.cones), parts.low, self.auxiliary)
-        P = with_idle(P, idle)
+        P, A = data.P, data.A
+        idle = idle_variables(P, A, parts.basis, parts.low, self.cones, self.auxiliary)
+        P = plus_diagonal(P, idle)
         return certify_program(P[0], A[0], parts, self.cones, float(at.worst[0]), v[0], tolerances)
 
 
-def _solve(P: Array, c: Array, A: Array, b: Array, *, cones: Cones, settings: Settings) -> Outcome:
+def _dense(data: Data) -> Data:
+    """For the report, which works with dense matrices."""
+    if not isinstance(data.A, SparseMatrix):
+        return data
+    if math.prod(data.A.shape) > _LARGEST_REPORT:
+        raise UnsupportedOperationError(
+            f"check works with dense matrices, and A has {data.A.shape[0]} × {data.A.shape[1]} entries; "
+            "`info.verdict` and `info.margin` of a call are computed from the sparse ones."
+        )
+    P, A = (dense(matrix) for matrix in (data.P, data.A))
+    return Data(P, data.c, A, data.b)
+
+
+def _solve(
+    P: Matrix, c: Array, A: Matrix, b: Array, *, cones: Cones, settings: Settings
+) -> Outcome:
     if cones.size:
         return solution_map(cones, settings)(P, c, A, b)
     # XLA has no empty factorisations everywhere: 0ᵀx ≤ 1 stands in for no constraint
-    A, b = jnp.zeros((*c.shape[:1], 1, c.shape[1]), c.dtype), jnp.ones((*c.shape[:1], 1), c.dtype)
+    b = jnp.ones((*c.shape[:1], 1), c.dtype)
+    if isinstance(A, SparseMatrix):
+        A = SparseMatrix(A.values, A.rows, A.columns, (1, c.shape[1]))
+    else:
+        A = jnp.zeros((*c.shape[:1], 1, c.shape[1]), c.dtype)
     outcome = solution_map(Cones(nonnegative=1), settings)(P, c, A, b)
     return outcome._replace(y=outcome.y[:, :0], s=outcome.s[:, :0])
 
@@ -190,19 +204,19 @@ def _solve(P: Array, c: Array, A: Array, b: Array, *, cones: Cones, settings: Se
 _jitted = jax.jit(_solve, static_argnames=("cones", "settings"))
 
 
-def choose_solver(name: str, cones: Cones) -> Solver:
-    """The solver that is meant; InvalidInputError if there is none, or if it cannot solve over K."""
+def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
+    """The solver that is meant; InvalidInputError if there is none, or if it cannot solve these."""
     if name == "auto":
-        return Solver.INTERIOR_POINT if cones.symmetric else Solver.CLARABEL
+        return Solver.INTERIOR_POINT if cones.symmetric and not of_sparse else Solver.CLARABEL
     if name not in get_args(SolverName):
         raise InvalidInputError(
             f"solver must be one of {', '.join(get_args(SolverName))}, but is {name!r}."
         )
     solver = Solver[name.upper()]
-    if solver == Solver.INTERIOR_POINT and not cones.symmetric:
+    if solver == Solver.INTERIOR_POINT and (of_sparse or not cones.symmetric):
+        what = "takes no sparse matrices" if of_sparse else "has no exponential and no power cones"
         raise InvalidInputError(
-            "the interior-point method has no exponential and no power cones: "
-            'take solver="clarabel", "scs" or "auto".'
+            f'the interior-point method {what}: take solver="clarabel", "scs" or "auto".'
         )
     return solver
 
@@ -226,61 +240,6 @@ def _unflatten(outcome: Outcome, lead: tuple[int, ...], solver: Solver) -> Progr
             jnp.full(lead, solver, jnp.int8),
         ),
     )
-
-
-def _check_shapes(P: Array, c: Array, A: Array, b: Array, rows: int) -> tuple[int, ...]:
-    """The broadcast batch axes."""
-    if c.ndim < 1 or A.ndim < 2 or b.ndim < 1 or P.ndim < 2:
-        raise InvalidInputError(
-            "P and A are matrices, c and b vectors, each with batch axes in front at will; got "
-            f"P {P.shape}, c {c.shape}, A {A.shape}, b {b.shape}."
-        )
-    n = c.shape[-1]
-    expected = (("P", P, (n, n)), ("A", A, (rows, n)), ("b", b, (rows,)))
-    for name, part, shape in expected:
-        if part.shape[-len(shape) :] != shape:
-            raise InvalidInputError(
-                f"{name} has shape {part.shape}, but {n} variables and cones of {rows} rows in all "
-                f"need (..., {', '.join(map(str, shape))})."
-            )
-    leads = (P.shape[:-2], c.shape[:-1], A.shape[:-2], b.shape[:-1])
-    try:
-        return np.broadcast_shapes(*leads)
-    except ValueError:
-        raise InvalidInputError(
-            f"the batch axes {', '.join(map(str, leads))} of P, c, A, b do not broadcast."
-        ) from None
-
-
-def _check_values(**data: Array) -> None:
-    """NaN and infinity, where the values are known."""
-    try:
-        values = {name: np.asarray(part, np.float64) for name, part in data.items()}
-    except NEEDS_VALUES:
-        return
-    for name, value in values.items():
-        if not np.all(np.isfinite(value)):
-            raise InvalidInputError(f"{name} holds NaN or infinity.")
-
-
-def _is_definite(P: Any) -> bool:
-    """Whether one P, known now, serves all items and is positive definite by some distance."""
-    try:
-        value = np.asarray(P, np.float64)
-    except NEEDS_VALUES:
-        return False
-    if value.ndim != 2 or value.shape[0] != value.shape[1] or not value.size:
-        return False
-    value = (value + value.T) / 2
-    diagonal = np.diagonal(value)
-    if not np.all(diagonal > 0):
-        return False
-    size = np.sqrt(diagonal)
-    try:
-        pivots = np.diagonal(np.linalg.cholesky(value / size[:, None] / size))
-    except np.linalg.LinAlgError:
-        return False
-    return bool(pivots.min() ** 2 > _DISTANCE)
 
 
 def raise_status(status: Array) -> None:

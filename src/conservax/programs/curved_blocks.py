@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..operators.curved_cones import CurvedCone, Found, unit
 from ..operators.exponential_cone import EXPONENTIAL_CONE, exponential_normal, exponential_ray
@@ -36,6 +37,12 @@ def curved(block: Curved, v: Array, dual: Array, slack: Array) -> tuple[Array, A
     if not block.dual:
         low, high = 1 - high, 1 - low
     return T, low.reshape(len(v), -1), high.reshape(len(v), -1), jnp.all(known, axis=1)
+
+
+def distance_to_kink(alpha: float | None, dual: bool, v: np.ndarray) -> float:
+    """Of v (3,) to the nearest kink of the projection onto K*, to first order."""
+    cone: CurvedCone = EXPONENTIAL_CONE if alpha is None else power_cone(alpha)
+    return float(cone.locate(jnp.asarray(v if dual else -v)).margin)
 
 
 def _located(

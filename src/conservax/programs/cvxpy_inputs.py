@@ -10,7 +10,7 @@ from jax import Array
 
 from ..errors import InvalidInputError
 from .canonical import ParameterSlot, import_cvxpy
-from .cone_program import NEEDS_VALUES
+from .cone_inputs import NEEDS_VALUES
 
 
 def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> None:

@@ -1,11 +1,13 @@
 """``CvxpyLayer``: a parametrised CVXPY problem as a differentiable function of its parameters."""
 
 import dataclasses
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import (
     ConservaxError,
@@ -14,6 +16,7 @@ from ..errors import (
     NotConvergedError,
     UnboundedError,
 )
+from ..solvers import Solver
 from ..solvers.cones import Array
 from .canonical import canonicalise
 from .certificate import ProgramReport
@@ -25,6 +28,7 @@ from .cone_program import (
     raise_status,
 )
 from .cvxpy_inputs import as_array, check_problem, check_values, lead_of
+from .pieces import in_pieces, is_traced, piece_size
 
 if TYPE_CHECKING:
     import cvxpy as cp
@@ -89,10 +93,11 @@ class CvxpyLayer:
         self.canonical = canonicalise(problem, parameters, variables, gp, verbose, canon_backend)
         self.solver = "auto" if solver is None else solver.lower()
         self.solver_args = dict(solver_args or {})
-        choose_solver(self.solver, self.canonical.cones)
-        self._settings(self.solver_args)
+        self._sparse = self.canonical.large and self.solver != "interior_point"
+        self._settings(self.solver_args, jnp.result_type(float))
         # a quadratic form that is known serves the solver
-        self._P = self.canonical.P.constant(self.canonical.size - 1)
+        last = self.canonical.size - 1
+        self._P = None if self._sparse else self.canonical.P.constant(last)
         self._solve = jax.jit(self._solve_values, static_argnums=0)
 
     def __call__(
@@ -131,9 +136,10 @@ class CvxpyLayer:
             for k, (value, slot) in enumerate(zip(params, self.canonical.parameters, strict=False))
         ) + tuple(params[len(self.canonical.parameters) :])
         lead = lead_of(values, self.canonical.parameters)
-        program = self._settings(self.solver_args | (solver_args or {}))
+        dtype = jnp.result_type(float, *values)
+        program = self._settings(self.solver_args | (solver_args or {}), dtype)
         check_values(values, self.canonical.parameters)
-        solution = self._solve(program, *values)
+        solution = self._solution(program, values, lead)
         if not lead:
             try:
                 raise_status(solution.info.status)
@@ -141,6 +147,24 @@ class CvxpyLayer:
                 raise _known_to_diffcp(error) from None
         outputs = tuple(read(solution.primal, solution.dual) for read in self.canonical.readers)
         return outputs, solution.info
+
+    def _solution(
+        self, program: ConeProgram, values: tuple[Array, ...], lead: tuple[int, ...]
+    ) -> ProgramSolution:
+        """Of all items; piece by piece if they are many and called eagerly."""
+        solver = choose_solver(program.solver, program.cones, self._sparse)
+        size = piece_size(self.canonical.entries(self._sparse) * 8, solver)
+        if math.prod(lead) <= size or is_traced(values):
+            return self._solve(program, *values)
+
+        def solve(items: np.ndarray) -> ProgramSolution:
+            slots = self.canonical.parameters
+            pairs = zip(values, slots, strict=True)
+            return self._solve(
+                program, *(v[items] if v.ndim > len(slot.shape) else v for v, slot in pairs)
+            )
+
+        return in_pieces(solve, lead[0], size)
 
     def check(self, *params: Any, solver_args: dict[str, Any] | None = None) -> ProgramReport:
         """Whether the derivative exists for every choice of active pieces; constraints by their names.
@@ -150,7 +174,8 @@ class CvxpyLayer:
         values = tuple(jnp.asarray(value) for value in params)
         if lead_of(values, self.canonical.parameters):
             raise InvalidInputError("check takes one problem; for a batch read `solve`'s verdict.")
-        program = self._settings(self.solver_args | (solver_args or {}))
+        dtype = jnp.result_type(float, *values)
+        program = self._settings(self.solver_args | (solver_args or {}), dtype)
         report = program.check(*self._data(values))
         nearest = report.nearest_inactive
         return dataclasses.replace(
@@ -167,16 +192,19 @@ class CvxpyLayer:
                 )
         return kink
 
-    def _data(self, values: tuple[Array, ...]) -> tuple[Any, Array, Array, Array]:
+    def _data(self, values: tuple[Array, ...]) -> tuple[Any, Array, Any, Array]:
         canonical = self.canonical
         theta = canonical.theta(values, jnp.result_type(float, *values))
+        if self._sparse:
+            P, A = canonical.P.sparse(theta), canonical.A.sparse(theta)
+            return P, canonical.c(theta), A, canonical.b(theta)
         P = canonical.P(theta) if self._P is None else self._P
         return P, canonical.c(theta), canonical.A(theta), canonical.b(theta)
 
     def _solve_values(self, program: ConeProgram, *values: Array) -> ProgramSolution:
         return program(*self._data(values))
 
-    def _settings(self, arguments: dict[str, Any]) -> ConeProgram:
+    def _settings(self, arguments: dict[str, Any], dtype: Any) -> ConeProgram:
         """The cone program that these arguments ask for."""
         known = (*_TOLERANCES, *_ITERATIONS, *_IGNORED, "solve_method")
         for name in arguments:
@@ -186,10 +214,14 @@ class CvxpyLayer:
                 )
         tolerances = [arguments[name] for name in _TOLERANCES if name in arguments]
         iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
+        cones = self.canonical.cones
         solver = str(arguments.get("solve_method", self.solver)).lower()
-        own = choose_solver(solver, self.canonical.cones).name == "INTERIOR_POINT"
+        if solver == "auto" and dtype != jnp.float64 and not cones.polyhedral:
+            # as the peers: what single precision leaves of a curved cone is too little
+            solver = "clarabel"
+        own = choose_solver(solver, cones, self._sparse) == Solver.INTERIOR_POINT
         return ConeProgram(
-            self.canonical.cones,
+            cones,
             # our method needs fewer steps than those that a peer is given, and is polished
             tolerance=None if own or not tolerances else float(min(tolerances)),
             max_iterations=None if own or not iterations else int(iterations[0]),

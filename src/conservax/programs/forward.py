@@ -15,9 +15,11 @@ from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate
 from ..solvers.host import solve_on_host
 from ..solvers.interior_point import choose, default_tolerance, solve_definite, solve_scaled
+from ..solvers.matrices import SparseMatrix, plus_diagonal, row_norms
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
-from .spectrum import Spectrum, Tolerances, project, rotate, spectrum
-from .system import System, by_normal_equations, idle_variables, refined, with_idle
+from .sparse_system import by_sparse_factor, sparse_two_tests
+from .spectrum import Spectrum, Tolerances, project, spectrum
+from .system import PASSES, System, by_normal_equations, idle_variables, refined, touched
 from .two_tests import TwoTests, two_tests
 
 _STEPS = 60  # of the interior-point method, at most
@@ -107,7 +109,7 @@ def accuracy(dtype: Any) -> float:
 def _tolerances(data: Data, at: Measured, residual: Array) -> Tolerances:
     """An eigenvalue of the dual counts against Aᵀy's terms, one of the slack against b's."""
     rtol = jnp.sqrt(jnp.maximum(machine_epsilon(data.c.dtype), residual))
-    rows = jnp.max(jnp.abs(data.A), axis=-1, initial=0.0)
+    rows = row_norms(data.A)
     dual = (rtol * at.residuals.dual_scale)[:, None] / jnp.where(rows > 0, rows, 1.0)
     slack = jnp.broadcast_to((rtol * at.residuals.primal_scale)[:, None], dual.shape)
     return Tolerances(dual, slack)
@@ -122,8 +124,13 @@ class _Polish(NamedTuple):
     step: Array
 
 
-def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> Measured:
-    """Semismooth Newton steps from v = y − s; the best point met is kept."""
+def _polish(
+    data: Data, sizes: Sizes, found: Measured, usable: Array, settled: bool, cones: Cones
+) -> Measured:
+    """Semismooth Newton steps from v = y − s; the best point met is kept.
+
+    ``settled``: the point was found in a higher precision; steps in this one only where it does not do.
+    """
     P, c, A, b = data
     goal, steps = accuracy(c.dtype), 6
     start = found.point.dual - found.point.slack
@@ -137,10 +144,9 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         tolerances = jax.tree.map(lambda t: jnp.where(anew, t, 0.0), tolerances)
         parts = spectrum(jnp.where(anew, start, carry.v), tolerances, cones)
         d = jnp.where(carry.step == 2, parts.high, parts.low)
-        system = System(P, A, parts.basis, d, cones)
-        inverse = system.inverse(by_normal_equations(system))
         # from the point found: what the pieces leave free stays where it is, inside its set
-        (x, v), _ = refined(inverse, system.product, -c[..., None], b[..., None], base)
+        system = System(P, A, parts.basis, d, cones)
+        x, v = _solve_from(base, system, -c[..., None], b[..., None])
         x, v = x[..., 0], v[..., 0]
         y = project(v, cones)
         new = measure_point(data, sizes, ConicPoint(x, y, y - v), jnp.zeros_like(found.gap))
@@ -157,8 +163,19 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
     def unfinished(carry: _Polish) -> Array:
         return (carry.step < steps) & jnp.any(rough(carry))
 
-    at_start = _Polish(found, jnp.zeros_like(usable), start, jnp.array(0))
+    at_start = _Polish(found, jnp.full_like(usable, settled), start, jnp.array(0))
     return lax.while_loop(unfinished, advance, at_start).at
+
+
+def _solve_from(
+    base: tuple[Array, Array], system: System, upper: Array, lower: Array
+) -> tuple[Array, Array]:
+    """U(V)⁻¹ (upper, lower), and if there are several the one next to ``base``."""
+    if isinstance(system.A, SparseMatrix):
+        symmetric, passes = by_sparse_factor(system, probed=False), 1
+    else:
+        symmetric, passes = by_normal_equations(system), PASSES
+    return refined(system.inverse(symmetric), system.product, upper, lower, base, passes)[0]
 
 
 def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
@@ -172,7 +189,8 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
     usable = usable | (found.status == Status.MAX_ITERATIONS)
     rough = measure_point(data, sizes, found.value, found.stats.gap)
-    at = _polish(data, sizes, rough, usable, cones)
+    settled = settings.solver != Solver.INTERIOR_POINT and dtype != jnp.float64
+    at = _polish(data, sizes, rough, usable, settled, cones)
     good = usable & (at.worst <= 2 * tolerance)
     lost = jnp.where(found.status == Status.SOLVED, Status.STALLED, found.status)
     status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
@@ -200,19 +218,20 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         scaling,
         parts.basis,
         d,
-        idle_variables(data.P, rotate(parts.basis, data.A, cones), d, settings.auxiliary),
+        idle_variables(data.P, data.A, parts.basis, d, cones, settings.auxiliary),
     )
 
 
 def certify(data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...]) -> TwoTests:
     """The two tests, idle variables left out; open where a weakly active row touches one of them."""
-    if not auxiliary:
-        return two_tests(data.P, data.A, parts, cones)
-    turned_A = rotate(parts.basis, data.A, cones)
-    idle = idle_variables(data.P, turned_A, parts.low, auxiliary)
-    weak = (turned_A != 0) & (parts.high > parts.low)[..., None] & (idle > 0)[:, None, :]
-    parts = parts._replace(bounded=parts.bounded & ~jnp.any(weak, axis=(-1, -2)))
-    return two_tests(with_idle(data.P, idle), data.A, parts, cones)
+    if auxiliary:
+        idle = idle_variables(data.P, data.A, parts.basis, parts.low, cones, auxiliary)
+        weak = touched(data.A, parts.basis, parts.high > parts.low, cones) & (idle > 0)
+        parts = parts._replace(bounded=parts.bounded & ~jnp.any(weak, axis=-1))
+        data = data._replace(P=plus_diagonal(data.P, idle))
+    if isinstance(data.A, SparseMatrix):
+        return sparse_two_tests(data.P, data.A, parts, cones)
+    return two_tests(data.P, data.A, parts, cones)
 
 
 def _solve(data: Data, cones: Cones, settings: Settings, tolerance: float) -> Solution:

@@ -19,7 +19,8 @@ from ..errors import InfeasibleError, InvalidInputError
 from ..numerics import machine_epsilon
 from ..operators.inputs import as_float
 from ..solvers.cones import Array
-from .cone_program import NEEDS_VALUES, ProgramSolution
+from .cone_inputs import NEEDS_VALUES
+from .cone_program import ProgramSolution
 from .face import project_onto_face
 from .quadratic_program import QuadraticProgram
 

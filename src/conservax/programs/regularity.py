@@ -178,7 +178,8 @@ def margin_of_set(pieces: Pieces, drift: Drift) -> float | None:
         _base_margin(pieces.system(pieces.element(q)), sign * H, G)
         for q, sign in zip(pieces.extremes, (1.0, -1.0), strict=False)
     ]
-    best = max(bounds) - drift.of_system(pieces, 0.0)
+    # the bend of exponential and power cones changes with v as their eigenvectors do
+    best = max(bounds) - drift.of_system(pieces, 0.0 if pieces.cones.symmetric else drift.largest)
     return best if best > 0 else None
 
 

@@ -14,10 +14,11 @@ from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import zero_from_primal
 
 from ..solvers import Cones, ConicPoint, Status
+from ..solvers.batching import join_axis, split_axis
 from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
-from ..solvers.normal_equations import times, times_transposed
+from ..solvers.matrices import Matrix, tangent_of, times, times_transposed
 from .backward import Place, linear_solve
 from .forward import Outcome, Settings, solve_and_polish
 from .spectrum import apply_element, spectrum
@@ -28,29 +29,23 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
     """(P, c, A, b) ↦ Outcome for a batch, differentiable in all four any number of times."""
 
     @custom_vmap
-    def forward(P: Array, c: Array, A: Array, b: Array) -> Outcome:
+    def forward(P: Matrix, c: Array, A: Matrix, b: Array) -> Outcome:
         return in_chunks(lambda data: solve_and_polish(data, cones, settings), Data(P, c, A, b))
 
     @forward.def_vmap
-    def _(axis_size: int, in_batched: Any, *data: Array) -> tuple[Outcome, Any]:
+    def _(axis_size: int, in_batched: Any, *data: Any) -> tuple[Outcome, Any]:
         """A mapped axis joins the batch axis: one loop solves all."""
-        full = [
-            part if batched else jnp.broadcast_to(part, (axis_size, *part.shape))
-            for part, batched in zip(data, in_batched, strict=True)
-        ]
-        size = full[0].shape[1]
-        outcome = forward(*(part.reshape(axis_size * size, *part.shape[2:]) for part in full))
-        split = jax.tree.map(lambda part: part.reshape(axis_size, size, *part.shape[1:]), outcome)
-        return split, jax.tree.map(lambda part: True, split)
+        outcome = split_axis(axis_size, forward(*join_axis(axis_size, data, tuple(in_batched))))
+        return outcome, jax.tree.map(lambda part: True, outcome)
 
     @jax.custom_jvp
-    def solved(P: Array, c: Array, A: Array, b: Array) -> Outcome:
+    def solved(P: Matrix, c: Array, A: Matrix, b: Array) -> Outcome:
         return forward(P, c, A, b)
 
     @solved.defjvp
     def _(primals: Any, tangents: Any) -> tuple[Outcome, Outcome]:
-        dP, dc, dA, db = tangents
         data = Data(*primals)
+        dP, dc, dA, db = (tangent_of(*pair) for pair in zip(primals, tangents, strict=True))
         outcome = solved(*data)
         # the solution does not depend on the scaling: any constant one serves
         scaling = lax.stop_gradient(outcome.scaling)

@@ -75,6 +75,19 @@ def unrotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
     return _blockwise(_UNROTATE, basis, x, cones)
 
 
+def basis_matrices(basis: tuple[Any, ...], cones: Cones) -> tuple[Array, ...]:
+    """T of each block that has one, (batch, count, rows, rows)."""
+    found = []
+    for (block, _), own in zip(cones.pieces, basis, strict=True):
+        if own is not None and block.size:
+            order, batch = block.size // block.count, len(own)
+            eye = jnp.tile(jnp.eye(order, dtype=own.dtype), (block.count, 1))
+            eye = jnp.broadcast_to(eye, (batch, *eye.shape))
+            turned = _UNROTATE[type(block)](block, own, eye)
+            found.append(turned.reshape(batch, block.count, order, order))
+    return tuple(found)
+
+
 def apply_element(basis: tuple[Any, ...], d: Array, x: Array, cones: Cones) -> Array:
     """V x for (batch, m)."""
     return unrotate(basis, d[..., None] * rotate(basis, x[..., None], cones), cones)[..., 0]

@@ -23,29 +23,49 @@ from jax import lax
 from ..numerics import machine_epsilon
 from ..solvers import normal_equations
 from ..solvers.cones import Array, Cones, transpose
+from ..solvers.equilibrate import per_cone
 from ..solvers.lapack import cholesky, cholesky_solve, forward_substitution
-from ..solvers.normal_equations import by_columns, times, times_transposed
+from ..solvers.matrices import (
+    Matrix,
+    SparseMatrix,
+    by_columns,
+    column_norms,
+    times,
+    times_transposed,
+)
 from .spectrum import rotate, unrotate
 
-_PASSES = 3  # the solve itself and two refinements
+PASSES = 3  # the solve itself and two refinements
 
 
-def idle_variables(P: Array, turned_A: Array, d: Array, auxiliary: tuple[int, ...]) -> Array:
+def touched(A: Matrix, basis: tuple[Any, ...], marked: Array, cones: Cones) -> Array:
+    """The variables in which a row of TᵀA that is marked has an entry; (batch, n), boolean.
+
+    ``marked`` (batch, m) is boolean. If A is sparse one marked row stands for all of its cone.
+    """
+    if isinstance(A, SparseMatrix):
+        return column_norms(A, per_cone(marked.astype(A.values.dtype), cones)) > 0
+    return jnp.any((rotate(basis, A, cones) != 0) & marked[..., None], axis=-2)
+
+
+def idle_variables(
+    P: Matrix,
+    A: Matrix,
+    basis: tuple[Any, ...],
+    d: Array,
+    cones: Cones,
+    auxiliary: tuple[int, ...],
+) -> Array:
     """1 for the auxiliary variables that neither P nor a row with d > 0 touches, else 0; (batch, n).
 
     The solution leaves them free, and the derivative of the others does not see them: with a 1 in
-    their place of P the system has a solution in which they stand still. ``turned_A`` = TᵀA.
+    their place of P the system has a solution in which they stand still.
     """
     if not auxiliary:
-        return jnp.zeros_like(P[:, 0])
-    marked = np.isin(np.arange(P.shape[-1]), auxiliary)
-    touched = jnp.any(P != 0, axis=-2) | jnp.any((turned_A != 0) & (d > 0)[..., None], axis=-2)
-    return (jnp.asarray(marked) & ~touched).astype(P.dtype)
-
-
-def with_idle(P: Array, idle: Array) -> Array:
-    """P with a 1 in the place of idle variables."""
-    return P + idle[..., None] * jnp.eye(P.shape[-1], dtype=P.dtype)
+        return jnp.zeros((len(d), P.shape[-1]), d.dtype)
+    marked = jnp.asarray(np.isin(np.arange(P.shape[-1]), auxiliary))
+    held = (column_norms(P) > 0) | touched(A, basis, d > 0, cones)
+    return (marked & ~held).astype(d.dtype)
 
 
 Solver: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
@@ -54,10 +74,10 @@ Solver: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class System:
-    """U(V) of each item: P (batch, n, n), A (batch, m, n), basis and eigenvalues d of V."""
+    """U(V) of each item: P (batch, n, n), A (batch, m, n), dense or sparse, and basis and eigenvalues of V."""
 
-    P: Array
-    A: Array
+    P: Any
+    A: Any
     basis: tuple[Any, ...]
     d: Array
     cones: Cones
@@ -103,7 +123,7 @@ class System:
 
         return solve
 
-    def _times(self, matrix: Array, x: Array) -> Array:
+    def _times(self, matrix: Matrix, x: Array) -> Array:
         return by_columns(times, matrix, x)
 
     def _transposed(self, y: Array) -> Array:
@@ -181,6 +201,7 @@ def refined(
     upper: Array,
     lower: Array,
     start: tuple[Array, Array] | None = None,
+    passes: int = PASSES,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """The solution after iterative refinement, and its residuals; of several the one next to ``start``."""
 
@@ -197,5 +218,5 @@ def refined(
     # a loop, so that it is compiled once; the first pass, from zero, is the solve itself
     if start is None:
         start = jnp.zeros_like(upper), jnp.zeros_like(lower)
-    solution = lax.fori_loop(0, _PASSES, improve, start)
+    solution = lax.fori_loop(0, passes, improve, start)
     return solution, residual(*solution)

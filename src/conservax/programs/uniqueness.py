@@ -9,8 +9,9 @@ interior of F only its span counts; elsewhere the directions form a convex cone,
 programs, cuts, and restriction to the face on which a curved cone lets nothing but its ray pass.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,10 +19,12 @@ import numpy as np
 from scipy.optimize import linprog
 
 from ..numerics import machine_epsilon
-from ..solvers.cones import Cones, triangle
+from ..solvers.cones import Cones, Curved, triangle
+from .curved_blocks import distance_to_kink
 
 EQUALITY, INEQUALITY = "equality", "inequality"
 SECOND_ORDER, SEMIDEFINITE = "second-order cone", "semidefinite cone"
+EXPONENTIAL, POWER = "exponential cone", "power cone"  # "dual …" where K* stands for K
 _STILL = 1e-6  # a coordinate in [−1, 1] that no direction moves further than this stands still
 _FEASIBLE = 1e-9  # violation of a cut that asks for another one
 _CUTS, _HALVINGS = 40, 13
@@ -30,12 +33,16 @@ _COARSE = 1e-2  # a residual that lets every direction pass
 
 @dataclass(frozen=True)
 class Constraint:
-    """One cone of the product K, or one row of it: its kind, number within the kind, order, rows."""
+    """One cone of the product K, or one row of it: its kind, number within the kind, order, rows.
+
+    ``distance`` of an exponential or power cone: v ↦ that to the nearest kink of the projection.
+    """
 
     kind: str
     number: int
     order: int
     rows: slice
+    distance: Callable[[np.ndarray], float] | None = None
 
     @property
     def curved(self) -> bool:
@@ -49,8 +56,14 @@ class Constraint:
         return X
 
     def eigenvalues(self, v: np.ndarray) -> np.ndarray:
-        """Of the constraint's own part of v (m,), in descending order."""
+        """Of the constraint's own part of v (m,), in descending order.
+
+        Exponential and power cones have none: the distance to the nearest kink stands for two of
+        opposite sign, which is never more than ‖y‖ and ‖s‖, those of normal and ray.
+        """
         own = v[self.rows]
+        if self.distance is not None:
+            return self.distance(own) * np.array([1.0, -1.0])
         if not self.curved:
             return own
         if self.kind == SEMIDEFINITE:
@@ -65,13 +78,13 @@ class Constraint:
             rows, columns, _ = triangle(self.order)
             low, high = low[rows == columns], high[rows == columns]
         positive, zero = low == 1, high > low
-        if self.curved and self.kind == SECOND_ORDER:
+        if self.curved:
             return _ends(positive), _ends(zero)
         return int(positive.sum()), int(zero.sum())
 
 
 def _ends(mask: np.ndarray) -> int:
-    """Of the two eigenvalues of a second-order cone; those across agree with one of them."""
+    """Of the two ends of a second-order, exponential or power cone; those across agree with one of them."""
     return 2 if mask.all() else int(mask.any())
 
 
@@ -94,6 +107,20 @@ def constraints(cones: Cones) -> list[Constraint]:
             stop = start + (order * (order + 1) // 2 if kind == SEMIDEFINITE else order)
             found.append(Constraint(kind, number, order, slice(start, stop)))
             start = stop
+    return found + _asymmetric(cones)
+
+
+def _asymmetric(cones: Cones) -> list[Constraint]:
+    """The exponential and power cones, and their duals."""
+    found = []
+    for block, rows in cones.pieces:
+        if isinstance(block, Curved):
+            for k, alpha in enumerate(block.alphas):
+                kind = "dual " * block.dual + (EXPONENTIAL if alpha is None else POWER)
+                number = sum(other.kind == kind for other in found)
+                own = slice(rows.start + 3 * k, rows.start + 3 * k + 3)
+                distance = functools.partial(distance_to_kink, alpha, block.dual)
+                found.append(Constraint(kind, number, 3, own, distance))
     return found
 
 

@@ -1,7 +1,8 @@
 """A batch solved a few items at a time, where that is faster.
 
 Matrices that fit the processor's caches make a batched factorisation on a CPU twice as fast, an easy
-part of the batch does not wait for a hard one, and memory stays bounded. A GPU takes all at once, and
+part of the batch does not wait for a hard one, and memory stays bounded. Sparse programs are solved on
+the host, which takes an item to a thread. A GPU takes all at once, and
 multiplies in full precision: shortened products (TF32) would void what is said of rounding.
 """
 
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from .matrices import SparseMatrix
 
 _CACHED = 1 << 20  # bytes of one matrix of each item of a chunk
 _LEAST = 8  # items: below, the two cores of a small machine wait for each other
@@ -23,7 +26,9 @@ def in_chunks(solve: Callable[..., Result], *data: Any) -> Result:
     if jax.default_backend() != "cpu":
         with jax.default_matmul_precision("highest"):
             return solve(*data)
-    leaves = jax.tree.leaves(data)
+    leaves = jax.tree.leaves(data, is_leaf=lambda part: isinstance(part, SparseMatrix))
+    if any(isinstance(leaf, SparseMatrix) for leaf in leaves):
+        return solve(*data)
     batch = leaves[0].shape[0]
     per_item = max(leaf.size * leaf.dtype.itemsize for leaf in leaves) // max(batch, 1)
     fitting = max(_LEAST, _CACHED // max(per_item, 1))

@@ -13,7 +13,8 @@ import numpy as np
 
 from .cones import Array, Cones, join, transpose
 from .equilibrate import Data, WhiteData
-from .normal_equations import factor, factor_either, refine, times, times_transposed
+from .matrices import times, times_transposed
+from .normal_equations import factor, factor_either, refine
 
 _BACK_OFF = 0.99  # least share of the way to the boundary
 _NEAR = 1e-3  # a step never comes closer to the boundary than this share

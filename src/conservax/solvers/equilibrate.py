@@ -1,22 +1,23 @@
 """Ruiz scaling: rows and columns of [[P, Aᵀ], [A, 0]] brought to unit size (Ruiz 2001)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .cones import Array, Cones, Orthant, Zero, join
+from .matrices import Matrix, column_norms, row_norms, scaled
 
 PASSES = 12
 _FAIR = 10.0  # norms within this factor of one are left as they are
 
 
 class Data(NamedTuple):
-    """P (batch, n, n), c (batch, n), A (batch, m, n), b (batch, m)."""
+    """P (batch, n, n), c (batch, n), A (batch, m, n), b (batch, m); P and A are of one kind of ``Matrix``."""
 
-    P: Array
+    P: Any
     c: Array
-    A: Array
+    A: Any
     b: Array
 
 
@@ -49,9 +50,9 @@ class Scaling(NamedTuple):
         """The program in terms of x̂, ŷ, ŝ."""
         column, row, cost = self.column, self.row, self.cost
         return Data(
-            (cost[:, None] * column)[:, :, None] * data.P * column[:, None, :],
+            scaled(cost[:, None] * column, data.P, column),
             cost[:, None] * column * data.c,
-            row[:, :, None] * data.A * column[:, None, :],
+            scaled(row, data.A, column),
             row * data.b,
         )
 
@@ -66,20 +67,19 @@ class Scaling(NamedTuple):
         return ConicPoint(self.column * x, self.row * y / self.cost[:, None], s / self.row)
 
 
-def equilibrate(P: Array, c: Array, A: Array, b: Array, cones: Cones) -> Scaling:
+def equilibrate(P: Matrix, c: Array, A: Matrix, b: Array, cones: Cones) -> Scaling:
     """Scale factors for a batch of programs; ones where the data are well scaled already.
 
     Args:
         P: (batch, n, n); c: (batch, n); A: (batch, m, n); b: (batch, m).
     """
-    P, A = jnp.abs(P), jnp.abs(A)
 
     def norms(scaling: Scaling) -> tuple[Array, Array]:
         column, row, _ = scaling
-        of_rows = row * jnp.max(A * column[:, None, :], axis=-1, initial=0.0)
-        by_cost = jnp.max(P * column[:, None, :], axis=-1, initial=0.0)
-        by_rows = jnp.max(A * row[:, :, None], axis=-2, initial=0.0)
-        return column * jnp.maximum(by_cost, by_rows), _per_cone(of_rows, cones)
+        of_rows = row * row_norms(A, column)
+        by_cost = row_norms(P, column)
+        by_rows = column_norms(A, row)
+        return column * jnp.maximum(by_cost, by_rows), per_cone(of_rows, cones)
 
     def unfair(sizes: tuple[Array, Array]) -> Array:
         """Per item: one item's scaling does not depend on its neighbours."""
@@ -113,8 +113,8 @@ def _unit(vector: Array) -> Array:
     return jnp.where((size > 0) & ((size > _FAIR) | (size < 1 / _FAIR)), size, 1.0)
 
 
-def _per_cone(of_rows: Array, cones: Cones) -> Array:
-    """One norm for all rows of a cone that is no product, so that scaling keeps the cone."""
+def per_cone(of_rows: Array, cones: Cones) -> Array:
+    """The largest value for all rows of a cone that is no product, so that scaling keeps the cone."""
     parts = []
     for block, rows in cones.pieces:
         part = of_rows[:, rows]

@@ -18,6 +18,7 @@ from scipy import sparse
 from ..errors import MissingPackageError
 from .cones import Cones, Curved, SecondOrder, Semidefinite, Zero, triangle
 from .equilibrate import ConicPoint, Data
+from .matrices import SparseMatrix
 from .solution import Solution, Status
 from .termination import InteriorPointStats
 
@@ -61,6 +62,7 @@ def solve_on_host(
     """
     package(solver)
     batch, n, m = *data.c.shape, data.b.shape[1]
+    leaves, tree = jax.tree.flatten(data)
     dtype = data.c.dtype
     shapes = (
         *(jax.ShapeDtypeStruct((batch, size), dtype) for size in (n, m, m)),
@@ -69,9 +71,9 @@ def solve_on_host(
         jax.ShapeDtypeStruct((batch,), dtype),
     )
     run = functools.partial(
-        _solve_batch, cones, solver, 1e-8 if tolerance is None else tolerance, max_iterations
+        _solve_batch, cones, solver, 1e-8 if tolerance is None else tolerance, max_iterations, tree
     )
-    x, y, s, status, iterations, gap = call_on_host(run, shapes, *data)
+    x, y, s, status, iterations, gap = call_on_host(run, shapes, *leaves)
     # residuals are measured by whoever knows the scaling
     return Solution(ConicPoint(x, y, s), status, InteriorPointStats(iterations, gap, gap, gap))
 
@@ -127,34 +129,44 @@ def package(solver: Solver) -> ModuleType:
 
 
 def _solve_batch(
-    cones: Cones, solver: Solver, tolerance: float, max_iterations: int | None, *data: Any
+    cones: Cones,
+    solver: Solver,
+    tolerance: float,
+    max_iterations: int | None,
+    tree: Any,
+    *leaves: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
-    dtype = np.dtype(data[1].dtype)
-    P, c, A, b = (np.asarray(part, np.float64) for part in data)
+    data: Data = jax.tree.unflatten(tree, leaves)
+    (batch, n), m, dtype = data.c.shape, data.b.shape[1], data.c.dtype
     solve = _SOLVERS[solver](cones, tolerance, max_iterations)
 
-    def one(item: int) -> Answer:
-        parts = P[item], c[item], A[item], b[item]
-        if not all(np.isfinite(part).all() for part in parts):
-            return _nothing(Status.STALLED, c.shape[1], b.shape[1])
-        return solve(*parts)
+    def one(item: int) -> tuple[Answer, float]:
+        P, A = matrix_of_item(data.P, item), matrix_of_item(data.A, item)
+        c, b = (np.asarray(part[item], np.float64) for part in (data.c, data.b))
+        if not all(np.isfinite(part).all() for part in (P.data, c, A.data, b)):
+            return _nothing(Status.STALLED, n, m), np.nan
+        answer = solve(P, c, A, b)
+        return answer, _relative_gap(P, c, b, answer)
 
-    answers = threaded(one, len(c))
+    found = threaded(one, batch)
     x, y, s = (
-        np.array([getattr(answer, name) for answer in answers], np.float64).reshape(
-            len(c), (b if name != "x" else c).shape[1]
-        )
-        for name in ("x", "y", "s")
+        np.array([getattr(answer, name) for answer, _ in found], dtype).reshape(batch, size)
+        for name, size in (("x", n), ("y", m), ("s", m))
     )
-    status = np.array([answer.status for answer in answers], np.int8)
-    iterations = np.array([answer.iterations for answer in answers], np.int32)
-    gap = _relative_gap(P, c, b, x, y)
-    return (
-        *(part.astype(dtype) for part in (x, y, s)),
-        status,
-        iterations,
-        gap.astype(dtype),
-    )
+    status = np.array([answer.status for answer, _ in found], np.int8)
+    iterations = np.array([answer.iterations for answer, _ in found], np.int32)
+    return x, y, s, status, iterations, np.array([gap for _, gap in found], dtype)
+
+
+def matrix_of_item(matrix: Any, item: int) -> sparse.csc_matrix:
+    """One matrix of a batch, dense or sparse, for SciPy, in double precision."""
+    if isinstance(matrix, SparseMatrix):
+        rows, columns = matrix.shape
+        inside = (matrix.rows < rows) & (matrix.columns < columns)  # the rest fills up
+        places = matrix.rows[inside], matrix.columns[inside]
+        values = np.asarray(matrix.values[item][inside], np.float64)
+        return sparse.csc_matrix((values, places), shape=matrix.shape)
+    return sparse.csc_matrix(np.asarray(matrix[item], np.float64))
 
 
 def threaded(run: Callable[[int], Any], count: int) -> list[Any]:
@@ -166,15 +178,12 @@ def threaded(run: Callable[[int], Any], count: int) -> list[Any]:
         return list(pool.map(run, range(count)))
 
 
-def _relative_gap(
-    P: np.ndarray, c: np.ndarray, b: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> np.ndarray:
+def _relative_gap(P: Any, c: np.ndarray, b: np.ndarray, answer: Answer) -> float:
     """|xᵀPx + cᵀx + bᵀy| beside the largest of its terms."""
-    terms = np.stack(
-        [np.einsum("bi,bij,bj->b", x, P, x), np.sum(c * x, axis=1), np.sum(b * y, axis=1)]
-    )
-    size = np.max(np.abs(terms), axis=0)
-    return np.abs(terms.sum(axis=0)) / np.where(size > 0, size, 1.0)
+    x, y = answer.x, answer.y
+    terms = np.array([x @ (P @ x), c @ x, b @ y])
+    size = np.abs(terms).max()
+    return float(abs(terms.sum()) / (size if size > 0 else 1.0))
 
 
 def _nothing(status: Status, n: int, m: int) -> Answer:
@@ -245,7 +254,7 @@ def _clarabel(cones: Cones, tolerance: float, max_iterations: int | None) -> Cal
             found = clarabel.DefaultSolver(
                 upper,
                 c,
-                sparse.csc_matrix(forth @ sparse.csr_matrix(A)),
+                sparse.csc_matrix(forth @ A),
                 forth @ b,
                 kinds,
                 settings,

@@ -7,7 +7,7 @@ in its place, and refinement removes it. Static regularisation in the sense of V
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -15,9 +15,9 @@ from jax import lax
 from ..numerics import machine_epsilon
 from .cones import Array, Cones, transpose
 from .lapack import cholesky, cholesky_solve
+from .matrices import by_columns, times, times_transposed
 
 _REFINEMENTS = 3
-_FEW = 4  # columns
 
 
 class Factor(NamedTuple):
@@ -58,27 +58,6 @@ class EitherFactor(NamedTuple):
             return Factor(None, self.scaled, transpose(self.U)).solve(upper, lower)
 
         return lax.cond(self.by_rows, rows, columns)
-
-
-def times(matrix: Array | None, vector: Array) -> Array:
-    """M v for (batch, i, j) and (batch, j); M = None is the identity."""
-    return vector if matrix is None else jnp.einsum("bij,bj->bi", matrix, vector)
-
-
-def times_transposed(matrix: Array, vector: Array) -> Array:
-    """Mᵀ v for (batch, i, j) and (batch, i)."""
-    return jnp.einsum("bij,bi->bj", matrix, vector)
-
-
-def by_columns(multiply: Callable[[Any, Array], Array], matrix: Any, columns: Array) -> Array:
-    """``times`` or ``times_transposed`` for (batch, j, columns).
-
-    A few columns one by one: on a CPU a product of matrices takes several times as long for two.
-    """
-    count = columns.shape[-1]
-    if count > _FEW:
-        return matrix @ columns if multiply is times else transpose(matrix) @ columns
-    return jnp.stack([multiply(matrix, columns[..., k]) for k in range(count)], axis=-1)
 
 
 def factor(P: Array | None, scaled: Array) -> Factor:

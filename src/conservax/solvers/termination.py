@@ -8,6 +8,7 @@ from ..numerics import machine_epsilon
 from .cones import Array
 from .embedding import Iterate, Products, dot
 from .equilibrate import Data, WhiteData
+from .matrices import magnitudes, row_norms, times, times_transposed
 from .solution import Status
 
 RUNNING = -1
@@ -72,11 +73,12 @@ def largest(a: Array) -> Array:
 
 def measure_data(data: Data | WhiteData) -> Sizes:
     """Computed once, before the iterations."""
-    A = jnp.abs(data.A)
-    of_A, of_b, of_c = largest(largest(A)), largest(data.b), largest(data.c)
+    A = magnitudes(data.A)
+    of_A, of_b, of_c = largest(row_norms(A)), largest(data.b), largest(data.c)
     of_P = rows_of_P = jnp.ones_like(of_A)
     if data.P is not None:
-        of_P, rows_of_P = largest(largest(data.P)), largest(jnp.sum(jnp.abs(data.P), axis=-1))
+        of_P = largest(row_norms(data.P))
+        rows_of_P = largest(times(magnitudes(data.P), jnp.ones_like(data.c)))
     both = (of_P > 0) & (of_A > 0)
     safe_P, safe_A = jnp.where(both, of_P, 1.0), jnp.where(both, of_A, 1.0)
     unit_b = jnp.where(of_b > 0, of_b, jnp.where(both, of_c * safe_A / safe_P, 0.0))
@@ -87,8 +89,8 @@ def measure_data(data: Data | WhiteData) -> Sizes:
     return Sizes(
         of_P,
         rows_of_P,
-        largest(jnp.sum(A, axis=-1)),
-        largest(jnp.sum(A, axis=-2)),
+        largest(times(A, jnp.ones_like(data.c))),
+        largest(times_transposed(A, jnp.ones_like(data.b))),
         of_b,
         of_c,
         jnp.where(unit_b > 0, unit_b, 1.0),

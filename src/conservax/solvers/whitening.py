@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .cones import Array, transpose
 from .equilibrate import ConicPoint, Data, WhiteData
 from .lapack import cholesky
-from .normal_equations import times, times_transposed
+from .matrices import times, times_transposed
 from .triangular import triangular_inverse
 
 

@@ -1,0 +1,167 @@
+"""The data of a cone program as its user hands them over: kinds, shapes and values."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse import BCOO
+from scipy import sparse
+
+from ..errors import InvalidInputError
+from ..solvers.cones import Array
+from ..solvers.equilibrate import Data
+from ..solvers.matrices import Matrix, SparseMatrix, symmetric_part
+
+_DISTANCE = 1e-6  # the least pivot of a P, with ones on its diagonal, whose metric is used
+NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+
+
+def as_data(P: Any, c: Any, A: Any, b: Any, rows: int) -> tuple[Data, tuple[int, ...]]:
+    """Checked, of one dtype, one kind of matrix, P symmetric, with one batch axis; and the batch axes.
+
+    InvalidInputError: shapes that do not fit, NaN, a sparse matrix whose pattern varies in a batch.
+    """
+    P, A = _of_one_kind(P, A)
+    c, b = jnp.asarray(c), jnp.asarray(b)
+    dtype = jnp.result_type(*map(_values, (P, c, A, b)), float)
+    P, c, A, b = (_with_values(part, _values(part).astype(dtype)) for part in (P, c, A, b))
+    lead = _check_shapes(P, c, A, b, rows)
+    for name, part in (("P", P), ("c", c), ("A", A), ("b", b)):
+        _check_values(name, _values(part))
+
+    def flat(part: Any, axes: int) -> Any:
+        values = _values(part)
+        own = () if axes == 0 else values.shape[-axes:]
+        full = jnp.broadcast_to(values, (*lead, *own)).reshape(math.prod(lead), *own)
+        return _with_values(part, full)
+
+    axes = 1 if isinstance(A, SparseMatrix) else 2
+    return Data(symmetric_part(flat(P, axes)), flat(c, 1), flat(A, axes), flat(b, 1)), lead
+
+
+def items_of(data: Data, items: np.ndarray) -> Data:
+    """Some items of a batch."""
+    return Data(*(_with_values(part, _values(part)[items]) for part in data))
+
+
+def bytes_of_item(data: Data) -> int:
+    """That the data of one item take."""
+    return sum(_values(part).nbytes for part in data) // max(len(data.c), 1)
+
+
+def is_definite(P: Any) -> bool:
+    """Whether one dense P, known now, serves all items and is positive definite by some distance."""
+    try:
+        value = np.asarray(P, np.float64)
+    except (*NEEDS_VALUES, TypeError, ValueError):
+        return False
+    if value.ndim != 2 or value.shape[0] != value.shape[1] or not value.size:
+        return False
+    value = (value + value.T) / 2
+    diagonal = np.diagonal(value)
+    if not np.all(diagonal > 0):
+        return False
+    size = np.sqrt(diagonal)
+    try:
+        pivots = np.diagonal(np.linalg.cholesky(value / size[:, None] / size))
+    except np.linalg.LinAlgError:
+        return False
+    return bool(pivots.min() ** 2 > _DISTANCE)
+
+
+def is_sparse(matrix: Any) -> bool:
+    """Whether it is a sparse matrix of JAX, of SciPy, or our own."""
+    return isinstance(matrix, SparseMatrix | BCOO) or sparse.issparse(matrix)
+
+
+def _of_one_kind(P: Any, A: Any) -> tuple[Matrix, Matrix]:
+    """Both dense or both sparse; a dense one whose entries are known joins a sparse one."""
+    if not (is_sparse(P) or is_sparse(A)):
+        return jnp.asarray(P), jnp.asarray(A)
+    P, A = (
+        matrix if is_sparse(matrix) else _sparsified(name, matrix)
+        for name, matrix in (("P", P), ("A", A))
+    )
+    return _own_sparse("P", P), _own_sparse("A", A)
+
+
+def _sparsified(name: str, matrix: Any) -> Any:
+    try:
+        value = np.asarray(matrix)
+    except NEEDS_VALUES:
+        value = None
+    if value is None or value.ndim != 2:
+        raise InvalidInputError(
+            f"P and A are both dense or both sparse, but {name} is a dense "
+            f"{'batch' if value is not None else 'argument of a transformation'} and the other is sparse: "
+            f"hand over {name} as jax.experimental.sparse.BCOO, its indices held fixed."
+        )
+    return sparse.coo_array(value)
+
+
+def _own_sparse(name: str, matrix: Any) -> SparseMatrix:
+    if isinstance(matrix, SparseMatrix):
+        return matrix
+    if not isinstance(matrix, BCOO):
+        parts: Any = sparse.coo_array(matrix)
+        return SparseMatrix(
+            jnp.asarray(parts.data), jnp.asarray(parts.row), jnp.asarray(parts.col), parts.shape
+        )
+    if matrix.n_dense or matrix.n_sparse != 2:
+        raise InvalidInputError(
+            f"{name} has {matrix.n_sparse} sparse and {matrix.n_dense} dense axes; two sparse ones are needed: "
+            "BCOO.fromdense(matrix) makes them, and n_batch=… leaves batch axes in front."
+        )
+    indices = matrix.indices
+    if math.prod(indices.shape[: matrix.n_batch]) != 1:
+        raise InvalidInputError(
+            f"the items of a batch share one pattern, but {name} has indices of shape {indices.shape}: keep "
+            "indices (stored, 2) and map over the stored entries with jax.vmap."
+        )
+    indices = indices.reshape(-1, 2)
+    return SparseMatrix(matrix.data, indices[:, 0], indices[:, 1], matrix.shape[-2:])
+
+
+def _values(part: Any) -> Array:
+    return part.values if isinstance(part, SparseMatrix) else part
+
+
+def _with_values(part: Any, values: Array) -> Any:
+    return part.with_values(values) if isinstance(part, SparseMatrix) else values
+
+
+def _check_shapes(P: Any, c: Array, A: Any, b: Array, rows: int) -> tuple[int, ...]:
+    """The broadcast batch axes."""
+    if c.ndim < 1 or len(A.shape) < 2 or b.ndim < 1 or len(P.shape) < 2:
+        raise InvalidInputError(
+            "P and A are matrices, c and b vectors, each with batch axes in front at will; got "
+            f"P {P.shape}, c {c.shape}, A {A.shape}, b {b.shape}."
+        )
+    n = c.shape[-1]
+    expected = (("P", P, (n, n)), ("A", A, (rows, n)), ("b", b, (rows,)))
+    for name, part, shape in expected:
+        if part.shape[-len(shape) :] != shape:
+            raise InvalidInputError(
+                f"{name} has shape {part.shape}, but {n} variables and cones of {rows} rows in all "
+                f"need (..., {', '.join(map(str, shape))})."
+            )
+    axes = 1 if isinstance(A, SparseMatrix) else 2
+    leads = (_values(P).shape[:-axes], c.shape[:-1], _values(A).shape[:-axes], b.shape[:-1])
+    try:
+        return np.broadcast_shapes(*leads)
+    except ValueError:
+        raise InvalidInputError(
+            f"the batch axes {', '.join(map(str, leads))} of P, c, A, b do not broadcast."
+        ) from None
+
+
+def _check_values(name: str, values: Array) -> None:
+    """NaN and infinity, where the values are known."""
+    try:
+        known = np.asarray(values, np.float64)
+    except NEEDS_VALUES:
+        return
+    if not np.all(np.isfinite(known)):
+        raise InvalidInputError(f"{name} holds NaN or infinity.")

@@ -1,0 +1,167 @@
+"""The symmetric system and the verdict of sparse programs, on the host, an item to a thread.
+
+    [[P, Bᵀ], [B, diag(d) − I]] (x, t) = (upper, lower),  B = d^½ TᵀA,  in the rows with d > 0;
+
+in the others t = −lower. The verdict is that of ``two_tests``, with M = I in the second test:
+P + A_loᵀA_lo and I − V_hi + A_hi A_hiᵀ are definite by the inertia of sparse matrices.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from ..numerics import machine_epsilon
+from ..solvers.cones import Array, Cones, Orthant, Zero
+from ..solvers.host import call_on_host, matrix_of_item, threaded
+from ..solvers.matrices import SparseMatrix
+from ..solvers.quasidefinite import QuasiDefinite, RecentFactors, eigenvalue_bound
+from .spectrum import Spectrum, basis_matrices
+from .system import Solver, System
+from .two_tests import TwoTests
+
+_RECENT = RecentFactors()
+_SHIFTS = 1e-4, 1e-9  # bounds on the eigenvalues of the two tests that are tried
+
+
+def by_sparse_factor(system: System, probed: bool) -> Solver:
+    """The symmetric system solved to round-off for (batch, rows, columns).
+
+    Where it has no solution, ``probed`` or not decides between NaN and what comes nearest. Probed, a
+    right-hand side of noise has to be met as well, which has no preimage if the system is singular.
+    """
+    parts = _Parts(system.P, system.A, basis_matrices(system.basis, system.cones))
+
+    def symmetric(upper: Array, lower: Array) -> tuple[Array, Array]:
+        shapes = (
+            jax.ShapeDtypeStruct(upper.shape, upper.dtype),
+            jax.ShapeDtypeStruct(lower.shape, lower.dtype),
+        )
+        leaves, tree = jax.tree.flatten((parts, system.d, upper, lower))
+        run = functools.partial(_solve_batch, system.cones, tree, probed)
+        x, t = call_on_host(run, shapes, *leaves)
+        return x, t
+
+    return symmetric
+
+
+def sparse_two_tests(P: SparseMatrix, A: SparseMatrix, parts: Spectrum, cones: Cones) -> TwoTests:
+    """``two_tests`` for sparse data; the margin is the bound that was tried, not the best one."""
+    batch, dtype = len(parts.low), parts.low.dtype
+    shapes = jax.ShapeDtypeStruct((batch,), np.int8), jax.ShapeDtypeStruct((batch,), dtype)
+    given = _Parts(P, A, basis_matrices(parts.basis, cones)), parts.low, parts.high
+    leaves, tree = jax.tree.flatten(given)
+    verdict, margin = call_on_host(functools.partial(_test_batch, cones, tree), shapes, *leaves)
+    known = parts.bounded | (verdict < 0)
+    return TwoTests(jnp.where(known, verdict, 0), jnp.where(known, margin, 0.0))
+
+
+class _Parts(NamedTuple):
+    """What a system is made of but d: P, A, and T of its curved blocks."""
+
+    P: Any
+    A: Any
+    T: tuple[Any, ...]
+
+    def item(self, k: int, cones: Cones) -> tuple[Any, Any]:
+        """P and TᵀA of one item."""
+        P, A = matrix_of_item(self.P, k), matrix_of_item(self.A, k)
+        if not self.T:
+            return P, sparse.csr_matrix(A)
+        blocks, turned = [], iter(self.T)
+        for block, _ in cones.pieces:
+            if not isinstance(block, Zero | Orthant):
+                blocks += list(next(turned)[k])
+            else:
+                blocks.append(sparse.eye(block.size))
+        return P, sparse.csr_matrix(sparse.block_diag(blocks).T @ A)
+
+
+def _system(P: Any, turned_A: Any, d: np.ndarray) -> QuasiDefinite:
+    held = np.flatnonzero(d > 0)
+    return _RECENT.system(P, sparse.diags(np.sqrt(d[held])) @ turned_A[held], 1 - d[held])
+
+
+def _finite(*parts: Any) -> bool:
+    values = (part.data if sparse.issparse(part) else part for part in parts)
+    return all(np.isfinite(value).all() for value in values)
+
+
+def _solve_batch(
+    cones: Cones, tree: Any, probed: bool, *leaves: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    parts, d, upper, lower = jax.tree.unflatten(tree, leaves)
+    dtype, (batch, n, _) = upper.dtype, upper.shape
+    d, upper, lower = (np.asarray(part, np.float64) for part in (d, upper, lower))
+
+    def one(item: int) -> tuple[np.ndarray, np.ndarray]:
+        P, turned_A = parts.item(item, cones)
+        if not _finite(P, turned_A, d[item], upper[item], lower[item]):
+            return np.full_like(upper[item], np.nan), np.full_like(lower[item], np.nan)
+        system, held = _system(P, turned_A, d[item]), d[item] > 0
+        right = np.concatenate([upper[item], lower[item][held]])
+        if probed:
+            right = np.column_stack([right, _noise(len(right))])
+        found, met = system.solve(right)
+        if probed and not met.all():
+            found = np.full_like(found, np.nan)
+        columns, t = upper.shape[-1], -lower[item]
+        t[held] = found[n:, :columns]
+        return found[:n, :columns], t
+
+    found = threaded(one, batch)
+    x = np.array([x for x, _ in found], dtype).reshape(upper.shape)
+    return x, np.array([t for _, t in found], dtype).reshape(lower.shape)
+
+
+def _test_batch(cones: Cones, tree: Any, *leaves: np.ndarray) -> tuple[np.ndarray, ...]:
+    parts, low, high = jax.tree.unflatten(tree, leaves)
+    dtype = low.dtype
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+
+    def one(item: int) -> tuple[int, float]:
+        P, turned_A = parts.item(item, cones)
+        if not _finite(P, turned_A, low[item], high[item]):
+            return 0, 0.0
+        ends = (low[item],) if np.array_equal(low[item], high[item]) else (low[item], high[item])
+        for d in ends:
+            system = _system(P, turned_A, d)
+            if not system.solve(_noise(len(system.signs)))[1].all():
+                return -1, 0.0
+        held = low[item] > 0
+        B = sparse.diags(np.sqrt(low[item][held])) @ turned_A[held]
+        first = _bound(P, B, dtype)
+        held = high[item] > 0
+        weighted = sparse.diags(high[item][held]) @ turned_A[held]
+        second = _bound(sparse.diags(1 - high[item][held]), weighted.T, dtype) if first else 0.0
+        return (1, min(first, second)) if first and second else (0, 0.0)
+
+    found = threaded(one, len(low))
+    return np.array([v for v, _ in found], np.int8), np.array(
+        [margin for _, margin in found], dtype
+    )
+
+
+def _bound(P: Any, B: Any, dtype: Any) -> float:
+    """A lower bound on λ_min(P + BᵀB), rounding of the data's and of T's entries accounted for."""
+    doubt = 64 * machine_epsilon(dtype) * (_norm(P) + _norm(B) ** 2)
+    for shift in _SHIFTS:
+        if shift > 2 * doubt:
+            bound = eigenvalue_bound(P, B, shift)
+            if bound > doubt:
+                return bound - doubt
+    return 0.0
+
+
+def _norm(matrix: Any) -> float:
+    """A bound on the 2-norm of |M|."""
+    sizes = abs(matrix)
+    rows, columns = (np.asarray(sizes.sum(axis=axis)).max(initial=0.0) for axis in (0, 1))
+    return float(np.sqrt(rows * columns))
+
+
+def _noise(size: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, size=(size, 1))

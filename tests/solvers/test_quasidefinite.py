@@ -1,0 +1,106 @@
+"""Sparse quasi-definite systems against dense linear algebra, and bounds against eigenvalues."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from conservax.solvers import quasidefinite
+from conservax.solvers.quasidefinite import RecentFactors, assemble, eigenvalue_bound
+
+
+def _parts(n: int, k: int, seed: int, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(n, n if rank is None else rank))
+    B = rng.normal(size=(k, n)) * (rng.random((k, n)) < 0.5)
+    return root @ root.T, B
+
+
+def _dense(P: np.ndarray, B: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    return np.block([[P, B.T], [B, -np.diag(corner)]])
+
+
+@given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 99))
+def test_solutions_are_those_of_the_dense_system(n, k, seed):
+    P, B = _parts(n, k, seed)
+    corner = np.where(np.arange(k) % 2 == 0, 0.5, 0.0 if k <= n else 0.1)
+    K = _dense(P, B, corner)
+    if np.linalg.cond(K) > 1e9:
+        return
+    right = np.random.default_rng(seed).normal(size=(n + k, 2))
+    system = RecentFactors().system(sparse.csc_matrix(P), sparse.csr_matrix(B), corner)
+    solution, met = system.solve(right)
+    expected = np.linalg.solve(K, right)
+    assert met.all()
+    np.testing.assert_allclose(
+        solution, expected, rtol=1e-13 * np.linalg.cond(K) + 1e-12, atol=1e-9
+    )
+
+
+def test_an_ill_conditioned_system_takes_the_smaller_shift():
+    d = np.array([1.0, 1e-9])
+    system = RecentFactors().system(sparse.diags(d), sparse.csr_matrix((0, 2)), np.zeros(0))
+    solution, met = system.solve(np.ones((2, 1)))
+    assert met.all()
+    np.testing.assert_allclose(solution[:, 0], 1 / d, rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["P", "rows"])
+def test_a_right_hand_side_without_preimage_is_not_met(case):
+    if case == "P":
+        P, B = np.diag([1.0, 0.0]), np.zeros((0, 2))
+    else:
+        P, B = np.eye(2), np.array([[1.0, 1.0], [1.0, 1.0]])
+    zeros = np.zeros(len(B))
+    system = RecentFactors().system(sparse.csc_matrix(P), sparse.csr_matrix(B), zeros)
+    noise = np.random.default_rng(0).uniform(-1, 1, size=(2 + len(B), 1))
+    consistent = _dense(P, B, zeros) @ noise
+    solution, met = system.solve(np.column_stack([consistent, noise]))
+    assert met.tolist() == [True, False]
+    np.testing.assert_allclose(_dense(P, B, zeros) @ solution[:, :1], consistent, atol=1e-12)
+
+
+@pytest.mark.parametrize("denser", [0, 50])
+@given(st.integers(1, 7), st.integers(0, 9), st.integers(0, 6), st.integers(0, 99))
+def test_the_bound_is_one_and_close(denser, n, k, rank, seed):
+    P, B = _parts(n, k, seed, min(rank, n))
+    least = np.linalg.eigvalsh(P + B.T @ B)[0]
+    matrices = sparse.csc_matrix(P), sparse.csr_matrix(B)
+    kept, quasidefinite._DENSER = quasidefinite._DENSER, denser
+    try:
+        for share in (0.5, 2.0):
+            shift = share * max(least, 1e-3)
+            bound = eigenvalue_bound(*matrices, shift)
+            assert bound <= max(least, 0.0) + 1e-12
+            # the augmented form loses where the shift is large beside the identity that it adds
+            if share == 0.5 and 1e-2 < least and shift < 0.5:
+                assert bound > 0.9 * shift
+    finally:
+        quasidefinite._DENSER = kept
+
+
+def test_systems_met_again_keep_their_factors():
+    recent = RecentFactors()
+    P, B = sparse.csc_matrix(np.eye(3)), sparse.csr_matrix(np.ones((1, 3)))
+    first = recent.system(P, B, np.zeros(1))
+    first.solve(np.ones((4, 1)))
+    assert recent.system(P, B, np.zeros(1)) is first
+    assert recent.system(P, 2 * B, np.zeros(1)) is not first
+    assert recent.system(P, B, np.ones(1)) is not first
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(quasidefinite, "_KEPT", 100)
+    recent = RecentFactors()
+    for k in range(5):
+        system = recent.system((k + 1) * sparse.eye(3), sparse.csr_matrix((0, 3)), np.zeros(0))
+        system.solve(np.ones((3, 1)))
+    assert len(recent.kept) <= 3
+
+
+def test_assembled():
+    P, B = _parts(3, 2, 0)
+    corner = np.array([0.0, 0.25])
+    K = assemble(sparse.csc_matrix(P), sparse.csr_matrix(B), corner)
+    np.testing.assert_array_equal(K.toarray(), _dense(P, B, corner))
