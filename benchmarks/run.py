@@ -12,11 +12,13 @@ from pathlib import Path
 
 import calculus_at_size
 import certificates
+import cvxpy_layer
 import implicit_vs_jaxopt
 import jax
 import programs_vs_cvxpylayers
 import select_overhead
 import select_tracing
+import sparse_programs
 from rich.progress import Progress
 
 HERE = Path(__file__).parent
@@ -27,6 +29,8 @@ MODULES = {
     "calculus at size": calculus_at_size,
     "certificates": certificates,
     "programs": programs_vs_cvxpylayers,
+    "cvxpy layer": cvxpy_layer,
+    "sparse programs": sparse_programs,
 }
 """By the name that a row carries."""
 PEERS = ("jaxopt", "cvxpylayers", "diffcp")
@@ -103,7 +107,10 @@ def page(results: dict) -> str:
         for r in results["rows"]
         if r["benchmark"] == "certificates"
     ]
-    programs = [row for row in results["rows"] if row["benchmark"] == "programs"]
+    programs, layers, large = (
+        [row for row in results["rows"] if row["benchmark"] == name]
+        for name in ("programs", "cvxpy layer", "sparse programs")
+    )
     headings = ["ms", "first call, ms", "relative error"]
     return f"""# Benchmarks
 
@@ -214,6 +221,48 @@ timed, from conservax's: diffcp solves its linear system by LSQR and stops early
                 "cvxpylayers' gradient, off",
             ],
             [programs_vs_cvxpylayers.shares(row) for row in programs],
+        )
+    }
+
+One eager call of `CvxpyLayer`, what it adds to the compiled solver on the same data, and cvxpylayers'; ms.
+
+{
+        table(
+            [
+                "program",
+                "solver",
+                "layer",
+                "with gradient, jitted",
+                "cvxpylayers",
+                "with gradient",
+                "layer beyond solver",
+            ],
+            [cvxpy_layer.cells(row) for row in layers],
+        )
+    }
+
+## Sparse programs
+
+`ConeProgram` with sparse data under `jax.jit` beside a direct call of Clarabel, whose answer it polishes and
+differentiates; in a process of its own. The gradient, in c, b and every stored entry of A, and the verdict
+as shares of the forward solve; x against Clarabel's.
+
+{
+        table(
+            [
+                "program",
+                "variables",
+                "rows",
+                "Clarabel, s",
+                "forward, s",
+                "ratio",
+                "gradient",
+                "verdict",
+                "",
+                "x, off",
+                "peak memory, MiB",
+            ],
+            [sparse_programs.cells(row) for row in large],
         )
     }
 """

@@ -181,3 +181,34 @@ def test_the_controller_is_differentiated_through_its_closed_loop():
     _, costs, open_plans = story["tune"](layer, rounds=4)
     assert costs[3] < costs[0]
     assert open_plans == 0
+
+
+def test_a_polygon_learns_what_the_workshop_can_make():
+    story = runpy.run_path(str(EXAMPLES / "learned_constraint.py"))
+    layer, polygon = story["planner"](story["SIDES"]), story["first_guess"]()
+    orders, made = (part[:20] for part in story["observe"]())
+    value = jax.jit(lambda polygon: story["distance"](layer, polygon, orders, made)[0])
+    gradient, _ = ravel_pytree(jax.jit(jax.grad(value))(polygon))
+    flat, unravel = ravel_pytree(polygon)
+    direction = np.random.default_rng(0).normal(size=len(flat))
+    sides = [value(unravel(flat + sign * 1e-6 * direction)) for sign in (1, -1)]
+    np.testing.assert_allclose(gradient @ direction, (sides[0] - sides[1]) / 2e-6, rtol=1e-5)
+    path, distances, not_proven = story["learn"](layer, orders, made, rounds=30)
+    assert distances[-1] < distances[0] / 4
+    assert story["area_between"](path[-1]) < story["area_between"](path[0])
+    assert not_proven == 0
+
+
+def test_the_fund_is_differentiated_through_its_months():
+    story = runpy.run_path(str(EXAMPLES / "sparse_portfolio.py"))
+    market = story["market"](months=2)
+    layer = story["trader"](market.loadings, market.risks)
+    value = jax.jit(lambda knobs: story["utility"](story["trade"](layer, market, knobs)))
+    knobs = story["first_knobs"]()
+    gradient = jax.jit(jax.grad(value))(knobs)
+    step = 1e-5
+    differences = [
+        (value(knobs + step * e) - value(knobs - step * e)) / (2 * step) for e in np.eye(3)
+    ]
+    np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-8)
+    assert np.all(story["trade"](layer, market, knobs).verdict == cx.Verdict.PROVEN)
