@@ -90,26 +90,29 @@ def test_solution_and_derivative_in_every_stored_entry_are_those_of_the_dense_pr
     assert info.solver == Solver.CLARABEL
 
 
-def test_forward_mode_vmap_and_second_derivatives():
+@pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)])
+def test_a_mapped_gradient_is_that_of_each_item(mapped):
+    own = sample("polyhedral")
+    P, c, A, b = own.data
+    slope = jax.grad(lambda c, A: jnp.sum(own.sparse(P, c, A, b).primal ** 2), 1)
+    both = jnp.stack([c, 1.1 * c]), jnp.stack([A, 0.9 * A])
+    data = [pair if axis == 0 else pair[0] for pair, axis in zip(both, mapped, strict=True)]
+    found = jax.jit(jax.vmap(slope, mapped))(*data)
+    one = jax.jit(slope)
+    for k, own_slope in enumerate(found):
+        item = [pair[k if axis == 0 else 0] for pair, axis in zip(both, mapped, strict=True)]
+        np.testing.assert_allclose(own_slope, one(*item), atol=1e-10)
+
+
+def test_second_derivatives_are_those_of_the_dense_program():
     own = sample("symmetric")
     P, c, A, b = own.data
-
-    def value(c, A, solve):
-        return jnp.sum(solve(P, c, A, b).primal ** 2)
-
-    stacked = jnp.stack([c, 1.1 * c])
-    entries = jnp.stack([A, 0.9 * A])
-    for mapped in ((0, None), (None, 0), (0, 0)):
-        data = stacked if mapped[0] == 0 else c, entries if mapped[1] == 0 else A
-        grads = [
-            jax.jit(jax.vmap(jax.grad(functools.partial(value, solve=solve), 1), mapped))(*data)
-            for solve in (own.sparse, own.dense)
-        ]
-        np.testing.assert_allclose(*grads, atol=1e-8)
-    hessians = [jax.hessian(value)(c, A, solve) for solve in (own.sparse, own.dense)]
+    hessians = [
+        jax.jit(jax.hessian(lambda c, own=solve: jnp.sum(own(P, c, A, b).primal ** 2)))(c)
+        for solve in (own.sparse, own.dense)
+    ]
+    assert np.abs(hessians[0]).max() > 1e-2
     np.testing.assert_allclose(*hessians, atol=1e-6)
-    tangents = [jax.jacfwd(value)(c, A, solve) for solve in (own.sparse, own.dense)]
-    np.testing.assert_allclose(*tangents, atol=1e-8)
 
 
 def test_a_long_chain_has_the_derivative_of_its_closed_form():

@@ -95,13 +95,12 @@ def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -
     """No NaN, and positive values where logarithms are taken; values that are not known pass."""
     for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
         try:
-            finite = bool(jnp.isfinite(value).all())
-            positive = not slot.log or bool((value > 0).all())
+            known = np.asarray(value)
         except NEEDS_VALUES:
             continue
-        if not finite:
+        if not np.all(np.isfinite(known)):
             raise InvalidInputError(f"parameter {k} ({slot.name}) holds NaN or infinity.")
-        if not positive:
+        if slot.log and not np.all(known > 0):
             raise InvalidInputError(
                 f"parameter {k} ({slot.name}) of a geometric program must be positive."
             )

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -23,7 +24,6 @@ from .certificate import ProgramReport
 from .cone_program import (
     ConeProgram,
     ProgramInfo,
-    ProgramSolution,
     choose_solver,
     raise_status,
 )
@@ -98,7 +98,9 @@ class CvxpyLayer:
         # a quadratic form that is known serves the solver
         last = self.canonical.size - 1
         self._P = None if self._sparse else self.canonical.P.constant(last)
-        self._solve = jax.jit(self._solve_values, static_argnums=0)
+        self._item_bytes = 8 * self.canonical.entries(self._sparse)
+        self._solve = jax.jit(self._outputs, static_argnums=0)
+        self._solve_and_tell = jax.jit(self._told, static_argnums=0)
 
     def __call__(
         self,
@@ -124,47 +126,47 @@ class CvxpyLayer:
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without a batch axis; they
                 are diffcp.SolverErrors as well, where diffcp is in use.
         """
-        outputs, _ = self.solve(*params, solver_args=solver_args)
+        outputs, _, _ = self._answer(self._solve, params, solver_args)
         return outputs
 
     def solve(
         self, *params: Any, solver_args: dict[str, Any] | None = None
     ) -> tuple[tuple[Array, ...], ProgramInfo]:
         """As the call, and how it came about: status, residuals, verdict, margin, solver per item."""
+        outputs, _, info = self._answer(self._solve_and_tell, params, solver_args)
+        return outputs, info
+
+    def _answer(
+        self, run: Callable[..., Any], params: tuple[Any, ...], solver_args: dict[str, Any] | None
+    ) -> Any:
+        """``run`` on checked values; piece by piece if they are many and this was called eagerly."""
+        slots = self.canonical.parameters
         values = tuple(
             as_array(value, k, slot.name)
-            for k, (value, slot) in enumerate(zip(params, self.canonical.parameters, strict=False))
-        ) + tuple(params[len(self.canonical.parameters) :])
-        lead = lead_of(values, self.canonical.parameters)
-        dtype = jnp.result_type(float, *values)
-        program = self._settings(self.solver_args | (solver_args or {}), dtype)
-        check_values(values, self.canonical.parameters)
-        solution = self._solution(program, values, lead)
+            for k, (value, slot) in enumerate(zip(params, slots, strict=False))
+        ) + tuple(params[len(slots) :])
+        lead = lead_of(values, slots)
+        program = self._settings(
+            self.solver_args | (solver_args or {}), jnp.result_type(float, *values)
+        )
+        check_values(values, slots)
+        solver = choose_solver(program.solver, program.cones, self._sparse)
+        size = piece_size(self._item_bytes, solver)
+        if math.prod(lead) > size and not is_traced(values):
+            batched = [v.ndim > len(slot.shape) for v, slot in zip(values, slots, strict=True)]
+
+            def piece(items: np.ndarray) -> Any:
+                own = (v[items] if many else v for v, many in zip(values, batched, strict=True))
+                return run(program, *own)
+
+            return in_pieces(piece, lead[0], size)
+        answer = run(program, *values)
         if not lead:
             try:
-                raise_status(solution.info.status)
+                raise_status(answer[1])
             except (InfeasibleError, UnboundedError, NotConvergedError) as error:
                 raise _known_to_diffcp(error) from None
-        outputs = tuple(read(solution.primal, solution.dual) for read in self.canonical.readers)
-        return outputs, solution.info
-
-    def _solution(
-        self, program: ConeProgram, values: tuple[Array, ...], lead: tuple[int, ...]
-    ) -> ProgramSolution:
-        """Of all items; piece by piece if they are many and called eagerly."""
-        solver = choose_solver(program.solver, program.cones, self._sparse)
-        size = piece_size(self.canonical.entries(self._sparse) * 8, solver)
-        if math.prod(lead) <= size or is_traced(values):
-            return self._solve(program, *values)
-
-        def solve(items: np.ndarray) -> ProgramSolution:
-            slots = self.canonical.parameters
-            pairs = zip(values, slots, strict=True)
-            return self._solve(
-                program, *(v[items] if v.ndim > len(slot.shape) else v for v, slot in pairs)
-            )
-
-        return in_pieces(solve, lead[0], size)
+        return answer
 
     def check(self, *params: Any, solver_args: dict[str, Any] | None = None) -> ProgramReport:
         """Whether the derivative exists for every choice of active pieces; constraints by their names.
@@ -201,8 +203,15 @@ class CvxpyLayer:
         P = canonical.P(theta) if self._P is None else self._P
         return P, canonical.c(theta), canonical.A(theta), canonical.b(theta)
 
-    def _solve_values(self, program: ConeProgram, *values: Array) -> ProgramSolution:
-        return program(*self._data(values))
+    def _outputs(self, program: ConeProgram, *values: Array) -> Any:
+        """What was asked for, and statuses; nobody asks for the verdict, so XLA drops its two tests."""
+        return *self._told(program, *values)[:2], None
+
+    def _told(self, program: ConeProgram, *values: Array) -> Any:
+        """What was asked for, statuses, and all that is known."""
+        found = program(*self._data(values))
+        outputs = tuple(read(found.primal, found.dual) for read in self.canonical.readers)
+        return outputs, found.info.status, found.info
 
     def _settings(self, arguments: dict[str, Any], dtype: Any) -> ConeProgram:
         """The cone program that these arguments ask for."""

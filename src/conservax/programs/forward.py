@@ -124,13 +124,8 @@ class _Polish(NamedTuple):
     step: Array
 
 
-def _polish(
-    data: Data, sizes: Sizes, found: Measured, usable: Array, settled: bool, cones: Cones
-) -> Measured:
-    """Semismooth Newton steps from v = y − s; the best point met is kept.
-
-    ``settled``: the point was found in a higher precision; steps in this one only where it does not do.
-    """
+def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> Measured:
+    """Semismooth Newton steps from v = y − s; the best point met is kept."""
     P, c, A, b = data
     goal, steps = accuracy(c.dtype), 6
     start = found.point.dual - found.point.slack
@@ -163,7 +158,7 @@ def _polish(
     def unfinished(carry: _Polish) -> Array:
         return (carry.step < steps) & jnp.any(rough(carry))
 
-    at_start = _Polish(found, jnp.full_like(usable, settled), start, jnp.array(0))
+    at_start = _Polish(found, jnp.zeros_like(usable), start, jnp.array(0))
     return lax.while_loop(unfinished, advance, at_start).at
 
 
@@ -183,14 +178,16 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     dtype = user.c.dtype
     tolerance = settings.tolerance or default_tolerance(dtype)
     scaling = equilibrate(*user, cones)
+    from_double = settings.solver != Solver.INTERIOR_POINT and dtype != jnp.float64
+    if from_double:  # exact factors: rounded data would cost what the host gains
+        scaling = jax.tree.map(_power_of_two, scaling)
     data = scaling.apply(user)
     sizes = measure_data(data)
     found = _solve(data, cones, settings, float(tolerance))
     usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
     usable = usable | (found.status == Status.MAX_ITERATIONS)
     rough = measure_point(data, sizes, found.value, found.stats.gap)
-    settled = settings.solver != Solver.INTERIOR_POINT and dtype != jnp.float64
-    at = _polish(data, sizes, rough, usable, settled, cones)
+    at = _polish(data, sizes, rough, usable, cones)
     good = usable & (at.worst <= 2 * tolerance)
     lost = jnp.where(found.status == Status.SOLVED, Status.STALLED, found.status)
     status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
@@ -201,7 +198,9 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         jnp.where(good, certificate.verdict, 0).astype(jnp.int8),
         jnp.where(good, certificate.margin, 0.0),
     )
-    x, y, s = scaling.undo(at.point)
+    # a point found in double and rounded is better than one polished in single, its pieces are not
+    kept = from_double & (found.status == Status.SOLVED) & (rough.worst <= accuracy(dtype))
+    x, y, s = scaling.undo(choose(kept, rough.point, at.point))
     residuals = _user_residuals(user, x, y, s)
     nan = jnp.where(good, 1.0, jnp.nan).astype(dtype)[:, None]
     x, y, s = x * nan, y * nan, s * nan
@@ -222,6 +221,10 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     )
 
 
+def _power_of_two(factor: Array) -> Array:
+    return jnp.exp2(jnp.round(jnp.log2(factor)))
+
+
 def certify(data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...]) -> TwoTests:
     """The two tests, idle variables left out; open where a weakly active row touches one of them."""
     if auxiliary:
@@ -236,9 +239,10 @@ def certify(data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...
 
 def _solve(data: Data, cones: Cones, settings: Settings, tolerance: float) -> Solution:
     if settings.solver != Solver.INTERIOR_POINT:
-        return solve_on_host(
-            data, cones, settings.solver, settings.tolerance, settings.max_iterations
-        )
+        wanted = settings.tolerance
+        if wanted is None and settings.solver == Solver.CLARABEL and data.c.dtype != jnp.float64:
+            wanted = 1e-12  # its answer is rounded, not polished
+        return solve_on_host(data, cones, settings.solver, wanted, settings.max_iterations)
     steps = _STEPS if settings.max_iterations is None else settings.max_iterations
     if settings.definite:
         return solve_definite(data, cones, tolerance, steps)

@@ -22,6 +22,8 @@ from .matrices import SparseMatrix
 from .solution import Solution, Status
 from .termination import InteriorPointStats
 
+_THREADS = ThreadPoolExecutor(os.cpu_count() or 1)
+
 
 class Solver(IntEnum):
     """What solved a program; an int8 array inside jit."""
@@ -170,12 +172,11 @@ def matrix_of_item(matrix: Any, item: int) -> sparse.csc_matrix:
 
 
 def threaded(run: Callable[[int], Any], count: int) -> list[Any]:
-    """``[run(0), …, run(count − 1)]``, side by side."""
-    workers = min(count, os.cpu_count() or 1)
-    if workers <= 1:
-        return [run(item) for item in range(count)]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(run, range(count)))
+    """``[run(0), …, run(count − 1)]``, side by side.
+
+    In threads that stay: each would keep memory of its own for what the solvers allocate and free.
+    """
+    return list(_THREADS.map(run, range(count)))
 
 
 def _relative_gap(P: Any, c: np.ndarray, b: np.ndarray, answer: Answer) -> float:

@@ -19,7 +19,7 @@ from ..numerics import machine_epsilon
 _EPS = machine_epsilon(np.float64)
 _SHIFT, _SMALLER_SHIFT = _EPS**0.5, _EPS**0.75  # of the diagonal; the second where one does not do
 _PASSES = 20  # of refinement, at most
-_KEPT = 1 << 28  # bytes of factors
+_KEPT = 1 << 26  # bytes of factors, beside those of the last system
 _DENSER = 50  # times as many entries as B may have BᵀB, where it is formed
 
 
