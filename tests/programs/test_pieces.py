@@ -71,7 +71,7 @@ def test_the_size_of_a_piece():
 def test_the_bar_comes_after_two_seconds(monkeypatch):
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=80)
-    monkeypatch.setattr(pieces, "Console", lambda stderr: console)
+    monkeypatch.setattr("rich.console.Console", lambda stderr: console)
     times = iter([0.0, 1.0, 3.0])
     monkeypatch.setattr(pieces.time, "perf_counter", lambda: next(times))
     result = pieces.in_pieces(lambda items: jnp.asarray(items), 5, 3)

@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from ..solvers import Solver
 
@@ -55,6 +53,10 @@ class _Bar:
     """On the terminal, from the first time it is shown until the end."""
 
     def __init__(self, total: int) -> None:
+        # here, for to import the library should stay quick
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
         console = Console(stderr=True)
         columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self.progress = Progress(

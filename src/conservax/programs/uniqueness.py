@@ -78,7 +78,7 @@ class Constraint:
             rows, columns, _ = triangle(self.order)
             low, high = low[rows == columns], high[rows == columns]
         positive, zero = low == 1, high > low
-        if self.curved:
+        if self.curved and self.kind != SEMIDEFINITE:
             return _ends(positive), _ends(zero)
         return int(positive.sum()), int(zero.sum())
 
