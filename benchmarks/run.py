@@ -245,7 +245,8 @@ One eager call of `CvxpyLayer`, what it adds to the compiled solver on the same 
 
 `ConeProgram` with sparse data under `jax.jit` beside a direct call of Clarabel, whose answer it polishes and
 differentiates; in a process of its own. The gradient, in c, b and every stored entry of A, and the verdict
-as shares of the forward solve; x against Clarabel's.
+as shares of the forward solve; x against Clarabel's at 1e-12. Each call has the rows in an order of its own;
+from a warm start the order stays and c moves by 1 %.
 
 {
         table(
@@ -260,6 +261,7 @@ as shares of the forward solve; x against Clarabel's.
                 "verdict",
                 "",
                 "x, off",
+                "warm start, s",
                 "peak memory, MiB",
             ],
             [sparse_programs.cells(row) for row in large],

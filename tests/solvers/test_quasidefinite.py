@@ -24,12 +24,12 @@ def _dense(P: np.ndarray, B: np.ndarray, corner: np.ndarray) -> np.ndarray:
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 99))
 def test_solutions_are_those_of_the_dense_system(n, k, seed):
     P, B = _parts(n, k, seed)
-    corner = np.where(np.arange(k) % 2 == 0, 0.5, 0.0 if k <= n else 0.1)
-    K = _dense(P, B, corner)
+    d = np.where(np.arange(k) % 2 == 0, 0.5, 1.0 if k <= n else 0.9)
+    K = _dense(P, np.sqrt(d)[:, None] * B, 1 - d)
     if np.linalg.cond(K) > 1e9:
         return
     right = np.random.default_rng(seed).normal(size=(n + k, 2))
-    system = RecentFactors().system(sparse.csc_matrix(P), sparse.csr_matrix(B), corner)
+    system = RecentFactors().system(sparse.csc_matrix(P), sparse.csr_matrix(B), d)
     solution, met = system.solve(right)
     expected = np.linalg.solve(K, right)
     assert met.all()
@@ -39,11 +39,13 @@ def test_solutions_are_those_of_the_dense_system(n, k, seed):
 
 
 def test_an_ill_conditioned_system_takes_the_smaller_shift():
-    d = np.array([1.0, 1e-9])
-    system = RecentFactors().system(sparse.diags(d), sparse.csr_matrix((0, 2)), np.zeros(0))
+    P = np.array([1.0, 1e-9])
+    system = RecentFactors().system(
+        sparse.diags(P, format="csc"), sparse.csr_matrix((0, 2)), np.zeros(0)
+    )
     solution, met = system.solve(np.ones((2, 1)))
     assert met.all()
-    np.testing.assert_allclose(solution[:, 0], 1 / d, rtol=1e-12)
+    np.testing.assert_allclose(solution[:, 0], 1 / P, rtol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["P", "rows"])
@@ -53,7 +55,7 @@ def test_a_right_hand_side_without_preimage_is_not_met(case):
     else:
         P, B = np.eye(2), np.array([[1.0, 1.0], [1.0, 1.0]])
     zeros = np.zeros(len(B))
-    system = RecentFactors().system(sparse.csc_matrix(P), sparse.csr_matrix(B), zeros)
+    system = RecentFactors().system(sparse.csc_matrix(P), sparse.csr_matrix(B), 1 - zeros)
     noise = np.random.default_rng(0).uniform(-1, 1, size=(2 + len(B), 1))
     consistent = _dense(P, B, zeros) @ noise
     solution, met = system.solve(np.column_stack([consistent, noise]))
@@ -83,18 +85,62 @@ def test_the_bound_is_one_and_close(denser, n, k, rank, seed):
 def test_systems_met_again_keep_their_factors():
     recent = RecentFactors()
     P, B = sparse.csc_matrix(np.eye(3)), sparse.csr_matrix(np.ones((1, 3)))
-    first = recent.system(P, B, np.zeros(1))
+    first = recent.system(P, B, np.ones(1))
     first.solve(np.ones((4, 1)))
-    assert recent.system(P, B, np.zeros(1)) is first
-    assert recent.system(P, 2 * B, np.zeros(1)) is not first
-    assert recent.system(P, B, np.ones(1)) is not first
+    assert recent.system(P, B, np.ones(1)) is first
+    assert recent.system(P, 2 * B, np.ones(1)) is not first
+    assert recent.system(P, B, np.zeros(1)) is not first
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([0.0, 1e-4]), st.integers(0, 999))
+def test_a_system_near_to_one_with_factors_needs_none(n, k, off, seed):
+    P, A = _parts(n, k, seed)
+    P += 0.1 * np.eye(n)
+    rng = np.random.default_rng(seed)
+    first, second = (rng.choice([0.0, 0.3, 0.9], k) for _ in range(2))
+    recent = RecentFactors()
+    known = recent.system(sparse.csc_matrix(P), sparse.csr_matrix(A), first)
+    known.solve(np.ones((len(known.signs), 1)))
+    P, A = P * (1 + off), A * (1 + off * rng.random(A.shape))
+    system = recent.system(sparse.csc_matrix(P), sparse.csr_matrix(A), second)
+    assert system is known or system.near is known
+    held = second > 0
+    K = _dense(P, np.sqrt(second[held])[:, None] * A[held], 1 - second[held])
+    right = rng.normal(size=(len(K), 2))
+    solution, met = system.solve(right)
+    assert met.all()
+    np.testing.assert_allclose(K @ solution, right, atol=1e-9)
+    assert system is known or not system.factors
+
+
+def test_a_singular_neighbour_is_not_met():
+    recent = RecentFactors()
+    matrices = sparse.eye(2, format="csc"), sparse.csr_matrix(np.ones((2, 2)))  # one row twice
+    recent.system(*matrices, np.array([1.0, 0.0])).solve(np.ones((3, 1)))
+    noise = np.random.default_rng(0).uniform(-1, 1, size=(4, 1))
+    system = recent.system(*matrices, np.ones(2))
+    consistent = system.matrix @ noise
+    solution, met = system.solve(np.column_stack([consistent, noise]))
+    assert met.tolist() == [True, False]
+    np.testing.assert_allclose(system.matrix @ solution[:, :1], consistent, atol=1e-12)
+
+
+def test_a_far_system_has_factors_of_its_own():
+    recent, rows = RecentFactors(), 30
+    matrices = sparse.eye(rows, format="csc"), sparse.eye(rows, format="csr")
+    d = np.zeros(rows)
+    recent.system(*matrices, d).solve(np.ones((rows, 1)))
+    assert recent.system(*matrices, d + 0.5).near is None
+    assert recent.system(1.1 * matrices[0], matrices[1], d).near is None
+    assert recent.system(1.001 * matrices[0], matrices[1], d).near is not None
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
     monkeypatch.setattr(quasidefinite, "_KEPT", 100)
     recent = RecentFactors()
     for k in range(5):
-        system = recent.system((k + 1) * sparse.eye(3), sparse.csr_matrix((0, 3)), np.zeros(0))
+        P = (k + 1) * sparse.eye(3, format="csc")
+        system = recent.system(P, sparse.csr_matrix((0, 3)), np.zeros(0))
         system.solve(np.ones((3, 1)))
     assert len(recent.kept) <= 3
 

@@ -1,6 +1,6 @@
 """Differentiable cone and quadratic programs, with certificates."""
 
-from ..solvers import Cones, Solver, Status
+from ..solvers import Cones, Solver, Status, WarmStart
 from .certificate import ProgramReport, ProgramWitness
 from .cone_program import ConeProgram, ProgramInfo, ProgramSolution
 from .cvxpy_layer import CvxpyLayer
@@ -17,4 +17,5 @@ __all__ = [
     "QuadraticProgram",
     "Solver",
     "Status",
+    "WarmStart",
 ]

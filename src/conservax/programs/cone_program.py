@@ -14,7 +14,7 @@ from ..errors import (
     UnboundedError,
     UnsupportedOperationError,
 )
-from ..solvers import Cones, Solver, Status
+from ..solvers import Cones, Solver, Status, WarmStart
 from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal
@@ -34,7 +34,7 @@ class ProgramInfo(NamedTuple):
     """What a solve says of itself, as data from inside jit; leading axes as the batch.
 
     Attributes:
-        status: int8, a ``Status``. iterations: of the solver.
+        status: int8, a ``Status``. iterations: of the solver; 0 where a warm start served.
         primal_residual, dual_residual: ‖Ax + s − b‖∞ and ‖Px + Aᵀy + c‖∞ at the answer.
         gap: |sᵀy|.
         verdict: int8, a ``Verdict``: whether U(V) is invertible for every element V, by two
@@ -75,6 +75,8 @@ class ConeProgram:
             host, an item to a thread; "auto" takes ours for dense data where it can.
         auxiliary: indices of variables that may be left free by the solution: where neither P nor an
             active row touches one, the derivative leaves it out, as does the certificate.
+        warm_start: a ``WarmStart``, which keeps solutions to start from. In double precision, for
+            "clarabel" and "scs"; the batched interior-point method is faster from nothing.
 
     Source: THEORY §2 for the derivative and the certificate.
 
@@ -92,6 +94,7 @@ class ConeProgram:
     selection: Literal["lower", "upper"] = "lower"
     solver: SolverName = "auto"
     auxiliary: tuple[int, ...] = ()
+    warm_start: WarmStart | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.cones, Cones):
@@ -102,6 +105,10 @@ class ConeProgram:
         if self.selection not in ("lower", "upper"):
             raise InvalidInputError(
                 f'selection must be "lower" or "upper", but is {self.selection!r}.'
+            )
+        if not isinstance(self.warm_start, WarmStart | None):
+            raise InvalidInputError(
+                f"warm_start must be a conservax.programs.WarmStart() or None, but is {self.warm_start!r}."
             )
         choose_solver(self.solver, self.cones)
 
@@ -127,8 +134,15 @@ class ConeProgram:
         definite = is_definite(P)
         data, lead = as_data(P, c, A, b, self.cones.size)
         solver = choose_solver(self.solver, self.cones, isinstance(data.A, SparseMatrix))
+        on_host = solver != Solver.INTERIOR_POINT and data.c.dtype == jnp.float64
         settings = Settings(
-            self.tolerance, self.max_iterations, self.selection, solver, definite, self.auxiliary
+            self.tolerance,
+            self.max_iterations,
+            self.selection,
+            solver,
+            definite,
+            self.auxiliary,
+            self.warm_start if on_host else None,
         )
 
         def solve(data: Data) -> Outcome:

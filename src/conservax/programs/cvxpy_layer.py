@@ -17,7 +17,7 @@ from ..errors import (
     NotConvergedError,
     UnboundedError,
 )
-from ..solvers import Solver
+from ..solvers import Solver, WarmStart
 from ..solvers.cones import Array
 from .canonical import canonicalise
 from .certificate import ProgramReport
@@ -99,6 +99,7 @@ class CvxpyLayer:
         last = self.canonical.size - 1
         self._P = None if self._sparse else self.canonical.P.constant(last)
         self._item_bytes = 8 * self.canonical.entries(self._sparse)
+        self._starts = WarmStart()
         self._solve = jax.jit(self._outputs, static_argnums=0)
         self._solve_and_tell = jax.jit(self._told, static_argnums=0)
 
@@ -115,7 +116,8 @@ class CvxpyLayer:
             solver_args: "eps" or "tol" and "max_iters" count, "solve_method" names a solver; what else
                 cvxpylayers takes (``acceleration_lookback``, ``n_jobs_forward``, …) is accepted and has
                 no effect: the answer is polished to round-off.
-            warm_start: accepted, and has no effect yet.
+            warm_start: start from the solutions of earlier calls that asked for it, where Clarabel or
+                SCS solves in double precision; see ``WarmStart``.
 
         Returns:
             A tuple of arrays, with the batch axis in front if any value has one. In a batch, or inside
@@ -126,18 +128,25 @@ class CvxpyLayer:
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without a batch axis; they
                 are diffcp.SolverErrors as well, where diffcp is in use.
         """
-        outputs, _, _ = self._answer(self._solve, params, solver_args)
+        outputs, _, _ = self._answer(self._solve, params, solver_args, warm_start)
         return outputs
 
     def solve(
-        self, *params: Any, solver_args: dict[str, Any] | None = None
+        self,
+        *params: Any,
+        solver_args: dict[str, Any] | None = None,
+        warm_start: bool = False,
     ) -> tuple[tuple[Array, ...], ProgramInfo]:
         """As the call, and how it came about: status, residuals, verdict, margin, solver per item."""
-        outputs, _, info = self._answer(self._solve_and_tell, params, solver_args)
+        outputs, _, info = self._answer(self._solve_and_tell, params, solver_args, warm_start)
         return outputs, info
 
     def _answer(
-        self, run: Callable[..., Any], params: tuple[Any, ...], solver_args: dict[str, Any] | None
+        self,
+        run: Callable[..., Any],
+        params: tuple[Any, ...],
+        solver_args: dict[str, Any] | None,
+        warm_start: bool,
     ) -> Any:
         """``run`` on checked values; piece by piece if they are many and this was called eagerly."""
         slots = self.canonical.parameters
@@ -149,6 +158,8 @@ class CvxpyLayer:
         program = self._settings(
             self.solver_args | (solver_args or {}), jnp.result_type(float, *values)
         )
+        if warm_start:
+            program = dataclasses.replace(program, warm_start=self._starts)
         check_values(values, slots)
         solver = choose_solver(program.solver, program.cones, self._sparse)
         size = piece_size(self._item_bytes, solver)

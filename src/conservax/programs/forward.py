@@ -13,10 +13,11 @@ from ..solvers import Cones, ConicPoint, Solution, Solver, Status
 from ..solvers.cones import Array
 from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate
-from ..solvers.host import solve_on_host
+from ..solvers.host import Wanted, keep_on_host, solve_on_host
 from ..solvers.interior_point import choose, default_tolerance, solve_definite, solve_scaled
 from ..solvers.matrices import SparseMatrix, plus_diagonal, row_norms
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
+from ..solvers.warm_start import WarmStart
 from .sparse_system import by_sparse_factor, sparse_two_tests
 from .spectrum import Spectrum, Tolerances, project, spectrum
 from .system import PASSES, System, by_normal_equations, idle_variables, refined, touched
@@ -28,7 +29,8 @@ _STEPS = 60  # of the interior-point method, at most
 class Settings(NamedTuple):
     """What a program is solved with; see ``ConeProgram`` for ``auxiliary`` as well.
 
-    ``definite``: whether P is known to be positive definite, and not by a hair.
+    ``definite``: whether P is known to be positive definite, and not by a hair. ``warm_start``: for
+    solvers on the host, in double precision.
     """
 
     tolerance: float | None
@@ -37,6 +39,7 @@ class Settings(NamedTuple):
     solver: Solver
     definite: bool
     auxiliary: tuple[int, ...]
+    warm_start: WarmStart | None
 
 
 class Outcome(NamedTuple):
@@ -124,21 +127,24 @@ class _Polish(NamedTuple):
     step: Array
 
 
-def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Cones) -> Measured:
-    """Semismooth Newton steps from v = y − s; the best point met is kept."""
+def _polish(
+    data: Data, sizes: Sizes, found: Measured, usable: Array, first: Array | int, cones: Cones
+) -> Measured:
+    """Semismooth Newton steps from v = y − s, ``first`` and four more; the best point met is kept."""
     P, c, A, b = data
-    goal, steps = accuracy(c.dtype), 6
+    goal = accuracy(c.dtype)
     start = found.point.dual - found.point.slack
     base = found.point.primal[..., None], start[..., None]
     scales = {name: getattr(found.residuals, name) for name in ("primal_scale", "dual_scale")}
 
     def advance(carry: _Polish) -> _Polish:
         # where the signs lead nowhere, keep what is active within the tolerance, then leave it out
-        anew = (carry.step == 2) | (carry.step == 4)
+        wider, narrower = carry.step == first, carry.step == first + 2
+        anew = wider | narrower
         tolerances = _tolerances(data, found, found.worst)
         tolerances = jax.tree.map(lambda t: jnp.where(anew, t, 0.0), tolerances)
         parts = spectrum(jnp.where(anew, start, carry.v), tolerances, cones)
-        d = jnp.where(carry.step == 2, parts.high, parts.low)
+        d = jnp.where(wider, parts.high, parts.low)
         # from the point found: what the pieces leave free stays where it is, inside its set
         system = System(P, A, parts.basis, d, cones)
         x, v = _solve_from(base, system, -c[..., None], b[..., None])
@@ -156,7 +162,7 @@ def _polish(data: Data, sizes: Sizes, found: Measured, usable: Array, cones: Con
         return usable & ~(carry.taken & (carry.at.worst <= goal))
 
     def unfinished(carry: _Polish) -> Array:
-        return (carry.step < steps) & jnp.any(rough(carry))
+        return (carry.step < first + 4) & jnp.any(rough(carry))
 
     at_start = _Polish(found, jnp.zeros_like(usable), start, jnp.array(0))
     return lax.while_loop(unfinished, advance, at_start).at
@@ -183,12 +189,9 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         scaling = jax.tree.map(_power_of_two, scaling)
     data = scaling.apply(user)
     sizes = measure_data(data)
-    found = _solve(data, cones, settings, float(tolerance))
-    usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
-    usable = usable | (found.status == Status.MAX_ITERATIONS)
-    rough = measure_point(data, sizes, found.value, found.stats.gap)
-    at = _polish(data, sizes, rough, usable, cones)
-    good = usable & (at.worst <= 2 * tolerance)
+    found, rough, at, good = _solve_in_two(data, sizes, cones, settings, float(tolerance))
+    if settings.warm_start is not None:
+        good = keep_on_host(settings.warm_start, data, at.point, good)
     lost = jnp.where(found.status == Status.SOLVED, Status.STALLED, found.status)
     status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
 
@@ -237,12 +240,76 @@ def certify(data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...
     return two_tests(data.P, data.A, parts, cones)
 
 
-def _solve(data: Data, cones: Cones, settings: Settings, tolerance: float) -> Solution:
+class _Solved(NamedTuple):
+    """What a solver found, its residuals, the polished point, and whether that is good enough."""
+
+    found: Solution
+    rough: Measured
+    at: Measured
+    good: Array
+
+
+def _solve_in_two(
+    data: Data, sizes: Sizes, cones: Cones, settings: Settings, tolerance: float
+) -> _Solved:
+    """Solved and polished; on the host roughly at first, and fully what the polish does not bring to round-off.
+
+    Rough is a warm start, or what Clarabel finds some iterations before its tolerance.
+    """
+    loose = settings.solver == Solver.CLARABEL and settings.tolerance is None
+    loose = loose and data.c.dtype == jnp.float64
+    if not loose and settings.warm_start is None:
+        return _solve(data, sizes, cones, settings, tolerance, None)
+
+    def advance(carry: tuple[Array, Array, _Solved]) -> tuple[Array, Array, _Solved]:
+        step, lacking, before = carry
+        wanted = Wanted(lacking, step == 0)
+        new = _solve(data, sizes, cones, settings, tolerance, wanted)
+        rough = wanted.rough & (loose | (new.found.stats.iterations == 0))
+        exact = new.at.worst <= accuracy(data.c.dtype)
+        again = lacking & rough & (new.found.status == Status.SOLVED) & ~exact
+        return step + 1, again, choose(lacking, new, before)
+
+    def unfinished(carry: tuple[Array, Array, _Solved]) -> Array:
+        step, lacking, _ = carry
+        return (step < 2) & jnp.any(lacking)
+
+    everything = jnp.ones(len(data.c), bool)
+    shapes = jax.eval_shape(lambda: _solve(data, sizes, cones, settings, tolerance, None))
+    nothing = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shapes)
+    return lax.while_loop(unfinished, advance, (jnp.array(0), everything, nothing))[2]
+
+
+def _solve(
+    data: Data,
+    sizes: Sizes,
+    cones: Cones,
+    settings: Settings,
+    tolerance: float,
+    wanted: Wanted | None,
+) -> _Solved:
+    found = _answer(data, cones, settings, tolerance, wanted)
+    usable = (found.status == Status.SOLVED) | (found.status == Status.STALLED)
+    usable = usable | (found.status == Status.MAX_ITERATIONS)
+    first: Array | int = 2
+    if wanted is not None:
+        usable = usable & wanted.items
+        first = jnp.where(wanted.rough, 6, first)  # from farther off
+    rough = measure_point(data, sizes, found.value, found.stats.gap)
+    at = _polish(data, sizes, rough, usable, first, cones)
+    return _Solved(found, rough, at, usable & (at.worst <= 2 * tolerance))
+
+
+def _answer(
+    data: Data, cones: Cones, settings: Settings, tolerance: float, wanted: Wanted | None
+) -> Solution:
     if settings.solver != Solver.INTERIOR_POINT:
-        wanted = settings.tolerance
-        if wanted is None and settings.solver == Solver.CLARABEL and data.c.dtype != jnp.float64:
-            wanted = 1e-12  # its answer is rounded, not polished
-        return solve_on_host(data, cones, settings.solver, wanted, settings.max_iterations)
+        own = settings.tolerance
+        if own is None and settings.solver == Solver.CLARABEL and data.c.dtype != jnp.float64:
+            own = 1e-12  # its answer is rounded, not polished
+        return solve_on_host(
+            data, cones, settings.solver, own, settings.max_iterations, settings.warm_start, wanted
+        )
     steps = _STEPS if settings.max_iterations is None else settings.max_iterations
     if settings.definite:
         return solve_definite(data, cones, tolerance, steps)

@@ -18,7 +18,7 @@ from ..numerics import machine_epsilon
 from ..solvers.cones import Array, Cones, Orthant, Zero
 from ..solvers.host import call_on_host, matrix_of_item, threaded
 from ..solvers.matrices import SparseMatrix
-from ..solvers.quasidefinite import QuasiDefinite, RecentFactors, eigenvalue_bound
+from ..solvers.quasidefinite import RecentFactors, eigenvalue_bound
 from .spectrum import Spectrum, basis_matrices
 from .system import Solver, System
 from .two_tests import TwoTests
@@ -80,11 +80,6 @@ class _Parts(NamedTuple):
         return P, sparse.csr_matrix(sparse.block_diag(blocks).T @ A)
 
 
-def _system(P: Any, turned_A: Any, d: np.ndarray) -> QuasiDefinite:
-    held = np.flatnonzero(d > 0)
-    return _RECENT.system(P, sparse.diags(np.sqrt(d[held])) @ turned_A[held], 1 - d[held])
-
-
 def _finite(*parts: Any) -> bool:
     values = (part.data if sparse.issparse(part) else part for part in parts)
     return all(np.isfinite(value).all() for value in values)
@@ -101,7 +96,7 @@ def _solve_batch(
         P, turned_A = parts.item(item, cones)
         if not _finite(P, turned_A, d[item], upper[item], lower[item]):
             return np.full_like(upper[item], np.nan), np.full_like(lower[item], np.nan)
-        system, held = _system(P, turned_A, d[item]), d[item] > 0
+        system, held = _RECENT.system(P, turned_A, d[item]), d[item] > 0
         right = np.concatenate([upper[item], lower[item][held]])
         if probed:
             right = np.column_stack([right, _noise(len(right))])
@@ -128,7 +123,7 @@ def _test_batch(cones: Cones, tree: Any, *leaves: np.ndarray) -> tuple[np.ndarra
             return 0, 0.0
         ends = (low[item],) if np.array_equal(low[item], high[item]) else (low[item], high[item])
         for d in ends:
-            system = _system(P, turned_A, d)
+            system = _RECENT.system(P, turned_A, d)
             if not system.solve(_noise(len(system.signs)))[1].all():
                 return -1, 0.0
         held = low[item] > 0

@@ -6,6 +6,7 @@ from .host import Solver
 from .interior_point import interior_point
 from .solution import Solution, Status
 from .termination import InteriorPointStats
+from .warm_start import WarmStart
 
 __all__ = [
     "Cones",
@@ -14,5 +15,6 @@ __all__ = [
     "Solution",
     "Solver",
     "Status",
+    "WarmStart",
     "interior_point",
 ]

@@ -21,7 +21,9 @@ from .equilibrate import ConicPoint, Data
 from .matrices import SparseMatrix
 from .solution import Solution, Status
 from .termination import InteriorPointStats
+from .warm_start import WarmStart
 
+_TOLERANCE, _ROUGH = 1e-8, 1e-7
 _THREADS = ThreadPoolExecutor(os.cpu_count() or 1)
 
 
@@ -43,15 +45,30 @@ class Answer(NamedTuple):
     s: np.ndarray
 
 
+class Wanted(NamedTuple):
+    """Which items are solved, (batch,), and whether a warm start or a looser tolerance will do."""
+
+    items: jax.Array
+    rough: jax.Array
+
+
 def solve_on_host(
-    data: Data, cones: Cones, solver: Solver, tolerance: float | None, max_iterations: int | None
+    data: Data,
+    cones: Cones,
+    solver: Solver,
+    tolerance: float | None,
+    max_iterations: int | None,
+    warm_start: WarmStart | None = None,
+    wanted: Wanted | None = None,
 ) -> Solution:
     """Solve a batch of min ½xᵀPx + cᵀx subject to Ax + s = b, s ∈ K, from inside jit.
 
     Args:
         data: of the batch. cones: K. solver: CLARABEL or SCS.
-        tolerance: absolute and relative; 1e-8 by default.
+        tolerance: absolute and relative; 1e-8 by default, and of Clarabel 1e-7 where rough will do.
         max_iterations: of the solver; its own default by default.
+        warm_start: where items may start; what comes from there has 0 iterations. wanted: all items, and
+            nothing rough, by default; the others have no point.
 
     Returns:
         Solution(ConicPoint, status, InteriorPointStats); the stats hold iterations and the relative
@@ -64,7 +81,9 @@ def solve_on_host(
     """
     package(solver)
     batch, n, m = *data.c.shape, data.b.shape[1]
-    leaves, tree = jax.tree.flatten(data)
+    if wanted is None:
+        wanted = Wanted(jnp.ones(batch, bool), jnp.array(False))
+    leaves, tree = jax.tree.flatten((data, wanted))
     dtype = data.c.dtype
     shapes = (
         *(jax.ShapeDtypeStruct((batch, size), dtype) for size in (n, m, m)),
@@ -72,12 +91,29 @@ def solve_on_host(
         jax.ShapeDtypeStruct((batch,), np.int32),
         jax.ShapeDtypeStruct((batch,), dtype),
     )
-    run = functools.partial(
-        _solve_batch, cones, solver, 1e-8 if tolerance is None else tolerance, max_iterations, tree
-    )
+    solve = _SOLVERS[solver](cones, tolerance or _TOLERANCE, max_iterations)
+    loose = solve
+    if tolerance is None and solver == Solver.CLARABEL:
+        loose = _SOLVERS[solver](cones, _ROUGH, max_iterations)
+    run = functools.partial(_solve_batch, solve, loose, warm_start, tree)
     x, y, s, status, iterations, gap = call_on_host(run, shapes, *leaves)
     # residuals are measured by whoever knows the scaling
     return Solution(ConicPoint(x, y, s), status, InteriorPointStats(iterations, gap, gap, gap))
+
+
+def keep_on_host(
+    warm_start: WarmStart, data: Data, point: ConicPoint, good: jax.Array
+) -> jax.Array:
+    """Keep the points that are ``good`` (batch,) as starts; ``good``, for XLA drops what nobody uses."""
+    leaves, tree = jax.tree.flatten((data, point, good))
+
+    def run(*leaves: np.ndarray) -> tuple[np.ndarray, ...]:
+        data, point, good = jax.tree.unflatten(tree, leaves)
+        for item in np.flatnonzero(good).tolist():
+            warm_start.keep(_entries(data, item), np.concatenate([part[item] for part in point]))
+        return (good,)
+
+    return call_on_host(run, (jax.ShapeDtypeStruct(good.shape, good.dtype),), *leaves)[0]
 
 
 def call_on_host(
@@ -131,23 +167,28 @@ def package(solver: Solver) -> ModuleType:
 
 
 def _solve_batch(
-    cones: Cones,
-    solver: Solver,
-    tolerance: float,
-    max_iterations: int | None,
+    solve: Callable[..., Answer],
+    loose: Callable[..., Answer],
+    warm_start: WarmStart | None,
     tree: Any,
     *leaves: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
-    data: Data = jax.tree.unflatten(tree, leaves)
+    data, wanted = jax.tree.unflatten(tree, leaves)
     (batch, n), m, dtype = data.c.shape, data.b.shape[1], data.c.dtype
-    solve = _SOLVERS[solver](cones, tolerance, max_iterations)
 
     def one(item: int) -> tuple[Answer, float]:
         P, A = matrix_of_item(data.P, item), matrix_of_item(data.A, item)
         c, b = (np.asarray(part[item], np.float64) for part in (data.c, data.b))
-        if not all(np.isfinite(part).all() for part in (P.data, c, A.data, b)):
+        finite = all(np.isfinite(part).all() for part in (P.data, c, A.data, b))
+        if not (finite and wanted.items[item]):
             return _nothing(Status.STALLED, n, m), np.nan
-        answer = solve(P, c, A, b)
+        start = None
+        if warm_start is not None and wanted.rough:
+            start = warm_start.nearest(_entries(data, item), n + 2 * m)
+        if start is None:
+            answer = (loose if wanted.rough else solve)(P, c, A, b)
+        else:
+            answer = Answer(Status.SOLVED, 0, *np.split(start, [n, n + m]))
         return answer, _relative_gap(P, c, b, answer)
 
     found = threaded(one, batch)
@@ -158,6 +199,12 @@ def _solve_batch(
     status = np.array([answer.status for answer, _ in found], np.int8)
     iterations = np.array([answer.iterations for answer, _ in found], np.int32)
     return x, y, s, status, iterations, np.array([gap for _, gap in found], dtype)
+
+
+def _entries(data: Any, item: int) -> tuple[np.ndarray, ...]:
+    """What tells a program from others of its shape."""
+    values = (part.values if isinstance(part, SparseMatrix) else part for part in data)
+    return tuple(np.asarray(part[item]) for part in values)
 
 
 def matrix_of_item(matrix: Any, item: int) -> sparse.csc_matrix:

@@ -2,13 +2,14 @@
 
 With a small multiple of diag(I, −I) added they can be factorised along the diagonal in every order
 (Vanderbei 1995), which SuperLU does supernode by supernode (Li, Demmel, Gilbert); refinement takes
-away what was added.
+away what was added, and what tells a system from one of the same pattern whose factors it borrows.
 """
 
+import functools
 import hashlib
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
@@ -21,40 +22,75 @@ _SHIFT, _SMALLER_SHIFT = _EPS**0.5, _EPS**0.75  # of the diagonal; the second wh
 _PASSES = 20  # of refinement, at most
 _KEPT = 1 << 26  # bytes of factors, beside those of the last system
 _DENSER = 50  # times as many entries as B may have BᵀB, where it is formed
+_FEW = 64  # rows, for which solves with the factors of another system cost less than new ones
+_CLOSE = 0.01  # how far entries may be from those of another system, relative to the largest
+
+
+class Factor(Protocol):
+    """What solves with a matrix, or with one close to it."""
+
+    def solve(self, right: np.ndarray) -> np.ndarray: ...
 
 
 class QuasiDefinite:
-    """A matrix as above, P (n, n), and its factors."""
+    """[[P, Bᵀ], [B, diag(d) − I]], B = d^½ A, in the rows of A (m, n) with d > 0, 0 ≤ d ≤ 1, and its factors.
 
-    def __init__(self, matrix: Any, n: int) -> None:
-        self.matrix = matrix
-        self.signs = np.where(np.arange(matrix.shape[0]) < n, 1.0, -1.0)
-        self.norm = float(abs(matrix).sum(axis=1).max())
+    ``near``: a system that has factors, of the same pattern, its entries close and all but a few of its d.
+    """
+
+    def __init__(self, P: Any, A: Any, d: np.ndarray, near: "QuasiDefinite | None" = None) -> None:
+        self.P, self.A, self.d, self.near = P, A, d, near
+        self.rows = np.flatnonzero(d > 0)
+        self.matrix = assemble(P, self.held(self.rows), 1 - d[self.rows])
+        self.size = P.shape[0]
+        self.signs = np.where(np.arange(self.matrix.shape[0]) < self.size, 1.0, -1.0)
+        self.norm = float(abs(self.matrix).sum(axis=1).max())
         self.factors: dict[float, SuperLU] = {}
 
     @property
     def bytes(self) -> int:
-        """That the factors take."""
-        return sum(12 * factor.nnz for factor in self.factors.values())
+        """That the factors take, those of ``near`` as well."""
+        own = sum(12 * factor.nnz for factor in self.factors.values())
+        return own + (self.near.bytes if self.near else 0)
+
+    def lends(self, P: Any, A: Any, d: np.ndarray) -> bool:
+        """Whether its factors may serve a system of its pattern with these entries."""
+        pairs = (self.P.data, P.data), (self.A.data, A.data)
+        close = all(_largest(own - new) <= _CLOSE * _largest(own) for own, new in pairs)
+        return close and int(np.sum(self.d != d)) <= _FEW
+
+    def held(self, rows: np.ndarray) -> Any:
+        """B in these rows of A."""
+        return sparse.diags(np.sqrt(self.d[rows])) @ self.A[rows]
 
     def solve(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The solution for right-hand sides (n + k, columns), and for which of them it is one.
 
         Where the matrix is singular to round-off, what comes nearest with the larger shift.
         """
-        first, met = self._refined(self._factor(_SHIFT), right)
+        if self.bordered and not self.factors:
+            solution, met = self._refined(self.bordered, right)
+            if met.all():
+                return solution, met
+        first, met = self._refined(self.factor(_SHIFT), right)
         if met.all():
             return first, met
-        solution, met = self._refined(self._factor(_SMALLER_SHIFT), right)
+        solution, met = self._refined(self.factor(_SMALLER_SHIFT), right)
         return (solution if met.all() else first), met
 
-    def _factor(self, shift: float) -> SuperLU:
+    @functools.cached_property
+    def bordered(self) -> "Bordered | None":
+        """By the factors of ``near``."""
+        return Bordered(self.near, self) if self.near else None
+
+    def factor(self, shift: float) -> SuperLU:
+        """The factors of the matrix with this multiple of diag(I, −I) added."""
         if shift not in self.factors:
             shifted = self.matrix + sparse.diags(shift * self.signs)
             self.factors[shift] = factorise(sparse.csc_matrix(shifted))
         return self.factors[shift]
 
-    def _refined(self, factor: SuperLU, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _refined(self, factor: Factor, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Refined as long as that halves a residual."""
         x = factor.solve(right)
         left = right - self.matrix @ x
@@ -70,6 +106,47 @@ class QuasiDefinite:
                 break
         # rounding leaves some eps of the terms; of a singular system a share of the right-hand side is left
         return x, size <= _EPS**0.75 * given + 64 * _EPS * self.norm * _largest(x)
+
+
+class Bordered:
+    """Solves with a system by the factors of one near to it, to be refined.
+
+    Rows that are left out get a multiplier that holds their t at zero, others are new rows and columns:
+    [[K, F], [Fᵀ, G]], eliminated from K.
+    """
+
+    def __init__(self, known: QuasiDefinite, system: QuasiDefinite) -> None:
+        n, rows = known.size, known.rows
+        kept = (known.d == system.d)[rows]
+        added = np.setdiff1d(system.rows, rows[kept], assume_unique=True)
+        dropped = n + np.flatnonzero(~kept)
+        self.size, self.dropped = len(known.signs), len(dropped)
+        # where the unknowns of the system are among those of K and of the border
+        self.shared = np.concatenate([np.arange(n), n + np.flatnonzero(kept)])
+        in_system = np.searchsorted(system.rows, rows[kept])
+        self.own = np.concatenate([np.arange(n), n + in_system])
+        self.added = n + np.searchsorted(system.rows, added)
+        self.F = np.zeros((self.size, len(dropped) + len(added)))
+        self.F[dropped, np.arange(len(dropped))] = 1.0
+        self.F[:n, len(dropped) :] = system.held(added).T.toarray()
+        self.factor = known.factor(_SHIFT)
+        self.solved_F = self.factor.solve(self.F)
+        corner = np.concatenate([np.zeros(len(dropped)), 1 - system.d[added] + _SHIFT])
+        # pseudo-inverse: of a singular system refinement finds that it is none
+        self.schur = np.linalg.pinv(-np.diag(corner) - self.F.T @ self.solved_F)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """For right-hand sides (unknowns, columns) of the system."""
+        inner = np.zeros((self.size, right.shape[1]))
+        inner[self.shared] = right[self.own]
+        border = np.zeros((self.F.shape[1], right.shape[1]))
+        border[self.dropped :] = right[self.added]
+        inner = self.factor.solve(inner)
+        border = self.schur @ (border - self.F.T @ inner)
+        found = np.empty_like(right)
+        found[self.own] = (inner - self.solved_F @ border)[self.shared]
+        found[self.added] = border[self.dropped :]
+        return found
 
 
 def _largest(columns: np.ndarray) -> np.ndarray:
@@ -90,11 +167,9 @@ def assemble(P: Any, B: Any, corner: np.ndarray) -> Any:
 
 def factorise(matrix: Any) -> SuperLU:
     """LU along the diagonal, in an order that keeps the factors sparse."""
-    matrix.indices, matrix.indptr = (
-        part.astype(np.intc) for part in (matrix.indices, matrix.indptr)
-    )
+    pointers = (part.astype(np.intc) for part in (matrix.indices, matrix.indptr))
     return splu(
-        matrix,
+        sparse.csc_matrix((matrix.data, *pointers), shape=matrix.shape),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
@@ -137,23 +212,35 @@ def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
 
 
 class RecentFactors:
-    """Of the last systems: the pass backward meets those of the pass forward again."""
+    """Of the last systems: the next step, or the pass backward, meets them or their neighbours again."""
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[bytes, QuasiDefinite] = OrderedDict()
+        self.kept: OrderedDict[tuple[bytes, bytes], QuasiDefinite] = OrderedDict()
         self.lock = threading.Lock()
 
-    def system(self, P: Any, B: Any, corner: np.ndarray) -> QuasiDefinite:
-        """[[P, Bᵀ], [B, −diag(corner)]], with the factors that it had when it was met before."""
-        matrix, n = assemble(P, B, corner), P.shape[0]
-        digest = hashlib.blake2b(str(n).encode(), digest_size=20)
-        for part in (matrix.data, matrix.indices, matrix.indptr):
-            digest.update(part.tobytes())
-        key = digest.digest()
+    def system(self, P: Any, A: Any, d: np.ndarray) -> QuasiDefinite:
+        """The system, with the factors that it or a neighbour had when that was met before."""
+        pattern = _digest(P.indices, P.indptr, A.indices, A.indptr)
+        key = pattern, _digest(P.data, A.data, d)
         with self.lock:
-            found = self.kept.pop(key, None)
-            found = QuasiDefinite(matrix, n) if found is None else found
+            found = self.kept.pop(key, None) or self._new(pattern, P, A, d)
             self.kept[key] = found
             while len(self.kept) > 1 and sum(f.bytes for f in self.kept.values()) > _KEPT:
                 self.kept.popitem(last=False)
         return found
+
+    def _new(self, pattern: bytes, P: Any, A: Any, d: np.ndarray) -> QuasiDefinite:
+        """A system, next to the latest one that can lend its factors."""
+        for (of, _), system in reversed(self.kept.items()):
+            known = system if system.factors else system.near
+            if of == pattern and known and known.lends(P, A, d):
+                return QuasiDefinite(P, A, d, known)
+        return QuasiDefinite(P, A, d)
+
+
+def _digest(*arrays: np.ndarray) -> bytes:
+    of_all = hashlib.blake2b(digest_size=20)
+    for array in arrays:
+        of_all.update(repr(array.shape).encode())
+        of_all.update(array.tobytes())
+    return of_all.digest()
