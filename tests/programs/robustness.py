@@ -1,11 +1,12 @@
 """The solver on programs of known status, against Clarabel: ``make robustness``.
 
-Each program is solved in a batch with all other families of its shape, by the interior-point method
-and by the layer on top of it. Answers are judged in the units of the program before scaling, where
-data and solutions are of unit size. Run from ``tests`` as ``python -m programs.robustness 2000 2``:
-programs per cone, processes.
+Each program is solved in a batch with all other families of its shape, by the interior-point method,
+by the layer on top of it, and by the layer on top of Clarabel. Answers are judged in the units of the
+program before scaling, where data and solutions are of unit size. Run from ``tests`` as
+``python -m programs.robustness 2000 2``: programs per cone, processes.
 """
 
+import functools
 import itertools
 import multiprocessing
 import sys
@@ -13,7 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,14 +94,18 @@ def by_interior_point(data, cones: Cones) -> Answers:
     return Answers(*map(np.asarray, (*found.value, found.status, found.stats.iterations)))
 
 
-def by_layer(data, cones: Cones) -> Answers:
+def by_layer(data, cones: Cones, solver: Literal["auto", "clarabel"] = "auto") -> Answers:
     """Failed items are NaN."""
-    found = ConeProgram(cones)(*data)
+    found = ConeProgram(cones, solver=solver)(*data)
     info = found.info
     return Answers(*map(np.asarray, (*found[:3], info.status, info.iterations)))
 
 
-SOLVERS = {"interior_point": by_interior_point, "ConeProgram": by_layer}
+SOLVERS = {
+    "interior_point": by_interior_point,
+    "ConeProgram": by_layer,
+    "ConeProgram, Clarabel": functools.partial(by_layer, solver="clarabel"),
+}
 
 
 def cases(cone: str, shape: int, count: int) -> list[Case]:

@@ -23,6 +23,9 @@ HARD = {
     "unbounded_nearly": 0.3,
     "unbounded_scaled": 0.3,
 }
+CLARABEL_LEAVES = (
+    0.05  # of all; it gives up more often between two certificates or a step before one
+)
 
 
 @pytest.mark.parametrize("cone", SHAPES)
@@ -52,8 +55,11 @@ def test_statuses_are_right_and_solutions_are_solutions(cone):
     faults = [f"{f.solver}: {f.fault}, {f.case}" for f in findings if f.fault]
     assert not faults, "\n".join(faults)
     assert all(f.outcome != "wrong" for f in findings)
+    left = [f for f in findings if f.outcome == "unsolved"]
+    by_clarabel = [f for f in left if f.solver == "ConeProgram, Clarabel"]
+    assert len(by_clarabel) <= CLARABEL_LEAVES * PER_CONE, by_clarabel
     drawn = Counter(family for family, _ in {(f.case.family, f.case) for f in findings})
-    unsolved = {f.case for f in findings if f.outcome == "unsolved"}
+    unsolved = {f.case for f in left if f not in by_clarabel}
     for family, number in Counter(case.family for case in unsolved).items():
         assert family in HARD, unsolved
         assert number <= max(1, HARD[family] * drawn[family]), unsolved

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from conservax.solvers import quasidefinite
-from conservax.solvers.quasidefinite import RecentFactors, assemble, eigenvalue_bound
+from conservax.solvers.quasidefinite import (
+    QuasiDefinite,
+    RecentFactors,
+    assemble,
+    eigenvalue_bound,
+)
 
 
 def _parts(n: int, k: int, seed: int, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -93,46 +98,61 @@ def test_systems_met_again_keep_their_factors():
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([0.0, 1e-4]), st.integers(0, 999))
-def test_a_system_near_to_one_with_factors_needs_none(n, k, off, seed):
+def test_a_system_next_to_one_with_factors_needs_none(n, k, off, seed):
     P, A = _parts(n, k, seed)
     P += 0.1 * np.eye(n)
     rng = np.random.default_rng(seed)
-    first, second = (rng.choice([0.0, 0.3, 0.9], k) for _ in range(2))
-    recent = RecentFactors()
-    known = recent.system(sparse.csc_matrix(P), sparse.csr_matrix(A), first)
-    known.solve(np.ones((len(known.signs), 1)))
+    first, second = (
+        rng.choice([0.0, 0.3, 0.9], k) for _ in range(2)
+    )  # rows come, go, change weight
+    known = QuasiDefinite(sparse.csc_matrix(P), sparse.csr_matrix(A), first)
+    known.factor(1e-8)
     P, A = P * (1 + off), A * (1 + off * rng.random(A.shape))
-    system = recent.system(sparse.csc_matrix(P), sparse.csr_matrix(A), second)
-    assert system is known or system.near is known
+    system = QuasiDefinite(sparse.csc_matrix(P), sparse.csr_matrix(A), second, known)
     held = second > 0
     K = _dense(P, np.sqrt(second[held])[:, None] * A[held], 1 - second[held])
     right = rng.normal(size=(len(K), 2))
     solution, met = system.solve(right)
     assert met.all()
     np.testing.assert_allclose(K @ solution, right, atol=1e-9)
-    assert system is known or not system.factors
+    assert not system.factors
 
 
 def test_a_singular_neighbour_is_not_met():
-    recent = RecentFactors()
     matrices = sparse.eye(2, format="csc"), sparse.csr_matrix(np.ones((2, 2)))  # one row twice
-    recent.system(*matrices, np.array([1.0, 0.0])).solve(np.ones((3, 1)))
+    known = QuasiDefinite(*matrices, np.array([1.0, 0.0]))
+    known.solve(np.ones((3, 1)))
+    system = QuasiDefinite(*matrices, np.ones(2), known)
     noise = np.random.default_rng(0).uniform(-1, 1, size=(4, 1))
-    system = recent.system(*matrices, np.ones(2))
     consistent = system.matrix @ noise
     solution, met = system.solve(np.column_stack([consistent, noise]))
     assert met.tolist() == [True, False]
+    assert system.near is None  # what the neighbour could not solve has factors of its own
     np.testing.assert_allclose(system.matrix @ solution[:, :1], consistent, atol=1e-12)
 
 
-def test_a_far_system_has_factors_of_its_own():
-    recent, rows = RecentFactors(), 30
-    matrices = sparse.eye(rows, format="csc"), sparse.eye(rows, format="csr")
-    d = np.zeros(rows)
-    recent.system(*matrices, d).solve(np.ones((rows, 1)))
-    assert recent.system(*matrices, d + 0.5).near is None
-    assert recent.system(1.1 * matrices[0], matrices[1], d).near is None
-    assert recent.system(1.001 * matrices[0], matrices[1], d).near is not None
+def test_factors_are_lent_to_systems_that_are_close():
+    recent, rng, size = RecentFactors(), np.random.default_rng(0), 40
+    P, A = sparse.csc_matrix(np.diag(rng.random(size) + 1)), rng.normal(size=(size, size))
+    A, d = sparse.csr_matrix(A), np.ones(size)
+    known = recent.system(P, A, d)
+    known.solve(np.ones((2 * size, 1)))
+    one_row_less = np.where(np.arange(size) == 3, 0.0, d)
+    assert recent.system(P, A, one_row_less).near is known
+    assert recent.system(1.001 * P, A, d).near is known
+    assert recent.system(P, 1.001 * A, d).near is known
+    assert recent.system(1.1 * P, A, d).near is None
+    assert recent.system(P, A, np.zeros(size)).near is None  # all rows are others
+    other_pattern = sparse.csr_matrix(A.toarray() * (rng.random(A.shape) < 0.9))
+    assert recent.system(P, other_pattern, d).near is None
+
+
+def test_a_chain_has_factors_too_cheap_to_be_borrowed_for_a_border():
+    recent, size = RecentFactors(), 50
+    P = sparse.diags([np.full(size, 2.0), np.ones(size - 1)], [0, 1], format="csc")
+    P, A = sparse.csc_matrix(P + P.T), sparse.eye(size, format="csr")
+    recent.system(P, A, np.zeros(size)).solve(np.ones((size, 1)))
+    assert recent.system(P, A, (np.arange(size) < 2).astype(float)).near is None
 
 
 def test_what_is_kept_is_bounded(monkeypatch):

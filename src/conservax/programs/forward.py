@@ -135,7 +135,14 @@ def _polish(
     goal = accuracy(c.dtype)
     start = found.point.dual - found.point.slack
     base = found.point.primal[..., None], start[..., None]
-    scales = {name: getattr(found.residuals, name) for name in ("primal_scale", "dual_scale")}
+
+    def strictly(new: Residuals) -> Residuals:
+        """Beside the smaller terms: those of a point that runs away hide its residual."""
+        old = found.residuals
+        return new._replace(
+            primal_scale=jnp.minimum(new.primal_scale, old.primal_scale),
+            dual_scale=jnp.minimum(new.dual_scale, old.dual_scale),
+        )
 
     def advance(carry: _Polish) -> _Polish:
         # where the signs lead nowhere, keep what is active within the tolerance, then leave it out
@@ -151,8 +158,7 @@ def _polish(
         x, v = x[..., 0], v[..., 0]
         y = project(v, cones)
         new = measure_point(data, sizes, ConicPoint(x, y, y - v), jnp.zeros_like(found.gap))
-        # against the terms of the start: a runaway point has terms that hide its residual
-        new = new._replace(residuals=new.residuals._replace(**scales))
+        new = new._replace(residuals=strictly(new.residuals))
         # no NaN is smaller than anything
         take = (new.worst < jnp.maximum(carry.at.worst, goal)) & rough(carry)
         return _Polish(choose(take, new, carry.at), carry.taken | take, v, carry.step + 1)

@@ -5,7 +5,6 @@ With a small multiple of diag(I, −I) added they can be factorised along the di
 away what was added, and what tells a system from one of the same pattern whose factors it borrows.
 """
 
-import functools
 import hashlib
 import threading
 from collections import OrderedDict
@@ -22,7 +21,7 @@ _SHIFT, _SMALLER_SHIFT = _EPS**0.5, _EPS**0.75  # of the diagonal; the second wh
 _PASSES = 20  # of refinement, at most
 _KEPT = 1 << 26  # bytes of factors, beside those of the last system
 _DENSER = 50  # times as many entries as B may have BᵀB, where it is formed
-_FEW = 64  # rows, for which solves with the factors of another system cost less than new ones
+_SOLVES = 8  # with factors, times the entries of a row of them, cost as much as new ones
 _CLOSE = 0.01  # how far entries may be from those of another system, relative to the largest
 
 
@@ -35,7 +34,8 @@ class Factor(Protocol):
 class QuasiDefinite:
     """[[P, Bᵀ], [B, diag(d) − I]], B = d^½ A, in the rows of A (m, n) with d > 0, 0 ≤ d ≤ 1, and its factors.
 
-    ``near``: a system that has factors, of the same pattern, its entries close and all but a few of its d.
+    ``near``: a system that has factors, of the same pattern, its entries close and all but a few of its d;
+    until there are factors of its own.
     """
 
     def __init__(self, P: Any, A: Any, d: np.ndarray, near: "QuasiDefinite | None" = None) -> None:
@@ -46,18 +46,21 @@ class QuasiDefinite:
         self.signs = np.where(np.arange(self.matrix.shape[0]) < self.size, 1.0, -1.0)
         self.norm = float(abs(self.matrix).sum(axis=1).max())
         self.factors: dict[float, SuperLU] = {}
+        self._bordered: Bordered | None = None
 
     @property
     def bytes(self) -> int:
         """That the factors take, those of ``near`` as well."""
         own = sum(12 * factor.nnz for factor in self.factors.values())
-        return own + (self.near.bytes if self.near else 0)
+        near, bordered = self.near, self._bordered
+        return own + (near.bytes if near else 0) + (bordered.bytes if bordered else 0)
 
     def lends(self, P: Any, A: Any, d: np.ndarray) -> bool:
         """Whether its factors may serve a system of its pattern with these entries."""
         pairs = (self.P.data, P.data), (self.A.data, A.data)
         close = all(_largest(own - new) <= _CLOSE * _largest(own) for own, new in pairs)
-        return close and int(np.sum(self.d != d)) <= _FEW
+        in_a_row = self.factor(_SHIFT).nnz / len(self.signs)
+        return close and bool(_SOLVES * np.sum(self.d != d) <= in_a_row)
 
     def held(self, rows: np.ndarray) -> Any:
         """B in these rows of A."""
@@ -68,8 +71,9 @@ class QuasiDefinite:
 
         Where the matrix is singular to round-off, what comes nearest with the larger shift.
         """
-        if self.bordered and not self.factors:
-            solution, met = self._refined(self.bordered, right)
+        borrowed = self._borrowed()
+        if borrowed:
+            solution, met = self._refined(borrowed, right)
             if met.all():
                 return solution, met
         first, met = self._refined(self.factor(_SHIFT), right)
@@ -78,17 +82,19 @@ class QuasiDefinite:
         solution, met = self._refined(self.factor(_SMALLER_SHIFT), right)
         return (solution if met.all() else first), met
 
-    @functools.cached_property
-    def bordered(self) -> "Bordered | None":
-        """By the factors of ``near``."""
-        return Bordered(self.near, self) if self.near else None
-
     def factor(self, shift: float) -> SuperLU:
         """The factors of the matrix with this multiple of diag(I, −I) added."""
         if shift not in self.factors:
             shifted = self.matrix + sparse.diags(shift * self.signs)
             self.factors[shift] = factorise(sparse.csc_matrix(shifted))
+            self.near = self._bordered = None
         return self.factors[shift]
+
+    def _borrowed(self) -> "Bordered | None":
+        near = self.near
+        if near and self._bordered is None:
+            self._bordered = Bordered(near, self)
+        return self._bordered
 
     def _refined(self, factor: Factor, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Refined as long as that halves a residual."""
@@ -134,6 +140,11 @@ class Bordered:
         corner = np.concatenate([np.zeros(len(dropped)), 1 - system.d[added] + _SHIFT])
         # pseudo-inverse: of a singular system refinement finds that it is none
         self.schur = np.linalg.pinv(-np.diag(corner) - self.F.T @ self.solved_F)
+
+    @property
+    def bytes(self) -> int:
+        """That the border takes."""
+        return 2 * self.F.nbytes
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """For right-hand sides (unknowns, columns) of the system."""
