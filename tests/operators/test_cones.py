@@ -247,3 +247,37 @@ def test_duals_are_involutions_and_bad_cones_are_refused():
         cones.Power(1.0)
     with pytest.raises(errors.InvalidInputError, match="size 2"):
         cones.SecondOrder(1)
+
+
+def test_a_product_is_its_factors_one_after_the_other():
+    factors = [cones.Power(0.2), cones.NonNegative(3), cones.PositiveSemidefinite(3), cones.Zero(2)]
+    factors += [cones.Exponential().dual(), cones.SecondOrder(3)]
+    product = cones.Product(*factors)
+    v = RNG.normal(size=product.size)
+    v[3:6] = [0.0, 1.0, -1.0]  # on the kink of the orthant
+    ends = np.cumsum([0, *(factor.size for factor in factors)])
+    of = product.clarke(jnp.array(v))
+    for factor, dual, i, j in zip(factors, product.dual().cones, ends[:-1], ends[1:], strict=True):
+        part = jnp.array(v[i:j])
+        np.testing.assert_array_equal(product.project(jnp.array(v))[i:j], factor.project(part))
+        own = factor.clarke(part)
+        for whole, block in zip(of[:3], own[:3], strict=True):
+            np.testing.assert_allclose(whole[i:j, i:j], block, atol=1e-15)
+            assert not np.any(whole[i:j, j:])
+            assert not np.any(whole[i:j, :i])
+        assert dual == factor.dual()
+    assert of.margin == 0.0
+    np.testing.assert_allclose(np.diag(of.upper - of.lower)[3:6], [1.0, 0.0, 0.0], atol=0)
+    # Moreau, for the whole
+    p, q = product.project(jnp.array(v)), product.dual().project(jnp.array(-v))
+    np.testing.assert_allclose(p - q, v, atol=1e-12)
+    np.testing.assert_allclose(p @ q, 0.0, atol=1e-12)
+    np.testing.assert_allclose(jax.jacobian(product.project)(jnp.array(v)), of.element, atol=1e-11)
+
+
+def test_products_refuse_what_does_not_fit():
+    with pytest.raises(errors.InvalidInputError, match=r"but got \[Zero"):
+        cones.Product([cones.Zero(1)])
+    with pytest.raises(errors.InvalidInputError, match="5 entries in all"):
+        cones.Product(cones.Zero(2), cones.SecondOrder(3)).project(jnp.ones(4))
+    assert cones.Product().clarke(jnp.zeros(0)).upper.shape == (0, 0)

@@ -399,3 +399,59 @@ class Dual(Cone):
         of = self.cone.clarke(-v, tolerance)
         eye = jnp.eye(self.size, dtype=v.dtype)
         return ClarkeJacobian(eye - of.element, eye - of.upper, eye - of.lower, of.margin, of.exact)
+
+
+@dataclass(frozen=True, init=False)
+class Product(Cone):
+    """K₁ × K₂ × …, in any order: projection and Clarke Jacobian block by block.
+
+    ``tolerance`` counts relative to the entries of each block; ``margin`` is the smallest one.
+
+    >>> import jax.numpy as jnp
+    >>> K = Product(Power(0.3), NonNegative(2), Zero(1))
+    >>> K.project(jnp.array([1.0, 1.0, 0.0, -1.0, 2.0, 3.0])).tolist()
+    [1.0, 1.0, 0.0, 0.0, 2.0, 0.0]
+    """
+
+    cones: tuple[Cone, ...]
+
+    def __init__(self, *cones: Cone) -> None:
+        for cone in cones:
+            if not isinstance(cone, Cone):
+                raise InvalidInputError(
+                    f"Product takes cones, as in Product(Zero(1), SecondOrder(3)), but got {cone!r}."
+                )
+        object.__setattr__(self, "cones", cones)
+
+    @property
+    def size(self) -> int:
+        return sum(cone.size for cone in self.cones)
+
+    def project(self, v: jax.Array) -> jax.Array:
+        parts = (cone.project(part) for cone, part in self._blocks(v))
+        return jnp.concatenate([v[:0], *parts])
+
+    def dual(self) -> "Product":
+        return Product(*(cone.dual() for cone in self.cones))
+
+    def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        found = [cone.clarke(part, tolerance) for cone, part in self._blocks(v)]
+        if not found:
+            return _smooth(jnp.zeros((0, 0), v.dtype))
+        element, lower, upper, margins, exact = zip(*found, strict=True)
+        joined = jax.scipy.linalg.block_diag
+        return ClarkeJacobian(
+            joined(*element),
+            joined(*lower),
+            joined(*upper),
+            jnp.min(jnp.stack(margins)),
+            jnp.all(jnp.stack(exact)),
+        )
+
+    def _blocks(self, v: jax.Array) -> list[tuple[Cone, jax.Array]]:
+        if v.shape != (self.size,):
+            raise InvalidInputError(
+                f"v has shape {v.shape}, but the cones have {self.size} entries in all."
+            )
+        ends = np.cumsum([0, *(cone.size for cone in self.cones)])
+        return [(cone, v[i:j]) for cone, i, j in zip(self.cones, ends[:-1], ends[1:], strict=True)]

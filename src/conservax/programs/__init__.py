@@ -1,12 +1,14 @@
 """Differentiable cone and quadratic programs, with certificates."""
 
 from ..solvers import Cones, Solver, Status, WarmStart
+from .arrange import Arrangement, arrange
 from .certificate import ProgramReport, ProgramWitness
 from .cone_program import ConeProgram, ProgramInfo, ProgramSolution
 from .cvxpy_layer import CvxpyLayer
 from .quadratic_program import QuadraticProgram
 
 __all__ = [
+    "Arrangement",
     "ConeProgram",
     "Cones",
     "CvxpyLayer",
@@ -18,4 +20,5 @@ __all__ = [
     "Solver",
     "Status",
     "WarmStart",
+    "arrange",
 ]
