@@ -37,7 +37,7 @@ def measure(tick: Tick) -> list[dict[str, Any]]:
     program = ConeProgram(canonical.cones, auxiliary=canonical.auxiliary)
     P = canonical.P.constant(canonical.size - 1)  # known, as it is to the layer
     A, b = canonical.A(theta), canonical.b(theta)
-    solver = jax.jit(lambda c: program(P, c, A, b))
+    solver = jax.jit(lambda c: program(P, c, A, b).primal)  # without the verdict, as the layer's
     q = canonical.c(theta)
 
     def squared(value: jax.Array) -> jax.Array:
