@@ -1,8 +1,6 @@
-"""What a run writes, and how it refuses."""
+"""How a run is asked for, reports its progress, and refuses."""
 
 import builtins
-import json
-import re
 import sys
 
 import jax
@@ -13,43 +11,6 @@ from conservax import reproduce
 from conservax.errors import ConservaxError
 from conservax.reproduce import relu_variants
 from conservax.reproduce.runner import _select
-
-
-def test_files(report):
-    out = report.page.parent
-    for name in {claim.experiment for claim in report.claims}:
-        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert (out / f"{name}.svg").read_text().rstrip().endswith("</svg>")
-
-
-def test_claims_json(report):
-    claims = json.loads((report.page.parent / "claims.json").read_text())
-    assert len(claims) == len(report.claims) > 50
-    for claim in claims:
-        assert set(claim) == {"experiment", "name", "source", "published", "measured", "holds"}
-        assert type(claim["holds"]) is bool
-        assert all(claim[key] for key in ("experiment", "name", "source"))
-        assert isinstance(claim["published"], str | int | float | list)
-        assert isinstance(claim["measured"], str | int | float | list)
-    keys = [(claim["experiment"], claim["name"]) for claim in claims]
-    assert len(set(keys)) == len(keys)
-
-
-def test_page_needs_no_other_file(report):
-    page = report.page.read_text()
-    addresses = re.findall(r"(?:src|href)\s*=\s*\"([^\"]*)\"", page)
-    assert addresses
-    assert all(address.startswith(("data:", "#")) for address in addresses)
-    assert "url(" not in page
-    assert "@import" not in page
-    assert "<script" not in page
-
-
-def test_page_shows_every_claim(report):
-    page = report.page.read_text()
-    assert page.count('<td class="number">') == 2 * len(report.claims)
-    assert page.count("data:image/png;base64,") == len({c.experiment for c in report.claims})
-    assert "REFUTED" in page
 
 
 def test_double_precision_stays_inside(tmp_path):
