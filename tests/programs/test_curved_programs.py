@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conservax.errors import (
     InfeasibleError,
@@ -16,6 +18,7 @@ from conservax.errors import (
 from conservax.invertibility import Verdict
 from conservax.operators import cones as operators
 from conservax.programs import ConeProgram, Cones, Solver, Status
+from conservax.programs.curved_blocks import turn
 
 CURVED = {
     "exponential": (Cones(exponential=1), operators.Exponential()),
@@ -212,13 +215,67 @@ def test_the_report_bounds_the_singular_values_of_the_system(name):
         assert 0 < near.distance <= np.linalg.norm(p)
 
 
-def test_the_report_names_what_is_weakly_active_and_what_is_open():
+@pytest.mark.parametrize("name", CURVED)
+def test_the_report_bounds_all_elements_at_a_kink(name):
+    """The point p off K has the normal p − x and the ray x: kinks lie at x and, of the polar, at p − x."""
+    cones, cone = CURVED[name]
+    program, eye, tried = ConeProgram(cones), np.eye(3), 0
+    for p in np.random.default_rng(4).normal(size=(20, 3)):
+        x = np.asarray(cone.project(jnp.asarray(p)))
+        if min(np.abs(x).min(), np.abs(p - x).min()) < 0.1:  # inside K or its polar, or at an edge
+            continue
+        tried += 1
+        normal, ray = (a / np.linalg.norm(a) for a in (p - x, x))
+        n, r = np.outer(normal, normal), np.outer(ray, ray)
+        for kink, ends in ((x, (eye - n, eye)), (p - x, (0 * r, r))):
+            report = program.check(eye, -kink, -eye, np.zeros(3))
+            assert report.verdict == Verdict.PROVEN
+            assert [k.operation for k in report.kinks] == [report.kinks[0].operation]
+            assert report.kinks[0].distance <= 1e-8
+            elements = [eye - (ends[0] + q * (ends[1] - ends[0])) for q in np.linspace(0, 1, 11)]
+            systems = [np.block([[eye, -V], [-eye, V - eye]]) for V in elements]
+            least = [np.linalg.svd(U, compute_uv=False)[-1] for U in systems]
+            np.testing.assert_allclose(report.sigma_min, min(least[0], least[-1]), rtol=1e-6)
+            assert 0 < report.margin <= min(least)
+    assert tried >= 3
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([None, 0.1, 0.5, 0.7]),
+    st.booleans(),
+    st.lists(st.floats(0.01, 9.0), min_size=3, max_size=3),
+    st.floats(1e-6, 0.5),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_normal_turns_further_than_its_bound(alpha, ray, size, error, seed):
+    """Against normals at random points of the ball."""
+    rng = np.random.default_rng(seed)
+    v = np.array(size) * (1, 1, rng.choice([-1, 1])) * (-1 if ray and alpha else 1)
+    if alpha is None:
+        v[0 if not ray else 1] *= rng.choice([-1, 1])
+    around = rng.normal(size=(200, 3))
+    around *= error / np.linalg.norm(around, axis=1, keepdims=True)
+
+    def axis(w):
+        if alpha is None:
+            q = 1 - w[1] / w[0] if ray else w[0] / w[1]
+            power, one = np.exp(min(q, 0)), np.exp(-max(q, 0))  # e^q and 1, in units of the greater
+            axis = np.array([q * one, one, power] if ray else [power, (1 - q) * power, -one])
+        else:
+            height = abs(w[2])
+            axis = np.array([alpha * height / w[0], (1 - alpha) * height / w[1], -np.sign(w[2])])
+        return axis / np.linalg.norm(axis)
+
+    bound = turn(alpha, True, v, error, ray)
+    assert bound > 0
+    if np.isfinite(bound):
+        farthest = max(np.linalg.norm(axis(v + d) - axis(v)) for d in around)
+        assert farthest <= bound * (1 + 1e-9)
+
+
+def test_the_report_says_where_the_set_is_not_known():
     program, eye = ConeProgram(Cones(exponential=1)), np.eye(3)
-    on_boundary = np.array([0.0, 1.0, 1.0])
-    report = program.check(eye, -on_boundary, -eye, np.zeros(3))
-    assert report.verdict == Verdict.UNKNOWN  # how fast the normal turns there is not bounded
-    assert report.sigma_min > 0.3
-    assert [kink.operation for kink in report.kinks] == ["exponential cone"]
     apex = program.check(eye, np.zeros(3), -eye, np.zeros(3))
     assert apex.verdict == Verdict.UNKNOWN
     assert "apex" in apex.reason

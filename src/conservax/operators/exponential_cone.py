@@ -125,3 +125,21 @@ def exponential_ray(v: jax.Array) -> jax.Array:
     """The unit outer normal of K°, a ray of K, at a point of its boundary with x > 0."""
     x = jnp.where(v[0] > 0, v[0], 1)
     return unit(_ray(1 - v[1] / x))
+
+
+def exponential_normal_turn(v: jax.Array, error: float) -> jax.Array:
+    """A bound on ‖n(v) − n(v + δ)‖, ‖δ‖ ≤ error, n being ``exponential_normal``."""
+    # ‖dn/dρ‖ ≤ √((1 + ρ²)/(1 + (1 − ρ)²)), which is never above the golden ratio
+    return (1 + 5**0.5) / 2 * _ratio_turn(v[0], v[1], error)
+
+
+def exponential_ray_turn(v: jax.Array, error: float) -> jax.Array:
+    """The same for ``exponential_ray``."""
+    return _ratio_turn(v[1], v[0], error)  # its derivative in ρ is no longer than itself
+
+
+def _ratio_turn(over: jax.Array, under: jax.Array, error: float) -> jax.Array:
+    """A bound on the change of over/under, under > 0."""
+    left = under - error
+    ratio = over / jnp.where(under > 0, under, 1)
+    return jnp.where(left > 0, error * jnp.sqrt(1 + ratio**2) / left, jnp.inf)

@@ -110,3 +110,14 @@ def boundary_ray(v: jax.Array, alpha: float) -> jax.Array:
     return unit(
         jnp.stack([alpha * jnp.abs(v[2]) / x, (1 - alpha) * jnp.abs(v[2]) / y, jnp.sign(v[2])])
     )
+
+
+def boundary_turn(v: jax.Array, error: float) -> jax.Array:
+    """A bound on ‖n(v) − n(v + δ)‖, ‖δ‖ ≤ error, n being ``boundary_normal`` or ``boundary_ray``.
+
+    Both are unit(a |z/x|, b |z/y|, 1), up to signs: they change by no more than the greater of the two
+    quotients does, relatively.
+    """
+    edge, height = jnp.minimum(jnp.abs(v[0]), jnp.abs(v[1])) - error, jnp.abs(v[2]) - error
+    left = jnp.minimum(edge, height)
+    return jnp.where(left > 0, error / height + error / edge, jnp.inf)

@@ -210,7 +210,8 @@ def certify_program(
             it follows from the second-order condition. tolerances: what counted as zero, (1, m) each.
 
     Source: the two-test theorem, THEORY §2; Bonnans, Shapiro (2000), for nondegeneracy; Davis, Kahan
-    (1970), for the turning of eigenspaces.
+    (1970), for the turning of eigenspaces; the normals at kinks of exponential and power cones are
+    bounded beside their formulas (``operators.exponential_cone``, ``power_cone``).
     """
     pieces = _pieces(P, A, parts, cones)
     accurate = 1e3 * machine_epsilon(pieces.dtype)  # a smaller residual is round-off

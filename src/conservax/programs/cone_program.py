@@ -1,5 +1,6 @@
 """``ConeProgram``: a quadratic objective over a product of symmetric cones, as a layer."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -21,7 +22,7 @@ from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal
 from ..solvers.termination import measure_data
 from .certificate import ProgramReport, certify_program
 from .cone_inputs import NEEDS_VALUES, as_data, bytes_of_item, is_definite, items_of
-from .forward import Outcome, Settings, active_pieces, measure_point
+from .forward import ActivePieces, Outcome, Settings, active_pieces, measure_point
 from .pieces import in_pieces, is_traced, piece_size
 from .solution_map import solution_map
 from .system import idle_variables
@@ -176,15 +177,23 @@ class ConeProgram:
         solution = self(P, c, A, b)
         if solution.primal.ndim != 1:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
-        dtype = solution.primal.dtype
         data = _dense(as_data(P, c, A, b, self.cones.size)[0])
         point = ConicPoint(*(part[None] for part in solution[:3]))
-        at = measure_point(data, measure_data(data), point, jnp.zeros(1, dtype))
-        v, tolerances, parts = active_pieces(data, at, self.cones)
-        P, A = data.P, data.A
-        idle = idle_variables(P, A, parts.basis, parts.low, self.cones, self.auxiliary)
-        P = plus_diagonal(P, idle)
-        return certify_program(P[0], A[0], parts, self.cones, float(at.worst[0]), v[0], tolerances)
+        P, worst, (v, tolerances, parts) = _at_solution(data, point, self.cones, self.auxiliary)
+        worst = float(worst[0])
+        return certify_program(P[0], data.A[0], parts, self.cones, worst, v[0], tolerances)
+
+
+@functools.partial(jax.jit, static_argnames=("cones", "auxiliary"))
+def _at_solution(
+    data: Data, point: ConicPoint, cones: Cones, auxiliary: tuple[int, ...]
+) -> tuple[Array, Array, ActivePieces]:
+    """P with a diagonal where auxiliary variables are idle, the residual, and what is active."""
+    at = measure_point(data, measure_data(data), point, jnp.zeros_like(data.c[:, 0]))
+    active = active_pieces(data, at, cones)
+    parts = active.parts
+    idle = idle_variables(data.P, data.A, parts.basis, parts.low, cones, auxiliary)
+    return plus_diagonal(data.P, idle), at.worst, active
 
 
 def _dense(data: Data) -> Data:

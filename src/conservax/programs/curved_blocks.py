@@ -13,8 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..operators.curved_cones import CurvedCone, Found, unit
-from ..operators.exponential_cone import EXPONENTIAL_CONE, exponential_normal, exponential_ray
-from ..operators.power_cone import boundary_normal, boundary_ray, power_cone
+from ..operators.exponential_cone import (
+    EXPONENTIAL_CONE,
+    exponential_normal,
+    exponential_normal_turn,
+    exponential_ray,
+    exponential_ray_turn,
+)
+from ..operators.power_cone import boundary_normal, boundary_ray, boundary_turn, power_cone
 from ..solvers.cones import Array, Curved
 
 
@@ -43,6 +49,17 @@ def distance_to_kink(alpha: float | None, dual: bool, v: np.ndarray) -> float:
     """Of v (3,) to the nearest kink of the projection onto K*, to first order."""
     cone: CurvedCone = EXPONENTIAL_CONE if alpha is None else power_cone(alpha)
     return float(cone.locate(jnp.asarray(v if dual else -v)).margin)
+
+
+def turn(alpha: float | None, dual: bool, v: np.ndarray, error: float, ray: bool) -> float:
+    """A bound on the change of the normal, or of the ray, that T holds at a kink next to v (3,).
+
+    ``error``: the distance to the kink.
+    """
+    w = jnp.asarray(v if dual else -v)
+    if alpha is not None:
+        return float(boundary_turn(w, error))
+    return float(exponential_ray_turn(w, error) if ray else exponential_normal_turn(w, error))
 
 
 def _located(

@@ -43,6 +43,11 @@ class Drift:
         round_off = self.unit * part.order
         error = round_off + (round_off + self.residual) * condition
         error *= float(np.linalg.norm(self.v[part.rows]))
+        choice = (self.high > self.low)[part.rows]
+        if part.turn is not None and choice.any():
+            # the kink counts as met: T's ray, its first column, or its normal is that of a point nearby
+            nearest = error + 2 * float(np.abs(values).max())
+            return self.basis + 2 * part.turn(self.v[part.rows], nearest, bool(choice[0]))
         gap = float(values[above - 1] - values[above]) - 2 * error
         return self.basis + (3 * error / gap if gap > 0 else math.inf)
 

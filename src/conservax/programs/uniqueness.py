@@ -20,7 +20,7 @@ from scipy.optimize import linprog
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Cones, Curved, triangle
-from .curved_blocks import distance_to_kink
+from .curved_blocks import distance_to_kink, turn
 
 EQUALITY, INEQUALITY = "equality", "inequality"
 SECOND_ORDER, SEMIDEFINITE = "second-order cone", "semidefinite cone"
@@ -35,7 +35,8 @@ _COARSE = 1e-2  # a residual that lets every direction pass
 class Constraint:
     """One cone of the product K, or one row of it: its kind, number within the kind, order, rows.
 
-    ``distance`` of an exponential or power cone: v ↦ that to the nearest kink of the projection.
+    ``distance`` of an exponential or power cone: v ↦ that to the nearest kink of the projection;
+    ``turn``: v, error, ray ↦ how far its normal, or its ray, turns within that error.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Constraint:
     order: int
     rows: slice
     distance: Callable[[np.ndarray], float] | None = None
+    turn: Callable[[np.ndarray, float, bool], float] | None = None
 
     @property
     def curved(self) -> bool:
@@ -119,8 +121,8 @@ def _asymmetric(cones: Cones) -> list[Constraint]:
                 kind = "dual " * block.dual + (EXPONENTIAL if alpha is None else POWER)
                 number = sum(other.kind == kind for other in found)
                 own = slice(rows.start + 3 * k, rows.start + 3 * k + 3)
-                distance = functools.partial(distance_to_kink, alpha, block.dual)
-                found.append(Constraint(kind, number, 3, own, distance))
+                local = (functools.partial(f, alpha, block.dual) for f in (distance_to_kink, turn))
+                found.append(Constraint(kind, number, 3, own, *local))
     return found
 
 
