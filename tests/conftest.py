@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+# Compiling takes most of the time, and quick code is not needed here; XLA_FLAGS= tests what users run.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+)
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,7 +19,7 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-# Compiling takes most of the time: what one worker compiled serves the others, and the next run.
+# What one worker compiled serves the others, and the next run.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -97,6 +97,86 @@ def test_structured_parameters_and_a_parametric_quadratic_form():
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
+def test_problems_without_constraints():
+    """Also such as get constraints only when CVXPY rewrites them, after it has chosen a solver."""
+    x, p, g = cp.Variable(2), cp.Parameter(2), cp.Parameter(nonneg=True)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(g * cp.sum_squares(x) + p @ x)), [p, g], [x])
+    values = jnp.array([1.0, -2.0]), jnp.array(0.5)
+    np.testing.assert_allclose(layer(*values)[0], -values[0], atol=1e-9)
+    assert_gradients(layer, values, 1e-7)
+    # the largest of |x₁ − p₁|, |x₂ − p₂|, |x₁ + x₂ − 3|: x = p + u, with the three residuals equal
+    A, b = cp.Parameter((3, 2)), cp.Parameter(3)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.norm_inf(A @ x - b))), [A, b], [x])
+    values = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), jnp.array([0.4, 0.8, 3.0])
+    np.testing.assert_allclose(layer(*values)[0], [1.0, 1.4], atol=1e-8)
+    assert_gradients(layer, values, 1e-5)
+    positive, q = cp.Variable(pos=True), cp.Parameter(pos=True)
+    geometric = cp.Problem(cp.Minimize(positive + q / positive))
+    layer = CvxpyLayer(geometric, [q], [positive], gp=True)
+    np.testing.assert_allclose(layer(jnp.array(4.0))[0], 2.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("unit", [1e-6, 1e-2, 1.0, 50.0, 1e3, 1e6])
+def test_the_unit_of_the_data_does_not_matter(projections, dtype, unit):
+    p = jnp.array([1.0, -2.0, 0.5], dtype) * unit
+    # onto the orthant, and onto the simplex of size 1 unit
+    for layer, data, expected, J in zip(
+        projections,
+        [(p,), (p, jnp.asarray(unit, dtype))],
+        [[1.0, 0.0, 0.5], [0.75, 0.0, 0.25]],
+        [np.diag([1.0, 0.0, 1.0]), [[0.5, 0.0, -0.5], [0.0, 0.0, 0.0], [-0.5, 0.0, 0.5]]],
+        strict=True,
+    ):
+        found, jacobian, info = layer(*data)
+        eps = float(jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(np.asarray(found) / unit, expected, atol=20 * eps)
+        np.testing.assert_allclose(jacobian, J, atol=20 * eps)
+        assert info.verdict == 1
+        assert info.margin > 1e-2
+
+
+@pytest.fixture(scope="module")
+def projections():
+    """p, … ↦ the projection, its Jacobian and info; least squares as CVXPY writes them, P x + c in b."""
+    p, x, size = cp.Parameter(3), cp.Variable(3), cp.Parameter(nonneg=True)
+    nearest = cp.Minimize(cp.sum_squares(x - p))
+
+    def compiled(layer):
+        def both(*data):
+            (found,), info = layer.solve(*data)
+            return found, (found, info)
+
+        def run(*data):
+            J, (found, info) = jax.jacrev(both, has_aux=True)(*data)
+            return found, J, info
+
+        return jax.jit(run)
+
+    return [
+        compiled(CvxpyLayer(cp.Problem(nearest, [x >= 0]), [p], [x])),
+        compiled(CvxpyLayer(cp.Problem(nearest, [x >= 0, cp.sum(x) == size]), [p, size], [x])),
+    ]
+
+
+def test_a_batch_of_none():
+    p, x = cp.Parameter(2), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0]), [p], [x])
+    assert layer(jnp.ones((0, 2)))[0].shape == (0, 2)
+
+
+def test_gradients_in_a_symmetric_parameter_are_symmetric():
+    S, x = cp.Parameter((2, 2), PSD=True), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, S) + cp.sum(x))), [S], [x])
+    value = jnp.array([[2.0, 0.5], [0.5, 1.0]])
+
+    def closed_form(S):
+        return -jnp.linalg.solve(S + S.T, jnp.ones(2))[0]
+
+    found = jax.grad(lambda S: layer(S)[0][0])(value)
+    np.testing.assert_allclose(found, jax.grad(closed_form)(value), atol=1e-9)
+
+
 def test_dual_variables_of_every_kind_of_constraint():
     p = cp.Parameter(3, name="p")
     x, X = cp.Variable(3), cp.Variable((2, 2), symmetric=True)
@@ -249,11 +329,18 @@ def test_errors_are_those_of_diffcp_too_where_it_is_in_use(monkeypatch):
 def test_bad_input(ridge, monkeypatch):
     x, p, q = cp.Variable(2, name="x"), cp.Parameter(2), cp.Parameter(2)
     stated = cp.Problem(cp.Minimize(cp.sum_squares(x - p) + q @ x))
+
+    def relaxed(y):
+        return cp.Problem(cp.Minimize(cp.sum_squares(cp.abs(y)))), [], [y]
+
     cases = [
         ((stated, [p], [x]), "must exactly match problem.parameters"),
         ((stated, {p, q}, [x]), "as a list or tuple"),
         ((stated, [p, q], [cp.Variable(2)]), "must be a subset of problem.variables"),
         ((cp.Problem(cp.Minimize(cp.sum_squares(x * (p @ q)))), [p, q], [x]), "must be DPP"),
+        ((cp.Problem(cp.Maximize(cp.sum_squares(x - p))), [p], [x]), "DPP, and .* not even convex"),
+        (relaxed(cp.Variable(2, integer=True)), "relax it to an interval"),
+        (relaxed(cp.Variable(2, imag=True)), "split it into two real ones"),
     ]
     for arguments, message in cases:
         with pytest.raises(InvalidInputError, match=message):
@@ -269,6 +356,13 @@ def test_bad_input(ridge, monkeypatch):
     for values, message in calls:
         with pytest.raises(InvalidInputError, match=message):
             ridge(*values)
+    symmetric, diagonal = cp.Parameter((2, 2), symmetric=True), cp.Parameter((2, 2), diag=True)
+    structured = cp.Problem(cp.Minimize(cp.sum_squares(x)), [(symmetric + diagonal) @ x <= 1])
+    layer, lower = CvxpyLayer(structured, [symmetric, diagonal], [x]), jnp.array([[1.0, 0], [5, 1]])
+    with pytest.raises(InvalidInputError, match=r"parameter 0 .* is not symmetric"):
+        layer(lower, jnp.eye(2))
+    with pytest.raises(InvalidInputError, match=r"parameter 1 .* is not symmetric, diagonal"):
+        layer(jnp.stack([jnp.eye(2)] * 2), jnp.stack([jnp.eye(2), lower]))
     with pytest.raises(AttributeError, match="pass an array"):
         ridge(A, None)
     with pytest.raises(InvalidInputError, match="unknown key 'epps'"):

@@ -83,12 +83,16 @@ class AffineMap:
 
 @dataclass(frozen=True, eq=False)
 class ParameterSlot:
-    """Where a parameter enters θ: ``start``, the entries of its value that count, and whether as log."""
+    """Where a parameter enters θ, from ``start`` on, and whether as log.
+
+    ``entries`` of its value count, column by column; ``mirrored``: where a symmetric one repeats them.
+    """
 
     name: str
     shape: tuple[int, ...]
     start: int
     entries: np.ndarray
+    mirrored: np.ndarray
     log: bool
 
 
@@ -139,7 +143,9 @@ class Canonical:
             own = value.shape[: value.ndim - len(slot.shape)]
             # column by column, as CVXPY has it
             axes = tuple(range(len(own))) + tuple(range(value.ndim - 1, len(own) - 1, -1))
-            flat = jnp.transpose(value.astype(dtype), axes).reshape(*own, -1)[..., slot.entries]
+            flat = jnp.transpose(value.astype(dtype), axes).reshape(*own, int(np.prod(slot.shape)))
+            # both halves count the same, so that gradients are symmetric too
+            flat = (flat[..., slot.entries] + flat[..., slot.mirrored]) / 2
             flat = jnp.log(flat) if slot.log else flat
             theta = theta.at[..., slot.start : slot.start + len(slot.entries)].set(flat)
         return theta
@@ -167,18 +173,16 @@ def canonicalise(
 ) -> Canonical:
     """The cone program of a problem that was checked; parameters and variables in the user's order."""
     cvxpy = import_cvxpy()
-    # a problem of our own: CVXPY would reuse, and ask for values of, what the user's has in its cache
-    problem = cvxpy.Problem(problem.objective, problem.constraints)
+    # a problem of our own: CVXPY would reuse, and ask for values of, what the user's has in its cache;
+    # SCS's form has at least one row
+    constraints = problem.constraints or [cvxpy.Constant(1.0) <= 2.0]
+    own = cvxpy.Problem(problem.objective, constraints)
     with cvxpy.utilities.scopes.quad_form_dpp_scope():
-        found: Any = problem.get_problem_data(
+        found: Any = own.get_problem_data(
             "SCS", gp=gp, verbose=verbose, canon_backend=canon_backend
         )
     data, chain, _ = found
     program: Any = data[cvxpy.settings.PARAM_PROB]
-    if any(len(new) > 1 for new in chain.compose_var_id_map().values()):
-        raise InvalidInputError(
-            "complex variables are not supported: split them into two real ones."
-        )
     dims, n, size = data["dims"], program.x.size, program.total_param_size + 1
     cones = Cones(
         zero=int(dims.zero),
@@ -244,6 +248,13 @@ def _entries(leaf: Any) -> np.ndarray:
     return i + rows * j
 
 
+def _mirrored(leaf: Any, entries: np.ndarray) -> np.ndarray:
+    """Where a symmetric value repeats these entries; themselves otherwise."""
+    if len(leaf.shape) != 2 or not any(leaf.attributes[name] for name in _SYMMETRIC):
+        return entries
+    return entries % leaf.shape[0] * leaf.shape[0] + entries // leaf.shape[0]
+
+
 def _parameter_slots(
     parameters: Sequence[Any], program: Any, chain: Any, gp: bool
 ) -> tuple[ParameterSlot, ...]:
@@ -257,8 +268,9 @@ def _parameter_slots(
             )
         start = program.param_id_to_col[renamed.get(parameter.id, parameter.id)]
         entries = _entries(parameter)
+        places = entries, _mirrored(parameter, entries)
         slots.append(
-            ParameterSlot(parameter.name(), parameter.shape, start, entries, parameter.id in logs)
+            ParameterSlot(parameter.name(), parameter.shape, start, *places, parameter.id in logs)
         )
     return tuple(slots)
 
@@ -310,9 +322,7 @@ class _Outputs:
     def _primal(self, variable: Any) -> Callable[[Array, Array], Array]:
         start = self.program.var_id_to_col[self.variables.get(variable.id, variable.id)]
         entries, shape = _entries(variable), variable.shape
-        mirrored = entries
-        if len(shape) == 2 and any(variable.attributes[name] for name in _SYMMETRIC):
-            mirrored = entries % shape[0] * shape[0] + entries // shape[0]
+        mirrored = _mirrored(variable, entries)
         own = slice(start, start + len(entries))
         if self.gp:
             return lambda primal, dual: jnp.exp(_spread(primal[..., own], shape, entries, mirrored))

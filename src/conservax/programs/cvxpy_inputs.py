@@ -33,6 +33,22 @@ def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> No
                 f"Variable {variable} must be a subset of problem.variables or a constraint dual "
                 "variable"
             )
+    for variable in problem.variables():
+        if variable.is_complex():
+            raise InvalidInputError(
+                f"the variable {variable.name()} is complex, which is not supported: split it into two "
+                "real ones."
+            )
+        if variable.attributes["boolean"] or variable.attributes["integer"]:
+            raise InvalidInputError(
+                f"the variable {variable.name()} is boolean or integer, where a solution has no "
+                "derivative: relax it to an interval."
+            )
+    if not gp and not problem.is_dcp():
+        raise InvalidInputError(
+            "Problem must be DPP, and this one is not even convex by CVXPY's rules (DCP): `is_dcp()` of "
+            "its objective and of each constraint tells where."
+        )
     if gp and not problem.is_dpp("dgp"):
         raise InvalidInputError(
             "Problem must be DPP for geometric programming: write every product of parameters as a "
@@ -100,7 +116,21 @@ def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -
             continue
         if not np.all(np.isfinite(known)):
             raise InvalidInputError(f"parameter {k} ({slot.name}) holds NaN or infinity.")
+        if len(slot.entries) < np.prod(slot.shape) and not _as_declared(known, slot):
+            raise InvalidInputError(
+                f"parameter {k} ({slot.name}) is not symmetric, diagonal or sparse as it was declared: "
+                "pass a value that is."
+            )
         if slot.log and not np.all(known > 0):
             raise InvalidInputError(
                 f"parameter {k} ({slot.name}) of a geometric program must be positive."
             )
+
+
+def _as_declared(value: np.ndarray, slot: ParameterSlot) -> bool:
+    """Whether the entries that count determine the matrices, to a few units of single precision."""
+    flat = np.swapaxes(value, -1, -2).reshape(-1, int(np.prod(slot.shape)))
+    declared = np.zeros_like(flat)
+    declared[:, slot.entries] = flat[:, slot.entries]
+    declared[:, slot.mirrored] = flat[:, slot.entries]
+    return bool(np.all(np.abs(flat - declared) <= 1e-6 * np.abs(flat).max(initial=0.0)))

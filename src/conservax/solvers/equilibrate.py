@@ -101,15 +101,23 @@ def equilibrate(P: Matrix, c: Array, A: Matrix, b: Array, cones: Cones) -> Scali
 
     one = Scaling(jnp.ones_like(c), jnp.ones_like(b), jnp.ones_like(c[:, 0]))
     scaling, _, _ = jax.lax.while_loop(unfinished, pass_once, (one, norms(one), jnp.array(0)))
-    # the unit of the primal variables is the size of b, that of the dual ones the size of c
-    unit = _unit(b * scaling.row)[:, None]
-    column, row = scaling.column * unit, scaling.row / unit
-    return Scaling(column, row, 1 / _unit(c * column))
+    # the unit of the primal variables is the size of b, or that of P⁻¹c where b is zero
+    of_b, of_c = _largest(b * scaling.row), _largest(c * scaling.column)
+    of_P = _largest(row_norms(P, scaling.column) * scaling.column)
+    free = (of_b == 0) & (of_P > 0)
+    unit = _unit(jnp.where(free, of_c / jnp.where(free, of_P, 1.0), of_b))
+    # that of the dual ones is the size of c or of Px
+    cost = 1 / _unit(unit * jnp.maximum(of_c, unit * of_P))
+    return Scaling(scaling.column * unit[:, None], scaling.row / unit[:, None], cost)
 
 
-def _unit(vector: Array) -> Array:
-    """The largest entry per item; one where that is fair, or zero."""
-    size = jnp.max(jnp.abs(vector), axis=-1, initial=0.0)
+def _largest(vector: Array) -> Array:
+    """The size of the largest entry, per item."""
+    return jnp.max(jnp.abs(vector), axis=-1, initial=0.0)
+
+
+def _unit(size: Array) -> Array:
+    """One where the size is fair, or zero."""
     return jnp.where((size > 0) & ((size > _FAIR) | (size < 1 / _FAIR)), size, 1.0)
 
 
