@@ -337,6 +337,8 @@ def test_bad_input(ridge, monkeypatch):
         ((stated, [p], [x]), "must exactly match problem.parameters"),
         ((stated, {p, q}, [x]), "as a list or tuple"),
         ((stated, [p, q], [cp.Variable(2)]), "must be a subset of problem.variables"),
+        ((stated, [p, q], ["x"]), "Variable x must be a subset of problem.variables"),
+        ((stated.objective, [p, q], [x]), "must be a cvxpy.Problem, but is "),
         ((cp.Problem(cp.Minimize(cp.sum_squares(x * (p @ q)))), [p, q], [x]), "must be DPP"),
         ((cp.Problem(cp.Maximize(cp.sum_squares(x - p))), [p], [x]), "DPP, and .* not even convex"),
         (relaxed(cp.Variable(2, integer=True)), "relax it to an interval"),
@@ -356,6 +358,8 @@ def test_bad_input(ridge, monkeypatch):
     for values, message in calls:
         with pytest.raises(InvalidInputError, match=message):
             ridge(*values)
+        with pytest.raises(InvalidInputError, match=message):
+            ridge.check(*values)
     symmetric, diagonal = cp.Parameter((2, 2), symmetric=True), cp.Parameter((2, 2), diag=True)
     structured = cp.Problem(cp.Minimize(cp.sum_squares(x)), [(symmetric + diagonal) @ x <= 1])
     layer, lower = CvxpyLayer(structured, [symmetric, diagonal], [x]), jnp.array([[1.0, 0], [5, 1]])

@@ -19,6 +19,8 @@ def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> No
     Raises InvalidInputError.
     """
     cvxpy = import_cvxpy()
+    if not isinstance(problem, cvxpy.Problem):
+        raise InvalidInputError(f"The layer's problem must be a cvxpy.Problem, but is {problem!r}")
     if not isinstance(parameters, list | tuple):
         raise InvalidInputError("The layer's parameters must be provided as a list or tuple")
     if not isinstance(variables, list | tuple):
@@ -28,7 +30,7 @@ def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> No
     known = {own.id for own in problem.variables()}
     known |= {dual.id for own in problem.constraints for dual in own.dual_variables}
     for variable in variables:
-        if variable.id not in known:
+        if getattr(variable, "id", None) not in known:
             raise InvalidInputError(
                 f"Variable {variable} must be a subset of problem.variables or a constraint dual "
                 "variable"

@@ -150,11 +150,7 @@ class CvxpyLayer:
     ) -> Any:
         """``run`` on checked values; piece by piece if they are many and this was called eagerly."""
         slots = self.canonical.parameters
-        values = tuple(
-            as_array(value, k, slot.name)
-            for k, (value, slot) in enumerate(zip(params, slots, strict=False))
-        ) + tuple(params[len(slots) :])
-        lead = lead_of(values, slots)
+        values, lead = self._values(params)
         program = self._settings(
             self.solver_args | (solver_args or {}), jnp.result_type(float, *values)
         )
@@ -179,14 +175,24 @@ class CvxpyLayer:
                 raise _known_to_diffcp(error) from None
         return answer
 
+    def _values(self, params: tuple[Any, ...]) -> tuple[tuple[Array, ...], tuple[int, ...]]:
+        """The values as arrays, and their batch axis, if any."""
+        slots = self.canonical.parameters
+        values = tuple(
+            as_array(value, k, slot.name)
+            for k, (value, slot) in enumerate(zip(params, slots, strict=False))
+        ) + tuple(params[len(slots) :])
+        return values, lead_of(values, slots)
+
     def check(self, *params: Any, solver_args: dict[str, Any] | None = None) -> ProgramReport:
         """Whether the derivative exists for every choice of active pieces; constraints by their names.
 
         Args: one value for each parameter, without a batch axis.
         """
-        values = tuple(jnp.asarray(value) for value in params)
-        if lead_of(values, self.canonical.parameters):
+        values, lead = self._values(params)
+        if lead:
             raise InvalidInputError("check takes one problem; for a batch read `solve`'s verdict.")
+        check_values(values, self.canonical.parameters)
         dtype = jnp.result_type(float, *values)
         program = self._settings(self.solver_args | (solver_args or {}), dtype)
         report = program.check(*self._data(values))
