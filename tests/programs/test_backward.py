@@ -48,6 +48,8 @@ def place(known=True, tilt=1.0, curvature=1.0, active=(1, 1, 0, 0)):
         np.array(active, float),
         np.zeros(N),
         np.array(known),
+        decided=np.array(False),
+        still=np.array(True),
     )
 
 

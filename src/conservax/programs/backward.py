@@ -2,7 +2,8 @@
 
 Normal equations give the solution; a right-hand side of noise travels with it, whose residual tells
 whether they may be trusted: if U(V) is singular noise has no preimage. Where they may not, the system
-is solved by its two factors, and NaN if one of them is singular to round-off.
+is solved by its two factors, and if one of them is singular to round-off what the system still
+determines is kept where no piece is weakly active, NaN for the rest.
 """
 
 import functools
@@ -23,6 +24,7 @@ from ..solvers.cones import Array
 from ..solvers.equilibrate import Data, Scaling
 from ..solvers.interior_point import choose
 from ..solvers.matrices import SparseMatrix, plus_diagonal
+from .determined import determined, shifted
 from .sparse_system import by_sparse_factor
 from .system import (
     Solver,
@@ -41,7 +43,8 @@ class Place(NamedTuple):
     Attributes:
         data, scaling: the program, in user units. basis, d: of the chosen element, equilibrated.
         idle: 1 for variables that are left out.
-        known: whether there is a solution.
+        known: whether there is a solution. decided: whether there is one element.
+        still: whether P and A stand still; (batch,), as these two.
     """
 
     data: Data
@@ -50,6 +53,8 @@ class Place(NamedTuple):
     d: Array
     idle: Array
     known: Array
+    decided: Array
+    still: Array
 
 
 @functools.cache
@@ -83,9 +88,24 @@ def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
     n = data.c.shape[-1]
     # a factor, for a mask would turn NaN into zero in reverse mode
     known = jnp.where(place.known, 1.0, jnp.nan).astype(right.dtype)[:, None, None]
+    # a right-hand side made with one of several multipliers, or solutions, says nothing; on the way back the
+    # entries that belong to those are NaN
+    in_part = place.decided if transposed else place.decided & place.still
+    any_of_equations = place.still & transposed
+
+    def some(symmetric: Solver) -> Array:
+        found = determined(system, inverse(symmetric), product, right, any_of_equations)
+        return jnp.where(in_part[:, None, None], found, jnp.nan)
+
     if isinstance(data.A, SparseMatrix):
         parts = inverse(by_sparse_factor(system, probed=True))(right[:, :n], right[:, n:])
-        return jnp.concatenate(parts, axis=1) * known
+        solution = jnp.concatenate(parts, axis=1)
+        lost = place.known & jnp.any(jnp.isnan(solution), axis=(1, 2))
+
+        def rest() -> Array:
+            return choose(lost, some(by_sparse_factor(system, probed=False)), solution)
+
+        return lax.cond(jnp.any(lost & in_part), rest, lambda: solution) * known
 
     def attempt(symmetric: Solver) -> tuple[Array, Array]:
         """The solution and whether every column of an item has a small residual."""
@@ -106,8 +126,8 @@ def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
     def again() -> Array:
         factor = factorise(system)
         exact, _ = attempt(by_corner(system, factor))
-        exact = exact * jnp.where(is_regular(factor), 1.0, jnp.nan)[:, None, None]
-        return choose(lost, exact, solution)
+        rest = some(by_normal_equations(shifted(system)))
+        return choose(lost, choose(is_regular(factor), exact, rest), solution)
 
     solution = lax.cond(jnp.any(lost), again, lambda: solution)
     return solution * known

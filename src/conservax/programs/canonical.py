@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from scipy import sparse
 
 from ..errors import InvalidInputError, MissingPackageError
@@ -49,9 +49,13 @@ class AffineMap:
         terms = sparse.coo_array(matrix)
         return cls(shape, np.asarray(places)[terms.row], terms.col, terms.data)
 
+    def still(self, last: int) -> bool:
+        """Whether the result does not depend on θ but for its last entry, 1."""
+        return not np.any(self.columns != last)
+
     def constant(self, last: int) -> np.ndarray | None:
-        """The result, if it does not depend on θ but for its last entry, 1."""
-        if np.any(self.columns != last):
+        """The result, if it stands still."""
+        if not self.still(last):
             return None
         result = np.zeros(int(np.prod(self.shape)))
         np.add.at(result, self.places, self.values)
@@ -77,6 +81,8 @@ class AffineMap:
         return SparseMatrix(values, *indices, (self.shape[0], self.shape[1]))
 
     def _sums(self, theta: Array, places: np.ndarray, size: int) -> Array:
+        if self.still(theta.shape[-1] - 1):
+            theta = lax.stop_gradient(theta)  # a tangent of zeros is one to be solved for
         terms = theta[..., self.columns] * jnp.asarray(self.values, theta.dtype)
         return jnp.zeros((*theta.shape[:-1], size), theta.dtype).at[..., places].add(terms)
 

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.custom_derivatives import zero_from_primal
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from ..solvers import Cones, ConicPoint, Status
 from ..solvers.batching import join_axis, split_axis
 from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
-from ..solvers.matrices import Matrix, tangent_of, times, times_transposed
+from ..solvers.matrices import Matrix, SparseMatrix, tangent_of, times, times_transposed
 from .backward import Place, linear_solve
 from .forward import Outcome, Settings, solve_and_polish
 from .spectrum import apply_element, spectrum
@@ -42,23 +42,37 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
     def solved(P: Matrix, c: Array, A: Matrix, b: Array) -> Outcome:
         return forward(P, c, A, b)
 
-    @solved.defjvp
-    def _(primals: Any, tangents: Any) -> tuple[Outcome, Outcome]:
+    def derivative(primals: Any, tangents: Any) -> tuple[Outcome, Outcome]:
         data = Data(*primals)
-        dP, dc, dA, db = (tangent_of(*pair) for pair in zip(primals, tangents, strict=True))
+        dP, dc, dA, db = (_moving(*pair) for pair in zip(primals, tangents, strict=True))
         outcome = solved(*data)
         # the solution does not depend on the scaling: any constant one serves
         scaling = lax.stop_gradient(outcome.scaling)
-        upper = -(times(dP, outcome.x) + times_transposed(dA, outcome.y) + dc)
-        lower = db - times(dA, outcome.x)
+        upper, lower = jnp.zeros_like(data.c), jnp.zeros_like(data.b)
+        upper = upper if dc is None else -dc
+        lower = lower if db is None else db
+        if dP is not None:
+            upper = upper - times(dP, outcome.x)
+        if dA is not None:
+            upper = upper - times_transposed(dA, outcome.y)
+            lower = lower - times(dA, outcome.x)
         upper, lower = scaling.cost[:, None] * scaling.column * upper, scaling.row * lower
-        dx, dv = _implicit_step(data, outcome, upper, lower, cones)
+        still = dP is None and dA is None
+        dx, dv = _implicit_step(data, outcome, upper, lower, cones, still)
         dy = _element(outcome, cones)(dv)
         blank = jax.tree.map(zero_from_primal, outcome)
         dx, dy, ds = scaling.undo(ConicPoint(dx, dy, dy - dv))
         return outcome, blank._replace(x=dx, y=dy, s=ds, v=dv)
 
+    solved.defjvp(derivative, symbolic_zeros=True)
     return solved
+
+
+def _moving(part: Matrix, tangent: Any) -> Any:
+    """The tangent of a part of the data; None where it is known to stand still."""
+    tangent = tangent_of(part, tangent)
+    values = tangent.values if isinstance(tangent, SparseMatrix) else tangent
+    return None if isinstance(values, SymbolicZero) else tangent
 
 
 def _element(outcome: Outcome, cones: Cones) -> Callable[[Array], Array]:
@@ -82,9 +96,12 @@ def _element(outcome: Outcome, cones: Cones) -> Callable[[Array], Array]:
 
 
 def _implicit_step(
-    data: Data, outcome: Outcome, upper: Array, lower: Array, cones: Cones
+    data: Data, outcome: Outcome, upper: Array, lower: Array, cones: Cones, still: bool
 ) -> tuple[Array, Array]:
-    """U(V)⁻¹ (upper, lower), NaN in an item where there is no solution or U(V) is singular."""
+    """U(V)⁻¹ (upper, lower); NaN in an item without a solution, and where U(V) does not determine it.
+
+    ``still``: whether P and A stand still.
+    """
     n = upper.shape[-1]
     place = lax.stop_gradient(
         Place(
@@ -94,6 +111,8 @@ def _implicit_step(
             outcome.d,
             outcome.idle,
             outcome.status == Status.SOLVED,
+            outcome.decided,
+            jnp.full_like(outcome.decided, still),
         )
     )
 

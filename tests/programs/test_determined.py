@@ -1,0 +1,247 @@
+"""Derivatives where multipliers, or some of the variables, are not unique: closed forms, differences."""
+
+import functools
+
+import cvxpy as cp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental.sparse import BCOO
+
+from conservax.programs import ConeProgram, Cones, CvxpyLayer
+
+N, OWN, DEPENDENT, EQUATIONS = 5, 2, 2, 1
+ROWS = OWN + DEPENDENT
+
+
+def every_entry(matrix):
+    """All entries stored, so that it may be traced."""
+    places = np.stack(np.unravel_index(np.arange(matrix.size), matrix.shape), axis=1)
+    return BCOO((matrix.ravel(), jnp.asarray(places)), shape=matrix.shape)
+
+
+WAYS = {"dense": lambda matrix: matrix, "sparse": every_entry}
+
+
+def program_with_dependent_rows(seed):
+    """All rows strongly active, of rank OWN; row 0 depends on no other; the first EQUATIONS are equations."""
+    rng = np.random.default_rng(seed)
+    A = rng.normal(size=(OWN, N))
+    combinations = np.column_stack([np.zeros(DEPENDENT), rng.uniform(0.5, 2, size=DEPENDENT)])
+    A = np.vstack([A, combinations @ A])
+    x, y = rng.normal(size=N), rng.uniform(0.5, 1.5, size=ROWS)
+    root = rng.normal(size=(N, N - 1))  # P may be singular: the rows hold what it leaves
+    P = root @ root.T
+    return jnp.asarray(P), jnp.asarray(-P @ x - A.T @ y), jnp.asarray(A), jnp.asarray(A @ x)
+
+
+def closed_form(P, A):
+    """dx/dc = −Z (ZᵀPZ)⁻¹ Zᵀ, Z a basis of ker A."""
+    Z = scipy.linalg.null_space(np.asarray(A))
+    return -Z @ np.linalg.solve(Z.T @ np.asarray(P) @ Z, Z.T)
+
+
+@functools.cache
+def derivatives(way):
+    """The Jacobians of x in (P, c, A, b) backward, and in (c, b) forward, P and A standing still."""
+    program = ConeProgram(Cones(zero=EQUATIONS, nonnegative=ROWS - EQUATIONS))
+    kind = WAYS[way]
+
+    def solve(P, c, A, b):
+        return program(kind(P), c, kind(A), b).primal
+
+    return jax.jit(jax.jacrev(solve, (0, 1, 2, 3))), jax.jit(jax.jacfwd(solve, (1, 3)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_the_solution_moves_as_the_active_rows_let_it(way, seed):
+    """Row 0 depends on no other: what moves there is determined, what moves in the others is not."""
+    P, c, A, b = program_with_dependent_rows(seed)
+    backward, forward = derivatives(way)
+    _, of_c, of_A, of_b = backward(P, c, A, b)
+    expected = closed_form(P, A)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(of_c, expected, atol=1e-8 * scale)
+    along_c, along_b = forward(P, c, A, b)
+    np.testing.assert_allclose(along_c, expected, atol=1e-8 * scale)
+    # as if there were no dependent rows
+    K = np.block([[P, A[:OWN].T], [A[:OWN], np.zeros((OWN, OWN))]])
+    inverse = np.linalg.inv(K)
+    size = np.abs(inverse).max()
+    np.testing.assert_allclose(of_b[:, 0], inverse[:N, N], atol=1e-8 * size)
+    assert np.isfinite(of_A[:, 0]).all()
+    for undetermined in (of_b[:, 1:], of_A[:, 1:], along_b[:, 1:]):
+        assert np.isnan(undetermined).all()
+
+
+def equations_twice():
+    """x₁ + x₂ = b₁ twice, x₃ = b₃: next to the point there is a solution only where b₁ = b₂."""
+    A = jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return (
+        jnp.diag(jnp.array([1.0, 3.0, 1.0])),
+        jnp.array([0.2, -0.1, 0.4]),
+        A,
+        jnp.array([1.0, 1, 2]),
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_equations_that_repeat_each_other(way):
+    P, c, A, b = equations_twice()
+    program, kind = ConeProgram(Cones(zero=3)), WAYS[way]
+    solve = jax.jit(lambda c, b: program(kind(P), c, kind(A), b).primal)
+    of_c, of_b = jax.jit(jax.jacrev(solve, (0, 1)))(c, b)
+    # min ½x₁² + 3/2 x₂² on the line x₁ + x₂ = b₁: x₁ = (3b₁ − c₁ + c₂)/4
+    expected = np.array([[-0.25, 0.25, 0.0], [0.25, -0.25, 0.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(of_c, expected, atol=1e-12)
+    # where both equations move together; the third depends on no other
+    together = of_b @ jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_allclose(together, [[0.75, 0.0], [0.25, 0.0], [0.0, 1.0]], atol=1e-12)
+    _, along = jax.jvp(lambda b: solve(c, b), (b,), (jnp.array([1.0, 1.0, 0.0]),))
+    np.testing.assert_allclose(along, [0.75, 0.25, 0.0], atol=1e-12)
+    # apart they have no solution
+    _, apart = jax.jvp(lambda b: solve(c, b), (b,), (jnp.array([1.0, 0.0, 0.0]),))
+    assert np.isnan(apart).all()
+
+
+def test_where_the_matrix_of_equations_moves_their_right_hand_sides_are_not_determined():
+    P, c, A, b = equations_twice()
+    program = ConeProgram(Cones(zero=3))
+    of_c, of_A, of_b = jax.jacrev(lambda c, A, b: program(P, c, A, b).primal, (0, 1, 2))(c, A, b)
+    assert np.isfinite(of_c).all()
+    assert np.isfinite(of_b[:, 2]).all()
+    assert np.isnan(of_b[:, :2]).all()
+    assert np.isnan(of_A[:, :2]).all()
+
+
+def vertex(c):
+    """min cᵀx over x₂ ≥ |x₁|, x₂ ≥ 0 written as three rows."""
+    A = jnp.array([[1.0, -1.0], [-1.0, -1.0], [0.0, -1.0]])
+    return jnp.zeros((2, 2)), c, A, jnp.zeros(3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_vertex_with_a_row_too_many_is_a_kink_in_b_but_not_in_c(way):
+    program, kind = ConeProgram(Cones(nonnegative=3)), WAYS[way]
+
+    def solve(c, b):
+        P, _, A, _ = vertex(c)
+        return program(kind(P), c, kind(A), b).primal
+
+    jacobian = jax.jit(jax.jacrev(solve, (0, 1)))
+    of_c, of_b = jacobian(jnp.array([0.2, 1.0]), jnp.zeros(3))
+    np.testing.assert_allclose(of_c, np.zeros((2, 2)), atol=1e-12)
+    assert np.isnan(of_b).all()
+    # |c₁| = c₂: with the third row inactive a whole edge is optimal
+    of_c, _ = jacobian(jnp.array([1.0, 1.0]), jnp.zeros(3))
+    assert np.isnan(of_c).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_derivative_where_a_dependent_row_is_weakly_active(way):
+    """x ≥ 0 twice at p = 0: the projection has a kink there, whatever the multipliers."""
+    A, program, kind = -jnp.ones((2, 1)), ConeProgram(Cones(nonnegative=2)), WAYS[way]
+
+    def project(p):
+        return program(kind(jnp.eye(1)), -p, kind(A), jnp.zeros(2)).primal
+
+    slope = jax.jit(jax.vmap(jax.jacrev(project)))
+    found = slope(jnp.array([[-1.0], [0.0], [2.0]]))
+    np.testing.assert_allclose(found[jnp.array([0, 2]), 0, 0], [0.0, 1.0], atol=1e-12)
+    # "lower" leaves both rows out, which is an element: that of p > 0
+    np.testing.assert_allclose(found[1, 0, 0], 1.0, atol=1e-12)
+    upper = ConeProgram(Cones(nonnegative=2), selection="upper")
+
+    def project_upper(p):
+        return upper(kind(jnp.eye(1)), -p, kind(A), jnp.zeros(2)).primal
+
+    assert np.isnan(jax.jacrev(project_upper)(jnp.zeros(1))).all()
+
+
+def test_a_curved_constraint_that_is_met_twice_is_left_alone():
+    """Its multipliers bend the solution, and they are not unique."""
+    program = ConeProgram(Cones(second_order=(3, 3)))
+    A = jnp.asarray(np.vstack([np.zeros((1, 2)), -np.eye(2)] * 2))
+    b = jnp.array([1.0, 0, 0] * 2)
+    project = jax.jit(jax.jacrev(lambda p: program(jnp.eye(2), -p, A, b).primal))
+    assert np.isnan(project(jnp.array([2.0, 1.0]))).all()
+    np.testing.assert_allclose(project(jnp.array([0.2, 0.1])), np.eye(2), atol=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_variables_that_are_free_only_together(way):
+    """min ½‖x − p‖² over z₁ + z₂ = 1, x₃ ≤ z₁ + z₂ + 1: nothing tells z₁ from z₂."""
+    kind = WAYS[way]
+    P = jnp.diag(jnp.array([1.0, 1.0, 1.0, 0.0, 0.0]))
+    A = jnp.array([[0.0, 0, 0, 1, 1], [0.0, 0, 1, -1, -1]])
+    program = ConeProgram(Cones(zero=1, nonnegative=1))
+
+    def solve(p, b):
+        c = jnp.concatenate([-p, jnp.zeros(2)])
+        solution = program(kind(P), c, kind(A), b)
+        return solution.primal, solution.info.verdict
+
+    p, b = jnp.array([0.5, -0.3, 4.0]), jnp.array([1.0, 1.0])
+    (of_p, of_b), verdict = jax.jit(jax.jacrev(solve, (0, 1), has_aux=True))(p, b)
+    assert verdict == -1
+    np.testing.assert_allclose(of_p[:3], np.diag([1.0, 1.0, 0.0]), atol=1e-12)
+    np.testing.assert_allclose(of_b[:3], [[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]], atol=1e-12)
+    assert np.isnan(of_p[3:]).all()  # they have none
+    (along_p, along_b), _ = jax.jit(jax.jacfwd(solve, (0, 1), has_aux=True))(p, b)
+    np.testing.assert_allclose(along_p[:3], of_p[:3], atol=1e-12)
+    np.testing.assert_allclose(along_b[:3], of_b[:3], atol=1e-12)
+    assert np.isnan(along_b[3:]).all()
+
+
+def differences(value, point, direction, step=1e-5):
+    return (value(point + step * direction) - value(point - step * direction)) / (2 * step)
+
+
+def test_the_graphical_lasso_as_people_write_it():
+    """Each entry of a symmetric matrix is met twice in Σ|X_ij|, and so is its kink at zero."""
+    rng, order = np.random.default_rng(0), 3
+    S, X = cp.Parameter((order, order), symmetric=True), cp.Variable((order, order), PSD=True)
+    objective = cp.trace(S @ X) - cp.log_det(X) + 0.2 * cp.sum(cp.abs(X))
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(objective)), [S], [X])
+    data = rng.normal(size=(order, 9))
+    weights = jnp.asarray(rng.normal(size=(order, order)))
+    value = jax.jit(lambda S: jnp.sum(weights * layer(S)[0]))
+    point = jnp.asarray(data @ data.T / 9)
+    (found,) = layer(point)
+    assert np.sum(np.abs(found) < 1e-9) >= 2  # at a kink
+    gradient = jax.jit(jax.grad(value))(point)
+    direction = rng.normal(size=(order, order))
+    direction = jnp.asarray(direction + direction.T)
+    expected = differences(value, point, direction)
+    np.testing.assert_allclose(jnp.sum(gradient * direction), expected, rtol=1e-6)
+
+
+def test_a_transport_plan_with_both_marginals_in_full():
+    """One equation too many; along marginals of equal mass the gradient is that of the plan."""
+    rng = np.random.default_rng(1)
+    a, b, X = cp.Parameter(3), cp.Parameter(4), cp.Variable((3, 4))
+    C = cp.Parameter((3, 4))
+    marginals = [cp.sum(X, axis=1) == a, cp.sum(X, axis=0) == b]
+    objective = cp.sum(cp.multiply(C, X)) - 0.1 * cp.sum(cp.entr(X))
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(objective), marginals), [a, b, C], [X])
+    weights = jnp.asarray(rng.normal(size=(3, 4)))
+
+    def value(logits, C):
+        a, b = jax.nn.softmax(logits[:3]), jax.nn.softmax(logits[3:])
+        return jnp.sum(weights * layer(a, b, C)[0])
+
+    logits, cost = jnp.asarray(rng.normal(size=7)), jnp.asarray(rng.uniform(size=(3, 4)))
+    of_logits, of_cost = jax.jit(jax.grad(value, (0, 1)))(logits, cost)
+    value = jax.jit(value)
+    along = jnp.asarray(rng.normal(size=7))
+    expected = differences(lambda p: value(p, cost), logits, along)
+    np.testing.assert_allclose(of_logits @ along, expected, rtol=1e-6)
+    along = jnp.asarray(rng.normal(size=(3, 4)))
+    expected = differences(lambda C: value(logits, C), cost, along)
+    np.testing.assert_allclose(jnp.sum(of_cost * along), expected, rtol=1e-6)
