@@ -29,6 +29,7 @@ COLOURS = {"proven": "#1a7f4b", "refuted": "#c0362c", "unknown": "#9a6700"}
 MARKS = {"proven": "✓", "refuted": "✗", "unknown": "?"}
 
 Number = float | int | str | None
+Facts = Iterable[tuple[str, str]]
 
 
 def to_dict(report: Any) -> dict[str, Any]:
@@ -86,11 +87,12 @@ def to_dict(report: Any) -> dict[str, Any]:
     }
 
 
-def to_text(report: Any) -> str:
+def to_text(report: Any, facts: Facts = (), remedy: str = "") -> str:
     """The report as plain text: verdict, reason, kinks, numbers, and what to do next.
 
     Args:
         report: any object with the attributes that the module lists.
+        facts: what else there is to tell, names and texts; remedy: what to do next, if not the usual.
 
     Returns:
         Several lines without a trailing newline, free of terminal colours.
@@ -105,7 +107,7 @@ def to_text(report: Any) -> str:
         blocks.append([f"  {line}" for line in _aligned(rows, right=(3, 4))])
         if len(active) > SHOWN_KINKS:
             blocks[-1].append(f"  … and {len(active) - SHOWN_KINKS} more")
-    facts = _facts(data, len(active))
+    facts = (*_facts(data, len(active)), *facts)
     width = max(len(name) for name, _ in facts)
     indent = " " * (width + 4)
     blocks.append(
@@ -117,16 +119,15 @@ def to_text(report: Any) -> str:
             )
         ]
     )
-    advice = f"  Next: {_advice(data, len(active))}"
+    advice = f"  Next: {remedy or _advice(data, len(active))}"
     blocks.append(textwrap.wrap(advice, WIDTH, subsequent_indent="  "))
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def to_html(report: Any) -> str:
+def to_html(report: Any, facts: Facts = (), remedy: str = "") -> str:
     """The report as one self-contained HTML fragment: inline style, everything escaped.
 
-    Args:
-        report: any object with the attributes that the module lists.
+    Args: as of ``to_text``.
 
     Returns:
         A ``<div>``; what a notebook shows when it is the value of ``_repr_html_``.
@@ -156,10 +157,11 @@ def to_html(report: Any) -> str:
     parts.append(table)
     parts += [
         f"<tr>{_cells([name], 'th', head)}{_cells([value], 'td', cell)}</tr>"
-        for name, value in _facts(data, len(active))
+        for name, value in (*_facts(data, len(active)), *facts)
     ]
     parts.append("</table>")
-    parts.append(f"<div><b>Next:</b> {html.escape(_advice(data, len(active)))}</div></div>")
+    advice = html.escape(remedy or _advice(data, len(active)))
+    parts.append(f"<div><b>Next:</b> {advice}</div></div>")
     return "".join(parts)
 
 

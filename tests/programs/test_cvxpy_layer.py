@@ -1,5 +1,7 @@
 """CvxpyLayer: closed forms, CVXPY's own solves and dual variables, central differences."""
 
+import copy
+import pickle
 import sys
 import types
 
@@ -376,6 +378,41 @@ def test_bad_input(ridge, monkeypatch):
     monkeypatch.setitem(sys.modules, "cvxpy", None)
     with pytest.raises(MissingPackageError, match=r"pip install \"conservax\[cvxpy\]\""):
         CvxpyLayer(stated, [p, q], [x])
+
+
+def test_values_have_the_sign_they_were_declared_with():
+    x, weight, ceiling = (
+        cp.Variable(),
+        cp.Parameter(nonneg=True, name="w"),
+        cp.Parameter(nonpos=True),
+    )
+    objective = cp.Minimize(weight * cp.square(x) + x)
+    layer = CvxpyLayer(cp.Problem(objective, [x <= ceiling]), [weight, ceiling], [x])
+    np.testing.assert_allclose(layer(jnp.array(0.25), jnp.array(-1.0))[0], -2.0, atol=1e-9)
+    layer(jnp.array(0.25), jnp.array(1e-9))  # a slip of rounding
+    with pytest.raises(InvalidInputError, match=r"parameter 0 \(w\) was declared to be positive"):
+        layer(jnp.array(-0.5), jnp.array(-1.0))
+    with pytest.raises(InvalidInputError, match=r"parameter 1 .* negative or zero"):
+        layer(jnp.array([0.5, 0.2]), jnp.array([-1.0, 1.0]))
+
+
+def test_a_layer_travels_and_says_what_it_is(ridge):
+    A, b = jnp.asarray(RNG.normal(size=(6, 3))), jnp.asarray(RNG.normal(size=6))
+    again = pickle.loads(pickle.dumps(ridge))
+    np.testing.assert_array_equal(again(A, b)[0], ridge(A, b)[0])
+    np.testing.assert_array_equal(copy.deepcopy(ridge)(A, b)[0], ridge(A, b)[0])
+    assert repr(ridge).startswith("CvxpyLayer(A (6, 3), b (6,) → var")
+
+
+@pytest.mark.parametrize("name", ["DIFFCP", "MPAX", "cuclarabel"])
+def test_names_of_solvers_that_are_not_here_are_accepted(name):
+    x, p = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
+    layer = CvxpyLayer(problem, [p], [x], solver=name)
+    _, info = layer.solve(jnp.array([1.0, -1.0]), solver_args={"alpha": 1.5})
+    assert info.solver == (Solver.CLARABEL if name == "cuclarabel" else Solver.INTERIOR_POINT)
+    (found,) = layer(jnp.array([1.0, -1.0]), solver_args={"solve_method": "ECOS", "abstol": 1e-9})
+    np.testing.assert_allclose(found, [1.0, 0.0], atol=1e-9)
 
 
 def test_what_cvxpy_added_may_be_left_free():

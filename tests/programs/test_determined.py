@@ -245,3 +245,33 @@ def test_a_transport_plan_with_both_marginals_in_full():
     along = jnp.asarray(rng.normal(size=(3, 4)))
     expected = differences(lambda C: value(logits, C), cost, along)
     np.testing.assert_allclose(jnp.sum(of_cost * along), expected, rtol=1e-6)
+
+
+def test_the_report_names_what_depends_and_what_may_be_differentiated():
+    p, x = cp.Parameter(3), cp.Variable(3)
+    total, most = (cp.sum(x) == 1).set_label("total"), (x <= 1).set_label("most")
+    problem = cp.Problem(
+        cp.Minimize(cp.sum_squares(x - p)), [(x >= 0).set_label("least"), total, most]
+    )
+    layer = CvxpyLayer(problem, [p], [x])
+    # at the corner (1, 0, 0) four constraints meet
+    corner = jnp.array([3.0, 0.0, -0.5])
+    report = layer.check(corner)
+    assert report.verdict == -1
+    names = {"total [0]", "least [1]", "least [2]", "most [0]"}
+    assert {str(state) for state in report.dependent} == names
+    assert set(report.to_dict()["dependent"]) == names
+    assert report.unique
+    assert "differentiate the primal" in str(report)
+    assert "total [0]" in report._repr_html_()
+    np.testing.assert_allclose(jax.jacrev(lambda p: layer(p)[0])(corner), 0.0, atol=1e-12)
+    inside = layer.check(jnp.array([0.5, 0.2, 0.3]))
+    assert inside.verdict == 1
+    assert inside.dependent == ()
+    # a curved constraint met twice has no derivative at all
+    balls = [cp.SOC(cp.Constant(1.0), x), cp.SOC(cp.Constant(1.0), x)]
+    ball = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), balls)
+    twice = CvxpyLayer(ball, [p], [x]).check(jnp.array([2.0, 1.0, 0.0]))
+    assert len(twice.dependent) == 2
+    assert "differentiate the primal" not in str(twice)
+    assert "drop what is redundant" in str(twice)

@@ -2,9 +2,9 @@
 
 from ..solvers import Cones, Solver, Status, WarmStart
 from .arrange import Arrangement, arrange
-from .certificate import ProgramReport, ProgramWitness
 from .cone_program import ConeProgram, ProgramInfo, ProgramSolution
 from .cvxpy_layer import CvxpyLayer
+from .program_report import ProgramReport, ProgramWitness
 from .quadratic_program import QuadraticProgram
 
 __all__ = [

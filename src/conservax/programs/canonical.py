@@ -92,6 +92,7 @@ class ParameterSlot:
     """Where a parameter enters θ, from ``start`` on, and whether as log.
 
     ``entries`` of its value count, column by column; ``mirrored``: where a symmetric one repeats them.
+    ``sign``: 1 or −1 if it was declared to have one, else 0.
     """
 
     name: str
@@ -100,6 +101,7 @@ class ParameterSlot:
     entries: np.ndarray
     mirrored: np.ndarray
     log: bool
+    sign: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,8 +277,11 @@ def _parameter_slots(
         start = program.param_id_to_col[renamed.get(parameter.id, parameter.id)]
         entries = _entries(parameter)
         places = entries, _mirrored(parameter, entries)
+        sign = int(parameter.is_nonneg()) - int(parameter.is_nonpos())
         slots.append(
-            ParameterSlot(parameter.name(), parameter.shape, start, *places, parameter.id in logs)
+            ParameterSlot(
+                parameter.name(), parameter.shape, start, *places, parameter.id in logs, sign
+            )
         )
     return tuple(slots)
 

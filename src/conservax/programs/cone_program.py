@@ -20,10 +20,11 @@ from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal
 from ..solvers.termination import measure_data
-from .certificate import ProgramReport, certify_program
+from .certificate import certify_program
 from .cone_inputs import NEEDS_VALUES, as_data, bytes_of_item, is_definite, items_of
 from .forward import ActivePieces, Outcome, Settings, active_pieces, measure_point
 from .pieces import in_pieces, is_traced, piece_size
+from .program_report import ProgramReport
 from .solution_map import solution_map
 from .system import idle_variables
 

@@ -12,6 +12,8 @@ from ..errors import InvalidInputError
 from .canonical import ParameterSlot, import_cvxpy
 from .cone_inputs import NEEDS_VALUES
 
+_SLIGHT = 1e-6  # what rounding in single precision makes of a value's structure
+
 
 def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> None:
     """The messages are those of cvxpylayers.
@@ -127,6 +129,12 @@ def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -
             raise InvalidInputError(
                 f"parameter {k} ({slot.name}) of a geometric program must be positive."
             )
+        size = np.abs(known).max(initial=1.0)
+        if slot.sign and np.any(slot.sign * known < -_SLIGHT * size):
+            raise InvalidInputError(
+                f"parameter {k} ({slot.name}) was declared to be {'positive' if slot.sign > 0 else 'negative'} "
+                "or zero, and has entries that are not: the problem may not be convex there."
+            )
 
 
 def _as_declared(value: np.ndarray, slot: ParameterSlot) -> bool:
@@ -135,4 +143,4 @@ def _as_declared(value: np.ndarray, slot: ParameterSlot) -> bool:
     declared = np.zeros_like(flat)
     declared[:, slot.entries] = flat[:, slot.entries]
     declared[:, slot.mirrored] = flat[:, slot.entries]
-    return bool(np.all(np.abs(flat - declared) <= 1e-6 * np.abs(flat).max(initial=0.0)))
+    return bool(np.all(np.abs(flat - declared) <= _SLIGHT * np.abs(flat).max(initial=0.0)))

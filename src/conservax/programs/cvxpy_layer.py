@@ -20,7 +20,6 @@ from ..errors import (
 from ..solvers import Solver, WarmStart
 from ..solvers.cones import Array
 from .canonical import canonicalise
-from .certificate import ProgramReport
 from .cone_program import (
     ConeProgram,
     ProgramInfo,
@@ -29,21 +28,35 @@ from .cone_program import (
 )
 from .cvxpy_inputs import as_array, check_problem, check_values, lead_of
 from .pieces import in_pieces, is_traced, piece_size
+from .program_report import ProgramReport
 
 if TYPE_CHECKING:
     import cvxpy as cp
 
-_TOLERANCES = ("eps", "eps_abs", "eps_rel", "tol", "tol_feas", "tol_gap_abs", "tol_gap_rel")
+_TOLERANCES = (
+    *("eps", "eps_abs", "eps_rel", "tol", "tol_feas", "tol_gap_abs", "tol_gap_rel"),
+    *("abstol", "feastol", "reltol"),
+)
 _ITERATIONS = ("max_iters", "max_iter", "max_iterations")
 _IGNORED = (  # of the peers: how fast they get there, not where
     "acceleration_interval",
     "acceleration_lookback",
+    "adaptive_scale",
+    "alpha",
+    "eps_infeas",
     "mode",
     "n_jobs_backward",
     "n_jobs_forward",
+    "normalize",
+    "rho_x",
     "scale",
+    "use_indirect",
     "verbose",
     "warm_start",
+)
+# solvers that the peers name and that are not here: whichever runs, the answer is the same
+_STAND_INS = {"cuclarabel": "clarabel"} | dict.fromkeys(
+    ("diffcp", "ecos", "moreau", "mpax"), "auto"
 )
 
 
@@ -58,7 +71,7 @@ class CvxpyLayer:
         parameters: all of the problem's, in the order of the call.
         variables: what the call returns; dual variables of constraints are allowed.
         solver: "auto", "interior_point", "clarabel" or "scs", in CVXPY's capitals too; see
-            ``ConeProgram``.
+            ``ConeProgram``. The names of cvxpylayers' own ("DIFFCP", …) are accepted.
         gp: whether the problem is a geometric program.
         verbose, canon_backend: of CVXPY's canonicalisation.
         solver_args: defaults for the call's.
@@ -91,7 +104,12 @@ class CvxpyLayer:
     ) -> None:
         check_problem(problem, parameters, variables, gp)
         self.canonical = canonicalise(problem, parameters, variables, gp, verbose, canon_backend)
-        self.solver = "auto" if solver is None else solver.lower()
+        self.solver = _known_solver(solver or "auto")
+        # in another process the layer is made anew
+        self._made_from = (
+            *(problem, parameters, variables, solver),
+            *(gp, verbose, canon_backend, solver_args),
+        )
         self.solver_args = dict(solver_args or {})
         self._sparse = self.canonical.large and self.solver != "interior_point"
         self._settings(self.solver_args, jnp.result_type(float))
@@ -102,6 +120,21 @@ class CvxpyLayer:
         self._starts = WarmStart()
         self._solve = jax.jit(self._outputs, static_argnums=0)
         self._solve_and_tell = jax.jit(self._told, static_argnums=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CvxpyLayer, self._made_from
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CvxpyLayer":
+        return self  # it never changes, and CVXPY cannot canonicalise a deep copy of a problem
+
+    def __repr__(self) -> str:
+        def shapes(parts: Any) -> str:
+            return ", ".join(f"{name} {tuple(shape)}" for name, shape in parts)
+
+        slots = shapes((slot.name, slot.shape) for slot in self.canonical.parameters)
+        outputs = shapes((variable.name(), variable.shape) for variable in self._made_from[2])
+        rows, columns = self.canonical.A.shape
+        return f"CvxpyLayer({slots} → {outputs}; {columns} variables, {rows} rows)"
 
     def __call__(
         self,
@@ -201,6 +234,7 @@ class CvxpyLayer:
             report,
             kinks=tuple(self._named(kink) for kink in report.kinks),
             nearest_inactive=None if nearest is None else self._named(nearest),
+            dependent=tuple(self._named(state) for state in report.dependent),
         )
 
     def _named(self, kink: Any) -> Any:
@@ -241,7 +275,7 @@ class CvxpyLayer:
         tolerances = [arguments[name] for name in _TOLERANCES if name in arguments]
         iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
         cones = self.canonical.cones
-        solver = str(arguments.get("solve_method", self.solver)).lower()
+        solver = _known_solver(str(arguments.get("solve_method", self.solver)))
         if solver == "auto" and dtype != jnp.float64 and not cones.polyhedral:
             # as the peers: what single precision leaves of a curved cone is too little
             solver = "clarabel"
@@ -254,6 +288,10 @@ class CvxpyLayer:
             solver=solver,  # type: ignore[arg-type]
             auxiliary=self.canonical.auxiliary,
         )
+
+
+def _known_solver(name: str) -> str:
+    return _STAND_INS.get(name.lower(), name.lower())
 
 
 def _known_to_diffcp(error: ConservaxError) -> ConservaxError:

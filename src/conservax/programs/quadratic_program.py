@@ -9,8 +9,8 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..solvers import Cones
 from ..solvers.cones import Array
-from .certificate import ProgramReport
 from .cone_program import ConeProgram, ProgramSolution, SolverName
+from .program_report import ProgramReport
 
 
 @dataclass(frozen=True)
