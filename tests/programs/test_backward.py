@@ -33,7 +33,7 @@ def exact_solution(matrix, right):
     return np.array([float(row[-1]) for row in rows])
 
 
-def place(known=True, tilt=1.0, curvature=1.0, active=(1, 1, 0, 0)):
+def place(known=True, tilt=1.0, curvature=1.0, active=(1, 1, 0, 0), decided=False):
     """Rows 0 and 1 differ by ``tilt``; P has the eigenvalue ``curvature`` along the last axis."""
     rng = np.random.default_rng(5)
     A = np.round(rng.normal(size=(M, N)), 3)
@@ -48,8 +48,9 @@ def place(known=True, tilt=1.0, curvature=1.0, active=(1, 1, 0, 0)):
         np.array(active, float),
         np.zeros(N),
         np.array(known),
-        decided=np.array(False),
-        still=np.array(True),
+        decided=np.array(decided),
+        P_still=np.array(True),
+        A_still=np.array(True),
     )
 
 
@@ -92,6 +93,42 @@ def test_each_item_is_solved_to_rounding_or_nan(transposed):
             expected = exact_solution(U, column)
             error = np.abs(solution - expected).max() / np.abs(expected).max()
             assert error <= 64 * np.finfo(float).eps * np.linalg.cond(U), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_of_singular_items_what_is_determined_is_that_of_a_regular_one(transposed, dtype):
+    """Regular, singular, and singular items that may be solved in part, in one batch."""
+    places = [
+        place(),
+        place(tilt=0.0),
+        place(tilt=0.0, decided=True),
+        place(curvature=0.0, decided=True),
+        place(tilt=0.0, active=(1, 0, 0, 0)),
+        place(curvature=1.5),
+    ]
+    right = np.random.default_rng(2).normal(size=(N + M, 8))
+    # what has a solution: in the range of U, or of its transpose
+    systems = [jacobian(at).T if transposed else jacobian(at) for at in places]
+    right = np.stack([U @ right for U in systems])
+    cast = jax.tree.map(
+        lambda part: part.astype(dtype) if part.dtype == float else part, stacked(places)
+    )
+    found = np.asarray(linear_solve(CONES, transposed)(cast, jnp.asarray(right, dtype)))
+    tolerance = 3e3 * np.finfo(dtype).eps
+    free = {
+        0: (),
+        2: (N, N + 1),
+        3: (N - 1,),
+        5: (),
+    }  # multipliers of equal rows; a flat variable in no row
+    for k, undetermined in free.items():
+        # the least-squares solution of least norm shares what is determined
+        expected = np.linalg.lstsq(systems[k], right[k], rcond=1e-9)[0]
+        rest = np.delete(np.arange(N + M), undetermined)
+        np.testing.assert_allclose(found[k, rest], expected[rest], atol=tolerance)
+        assert np.isnan(found[k, list(undetermined)]).all()
+    assert np.isnan(found[1]).all()
 
 
 def test_the_oracle_calls_the_same_items_singular():

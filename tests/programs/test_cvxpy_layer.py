@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import subprocess
 import sys
 import types
 
@@ -401,10 +402,20 @@ def test_values_have_the_sign_they_were_declared_with():
 
 def test_a_layer_travels_and_says_what_it_is(ridge):
     A, b = jnp.asarray(RNG.normal(size=(6, 3))), jnp.asarray(RNG.normal(size=6))
-    again = pickle.loads(pickle.dumps(ridge))
-    np.testing.assert_array_equal(again(A, b)[0], ridge(A, b)[0])
-    np.testing.assert_array_equal(copy.deepcopy(ridge)(A, b)[0], ridge(A, b)[0])
+    for again in (pickle.loads(pickle.dumps(ridge)), copy.deepcopy(ridge)):
+        np.testing.assert_array_equal(again(A, b)[0], ridge(A, b)[0])
     assert repr(ridge).startswith("CvxpyLayer(A (6, 3), b (6,) → var")
+    # where CVXPY numbers its variables anew
+    script = (
+        "import pickle, sys, jax, numpy as np; jax.config.update('jax_enable_x64', True); "
+        "layer, values = pickle.loads(sys.stdin.buffer.read()); "
+        "sys.stdout.buffer.write(pickle.dumps(np.asarray(layer(*values)[0])))"
+    )
+    sent = pickle.dumps((ridge, (np.asarray(A), np.asarray(b))))
+    there = subprocess.run(
+        [sys.executable, "-c", script], input=sent, capture_output=True, check=True
+    )
+    np.testing.assert_allclose(pickle.loads(there.stdout), ridge(A, b)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["DIFFCP", "MPAX", "cuclarabel"])

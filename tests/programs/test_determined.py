@@ -199,6 +199,58 @@ def test_variables_that_are_free_only_together(way):
     assert np.isnan(along_b[3:]).all()
 
 
+def test_a_parameter_that_moves_elsewhere_does_not_count():
+    """A parametrised A stands still where another parameter moves."""
+    x, A, t = cp.Variable(2), cp.Parameter((2, 2)), cp.Parameter()
+    total = [cp.sum(x) == t, 2 * cp.sum(x) == 2 * t]
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(A @ x - 1)), total), [A, t], [x])
+    value, t_value = jnp.array([[1.0, 0.5], [0.0, 2.0]]), jnp.array(1.0)
+
+    def line(A, t):
+        """On x = (z, t − z)."""
+        slope, start = A @ jnp.array([1.0, -1.0]), A @ jnp.array([0.0, 1.0]) * t - 1
+        z = -(slope @ start) / (slope @ slope)
+        return jnp.array([z, t - z])
+
+    for mode in (jax.jacfwd, jax.jacrev):
+        found = mode(lambda t: layer(value, t)[0])(t_value)
+        np.testing.assert_allclose(found, jax.jacrev(line, 1)(value, t_value), atol=1e-9)
+    # where it moves itself, no multiplier that is one of many may enter: passing backward none does
+    found = jax.jacrev(lambda A: layer(A, t_value)[0])(value)
+    np.testing.assert_allclose(found, jax.jacrev(line)(value, t_value), atol=1e-9)
+    assert np.isnan(jax.jacfwd(lambda A: layer(A, t_value)[0])(value)).all()
+
+
+def test_second_derivatives_do_not_use_one_of_many_multipliers():
+    """x₁ + x₂ = b twice: a third variable that enters one of the two has no derivative along b."""
+    P, c, A, b = equations_twice()
+    P, c, A, b = P, c, A[:2], b[:2]
+    program = ConeProgram(Cones(zero=2))
+
+    def solve(c, A, b):
+        return program(P, c, A, b).primal
+
+    mixed = jax.jit(jax.jacfwd(jax.jacrev(lambda A, b: solve(c, A, b)[2], 1), 0))(A, b)
+    assert np.isnan(mixed[:, :, 2]).all()
+    # x₃ = −c₃ whatever the multipliers, and x is affine in (c, b)
+    second = jax.jit(jax.jacfwd(jax.jacrev(lambda c: solve(c, A, b)[2])))(c)
+    np.testing.assert_allclose(second, np.zeros((3, 3)), atol=1e-12)
+
+
+def test_a_free_variable_that_lets_a_curved_constraint_slide_is_left_alone():
+    """(x₁, x₂) on the boundary of the cone along which z moves it: the bend depends on where z is."""
+    # min ½(x₁ − p)² + z − x₂ over ‖(x₁, x₂)‖ ≤ z: optimal is every (0, x₂, x₂), x₂ > 0, at p = 0
+    A = -jnp.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    program = ConeProgram(Cones(second_order=(3,)))
+
+    def solve(p):
+        c = jnp.array([0.0, -1.0, 1.0]).at[0].set(-p)
+        return program(jnp.diag(jnp.array([1.0, 0.0, 0.0])), c, A, jnp.zeros(3)).primal[0]
+
+    for mode in (jax.jacfwd, jax.jacrev):
+        assert np.isnan(mode(solve)(0.0))
+
+
 def differences(value, point, direction, step=1e-5):
     return (value(point + step * direction) - value(point - step * direction)) / (2 * step)
 

@@ -44,7 +44,7 @@ class Place(NamedTuple):
         data, scaling: the program, in user units. basis, d: of the chosen element, equilibrated.
         idle: 1 for variables that are left out.
         known: whether there is a solution. decided: whether there is one element.
-        still: whether P and A stand still; (batch,), as these two.
+        P_still, A_still: whether P, or A, stands still; (batch,), as these two.
     """
 
     data: Data
@@ -54,7 +54,8 @@ class Place(NamedTuple):
     idle: Array
     known: Array
     decided: Array
-    still: Array
+    P_still: Array
+    A_still: Array
 
 
 @functools.cache
@@ -88,10 +89,10 @@ def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
     n = data.c.shape[-1]
     # a factor, for a mask would turn NaN into zero in reverse mode
     known = jnp.where(place.known, 1.0, jnp.nan).astype(right.dtype)[:, None, None]
-    # a right-hand side made with one of several multipliers, or solutions, says nothing; on the way back the
-    # entries that belong to those are NaN
-    in_part = place.decided if transposed else place.decided & place.still
-    any_of_equations = place.still & transposed
+    # dP x and dAᵀy, passing forward, may be made with one of several x or y; passing backward the entries
+    # that belong to those are NaN
+    in_part = place.decided if transposed else place.decided & place.P_still & place.A_still
+    any_of_equations = place.A_still & transposed
 
     def some(symmetric: Solver) -> Array:
         found = determined(system, inverse(symmetric), product, right, any_of_equations)
@@ -126,8 +127,13 @@ def _solve(place: Place, right: Array, cones: Cones, transposed: bool) -> Array:
     def again() -> Array:
         factor = factorise(system)
         exact, _ = attempt(by_corner(system, factor))
-        rest = some(by_normal_equations(shifted(system)))
-        return choose(lost, choose(is_regular(factor), exact, rest), solution)
+        singular = lost & ~is_regular(factor)
+        rest = lax.cond(
+            jnp.any(singular & in_part),
+            lambda: some(by_normal_equations(shifted(system))),
+            lambda: jnp.full_like(solution, jnp.nan),
+        )
+        return choose(singular, rest, choose(lost, exact, solution))
 
     solution = lax.cond(jnp.any(lost), again, lambda: solution)
     return solution * known

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from scipy import sparse
 
 from ..errors import InvalidInputError, MissingPackageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _DENSE = 1 << 16  # entries of P and A that are always held dense
 _FILLED = 10  # one in so many entries at least is not zero where more are held dense
-Reader = Callable[[Array], Array]
+Reader = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +49,13 @@ class AffineMap:
         terms = sparse.coo_array(matrix)
         return cls(shape, np.asarray(places)[terms.row], terms.col, terms.data)
 
-    def still(self, last: int) -> bool:
-        """Whether the result does not depend on θ but for its last entry, 1."""
-        return not np.any(self.columns != last)
+    def depends_on(self, start: int, stop: int) -> bool:
+        """Whether on the entries start … stop − 1 of θ."""
+        return bool(np.any((self.columns >= start) & (self.columns < stop)))
 
     def constant(self, last: int) -> np.ndarray | None:
-        """The result, if it stands still."""
-        if not self.still(last):
+        """The result, if it does not depend on θ but for its last entry, 1."""
+        if self.depends_on(0, last):
             return None
         result = np.zeros(int(np.prod(self.shape)))
         np.add.at(result, self.places, self.values)
@@ -81,8 +81,6 @@ class AffineMap:
         return SparseMatrix(values, *indices, (self.shape[0], self.shape[1]))
 
     def _sums(self, theta: Array, places: np.ndarray, size: int) -> Array:
-        if self.still(theta.shape[-1] - 1):
-            theta = lax.stop_gradient(theta)  # a tangent of zeros is one to be solved for
         terms = theta[..., self.columns] * jnp.asarray(self.values, theta.dtype)
         return jnp.zeros((*theta.shape[:-1], size), theta.dtype).at[..., places].add(terms)
 
@@ -122,7 +120,7 @@ class Canonical:
     b: AffineMap
     size: int
     parameters: tuple[ParameterSlot, ...]
-    readers: tuple[Callable[[Array, Array], Array], ...]
+    readers: tuple[Reader, ...]
     rows: tuple[tuple[str, range], ...]
     auxiliary: tuple[int, ...]
 
@@ -138,8 +136,11 @@ class Canonical:
             return len(self.A.pattern[0]) + len(self.P.pattern[0])
         return int(np.prod(self.A.shape)) + int(np.prod(self.P.shape))
 
-    def theta(self, values: Sequence[Array], dtype: Any) -> Array:
-        """θ (..., size) from values that share their leading axes, or have none."""
+    def theta(self, values: Sequence[Array], dtype: Any, into: AffineMap | None = None) -> Array:
+        """θ (..., size) from values that share their leading axes, or have none.
+
+        ``into``: without the parameters that this map does not depend on, which so has no tangent of theirs.
+        """
         lead = np.broadcast_shapes(
             *(
                 value.shape[: value.ndim - len(slot.shape)]
@@ -148,6 +149,9 @@ class Canonical:
         )
         theta = jnp.zeros((*lead, self.size), dtype).at[..., -1].set(1.0)
         for value, slot in zip(values, self.parameters, strict=True):
+            stop = slot.start + len(slot.entries)
+            if into is not None and not into.depends_on(slot.start, stop):
+                continue
             own = value.shape[: value.ndim - len(slot.shape)]
             # column by column, as CVXPY has it
             axes = tuple(range(len(own))) + tuple(range(value.ndim - 1, len(own) - 1, -1))
@@ -155,7 +159,7 @@ class Canonical:
             # both halves count the same, so that gradients are symmetric too
             flat = (flat[..., slot.entries] + flat[..., slot.mirrored]) / 2
             flat = jnp.log(flat) if slot.log else flat
-            theta = theta.at[..., slot.start : slot.start + len(slot.entries)].set(flat)
+            theta = theta.at[..., slot.start : stop].set(flat)
         return theta
 
 
@@ -319,7 +323,7 @@ class _Outputs:
     def _rows_of(self, constraint: Any) -> range | None:
         return self.rows.get(self.constraints.get(constraint.id, constraint.id))
 
-    def reader(self, variable: Any) -> Callable[[Array, Array], Array]:
+    def reader(self, variable: Any) -> Reader:
         if any(variable.id == own.id for own in self.problem.variables()):
             return self._primal(variable)
         for constraint in self.problem.constraints:
@@ -330,16 +334,15 @@ class _Outputs:
             f"Variable {variable} must be a subset of problem.variables or a constraint dual variable"
         )
 
-    def _primal(self, variable: Any) -> Callable[[Array, Array], Array]:
+    def _primal(self, variable: Any) -> Reader:
         start = self.program.var_id_to_col[self.variables.get(variable.id, variable.id)]
-        entries, shape = _entries(variable), variable.shape
-        mirrored = _mirrored(variable, entries)
-        own = slice(start, start + len(entries))
-        if self.gp:
-            return lambda primal, dual: jnp.exp(_spread(primal[..., own], shape, entries, mirrored))
-        return lambda primal, dual: _spread(primal[..., own], shape, entries, mirrored)
+        entries = _entries(variable)
+        layout = variable.shape, entries, _mirrored(variable, entries)
+        return functools.partial(
+            _read_primal, slice(start, start + len(entries)), *layout, exponential=self.gp
+        )
 
-    def _dual(self, constraint: Any, k: int, dual: Any) -> Callable[[Array, Array], Array]:
+    def _dual(self, constraint: Any, k: int, dual: Any) -> Reader:
         rows = self._rows_of(constraint)
         if rows is None:
             raise InvalidInputError(
@@ -351,7 +354,7 @@ class _Outputs:
             order = constraint.args[0].shape[0]
             if len(own) != len(triangle(order)[0]):
                 raise InvalidInputError(f"the dual variable of {constraint} is not one matrix.")
-            return lambda primal, dual: smat(dual[..., own], order)
+            return functools.partial(_read_dual_matrix, own, order)
         if isinstance(constraint, cvxpy.SOC):
             sizes = constraint.cone_sizes()
             starts = np.cumsum([0, *sizes])[:-1]
@@ -359,11 +362,39 @@ class _Outputs:
             own = own[starts if k == 0 else np.concatenate(rest)]
             if k == 1 and len(shape) == 2 and constraint.axis == 1:
                 # cones along rows: CVXPY's X has a row for each
-                return lambda primal, dual: dual[..., own].reshape(*dual.shape[:-1], *shape)
+                return functools.partial(_read_dual_rows, own, shape)
         elif isinstance(constraint, cvxpy.ExpCone | cvxpy.PowCone3D):
             own = own[k::3]
-        every = np.arange(len(own))
-        return lambda primal, dual: _spread(dual[..., own], shape, every, every)
+        return functools.partial(_read_dual, own, shape)
+
+
+# functions of (primal, dual) once the first arguments are bound, for a layer to be pickled
+
+
+def _read_primal(
+    own: slice,
+    shape: tuple[int, ...],
+    entries: np.ndarray,
+    mirrored: np.ndarray,
+    primal: Array,
+    dual: Array,
+    exponential: bool,
+) -> Array:
+    found = _spread(primal[..., own], shape, entries, mirrored)
+    return jnp.exp(found) if exponential else found
+
+
+def _read_dual(own: np.ndarray, shape: tuple[int, ...], primal: Array, dual: Array) -> Array:
+    every = np.arange(len(own))
+    return _spread(dual[..., own], shape, every, every)
+
+
+def _read_dual_matrix(own: np.ndarray, order: int, primal: Array, dual: Array) -> Array:
+    return smat(dual[..., own], order)
+
+
+def _read_dual_rows(own: np.ndarray, shape: tuple[int, ...], primal: Array, dual: Array) -> Array:
+    return dual[..., own].reshape(*dual.shape[:-1], *shape)
 
 
 def _spread(

@@ -194,7 +194,7 @@ def _dependent(pieces: Pieces, first: RankTest) -> tuple[ConstraintState, ...]:
     if not first.kernel.size:
         return ()
     sizes = np.abs(pieces.T[:, first.index] @ first.kernel).max(axis=1)
-    touched = sizes > 1e-8 * sizes.max()
+    touched = sizes > machine_epsilon(pieces.dtype) ** 0.5 * sizes.max()
     return tuple(
         ConstraintState(
             part.kind,
@@ -267,8 +267,8 @@ def _reason(
         "normals of the faces in use" if pieces.curved else "gradients of active constraints"
     )
     return (
-        f"the {gradients} are dependent, so that multipliers are not unique and (primal, dual) has no "
-        "derivative; the primal alone may have one."
+        f"the {gradients} are dependent, so (primal, dual) has no derivative, though the primal alone may "
+        "have one."
     )
 
 

@@ -112,7 +112,7 @@ class NotAnArrayError(InvalidInputError, AttributeError):
 
 
 def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -> None:
-    """No NaN, and positive values where logarithms are taken; values that are not known pass."""
+    """No NaN, zeros and signs as declared, positive where logarithms are taken; what is not known passes."""
     for k, (value, slot) in enumerate(zip(values, parameters, strict=True)):
         try:
             known = np.asarray(value)
@@ -129,7 +129,8 @@ def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -
             raise InvalidInputError(
                 f"parameter {k} ({slot.name}) of a geometric program must be positive."
             )
-        size = np.abs(known).max(initial=1.0)
+        axes = tuple(range(known.ndim - len(slot.shape), known.ndim))
+        size = np.abs(known).max(axis=axes, keepdims=True, initial=1.0)
         if slot.sign and np.any(slot.sign * known < -_SLIGHT * size):
             raise InvalidInputError(
                 f"parameter {k} ({slot.name}) was declared to be {'positive' if slot.sign > 0 else 'negative'} "

@@ -19,7 +19,7 @@ from ..errors import (
 )
 from ..solvers import Solver, WarmStart
 from ..solvers.cones import Array
-from .canonical import canonicalise
+from .canonical import AffineMap, canonicalise
 from .cone_program import (
     ConeProgram,
     ProgramInfo,
@@ -105,11 +105,7 @@ class CvxpyLayer:
         check_problem(problem, parameters, variables, gp)
         self.canonical = canonicalise(problem, parameters, variables, gp, verbose, canon_backend)
         self.solver = _known_solver(solver or "auto")
-        # in another process the layer is made anew
-        self._made_from = (
-            *(problem, parameters, variables, solver),
-            *(gp, verbose, canon_backend, solver_args),
-        )
+        self._names = tuple(variable.name() for variable in variables)
         self.solver_args = dict(solver_args or {})
         self._sparse = self.canonical.large and self.solver != "interior_point"
         self._settings(self.solver_args, jnp.result_type(float))
@@ -117,23 +113,25 @@ class CvxpyLayer:
         last = self.canonical.size - 1
         self._P = None if self._sparse else self.canonical.P.constant(last)
         self._item_bytes = 8 * self.canonical.entries(self._sparse)
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._starts = WarmStart()
         self._solve = jax.jit(self._outputs, static_argnums=0)
         self._solve_and_tell = jax.jit(self._told, static_argnums=0)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CvxpyLayer, self._made_from
+    def __getstate__(self) -> dict[str, Any]:
+        made_anew = "_starts", "_solve", "_solve_and_tell"
+        return {name: part for name, part in vars(self).items() if name not in made_anew}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "CvxpyLayer":
-        return self  # it never changes, and CVXPY cannot canonicalise a deep copy of a problem
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
 
     def __repr__(self) -> str:
-        def shapes(parts: Any) -> str:
-            return ", ".join(f"{name} {tuple(shape)}" for name, shape in parts)
-
-        slots = shapes((slot.name, slot.shape) for slot in self.canonical.parameters)
-        outputs = shapes((variable.name(), variable.shape) for variable in self._made_from[2])
+        slots = ", ".join(f"{slot.name} {slot.shape}" for slot in self.canonical.parameters)
         rows, columns = self.canonical.A.shape
+        outputs = ", ".join(self._names)
         return f"CvxpyLayer({slots} → {outputs}; {columns} variables, {rows} rows)"
 
     def __call__(
@@ -246,13 +244,16 @@ class CvxpyLayer:
         return kink
 
     def _data(self, values: tuple[Array, ...]) -> tuple[Any, Array, Any, Array]:
-        canonical = self.canonical
-        theta = canonical.theta(values, jnp.result_type(float, *values))
-        if self._sparse:
-            P, A = canonical.P.sparse(theta), canonical.A.sparse(theta)
-            return P, canonical.c(theta), A, canonical.b(theta)
-        P = canonical.P(theta) if self._P is None else self._P
-        return P, canonical.c(theta), canonical.A(theta), canonical.b(theta)
+        canonical, dtype = self.canonical, jnp.result_type(float, *values)
+
+        def made(into: AffineMap) -> Array:
+            return into(canonical.theta(values, dtype, into))
+
+        def matrix(into: AffineMap) -> Any:
+            return into.sparse(canonical.theta(values, dtype, into)) if self._sparse else made(into)
+
+        P = matrix(canonical.P) if self._P is None else self._P
+        return P, made(canonical.c), matrix(canonical.A), made(canonical.b)
 
     def _outputs(self, program: ConeProgram, *values: Array) -> Any:
         """What was asked for, and statuses; nobody asks for the verdict, so XLA drops its two tests."""

@@ -7,7 +7,7 @@ rows as equations. As long as they keep their rank, and agree, the others among 
 differentiable: the derivative of x in c does not ask which of the multipliers is meant.
 
 A shift of the diagonal leaves those vectors alone, and so does refinement with the shifted system. From
-two starts it ends in two solutions that agree in just the entries that are determined.
+several starts it ends in solutions that agree in just the entries that are determined.
 
 Equations that depend on each other leave a program only where their right-hand sides agree. There its
 derivative in them is known up to what they cannot do, and any of those that the solves give will serve.
@@ -25,6 +25,7 @@ from ..solvers.matrices import by_columns, plus_diagonal, times
 from .system import Solver, System, refined
 
 _PASSES = 8
+_STARTS, _FAR = 2, 16.0  # from noise, so many times as large as the solution
 
 
 def shifted(system: System) -> System:
@@ -42,35 +43,48 @@ def determined(
         inverse: of a system with a shifted diagonal; product: of U or Uᵀ itself.
         right: (batch, n + m, columns). A column that has no solution, or one that is free in a curved
             cone, is NaN throughout.
-        any_of_equations: (batch,), where rows of equations that depend on no other rows get one of their
-            values.
+        any_of_equations: (batch,), where rows of equations get one of their values if no inequality's is
+            free.
     """
     n, columns, eps = system.P.shape[-1], right.shape[-1], machine_epsilon(right.dtype)
-    noise = np.random.default_rng(1).uniform(-1, 1, size=(right.shape[1], 1))
-    size = jnp.max(jnp.abs(right), axis=1, keepdims=True)
-    start = jnp.concatenate([jnp.zeros_like(right), size * noise.astype(right.dtype)], axis=-1)
-    both = jnp.concatenate([right, right], axis=-1)
-    found = refined(
-        inverse, product, both[:, :n], both[:, n:], (start[:, :n], start[:, n:]), _PASSES
+
+    def solved(right: Array, start: Array) -> tuple[Array, Array]:
+        """A solution, and whether it is one; (batch, n + m, columns), (batch, 1, columns)."""
+        given = right[:, :n], right[:, n:]
+        found = refined(inverse, product, *given, (start[:, :n], start[:, n:]), _PASSES)
+        solution, residual = (jnp.concatenate(parts, axis=1) for parts in found)
+        limit = eps**0.75 * _largest(right) + 64 * eps * _largest(solution)
+        return solution, _largest(residual) <= limit
+
+    first, met = solved(right, jnp.zeros_like(right))
+    scale = jnp.maximum(_largest(right), _largest(first))
+    noise = np.random.default_rng(1).uniform(-1, 1, size=(right.shape[1], 1, _STARTS))
+    noise = _FAR * scale[..., None] * noise.astype(right.dtype)
+    others, reached = solved(
+        jnp.repeat(right, _STARTS, axis=-1), noise.reshape(*right.shape[:2], columns * _STARTS)
     )
-    solution, residual = (jnp.concatenate(parts, axis=1) for parts in found)
-    first, second = solution[..., :columns], solution[..., columns:]
-    met = jnp.all(jnp.abs(residual) <= eps**0.75 * jnp.tile(size, 2), axis=1, keepdims=True)
-    met = met[..., :columns] & met[..., columns:]
-    limit = eps**0.5 * jnp.maximum(size, jnp.max(jnp.abs(first), axis=1, keepdims=True))
-    free = jnp.abs(first - second) > limit
+    apart = others.reshape(*right.shape, _STARTS) - first[..., None]
+    met &= jnp.all(reached.reshape(len(right), 1, columns, _STARTS), axis=-1)
+    limit = eps**0.5 * scale
+    free = jnp.max(jnp.abs(apart), axis=-1) > limit
     cones = system.cones
     curved = _rows(cones, SecondOrder | Semidefinite | Curved)
     if len(curved):
         # U⁻ᵀ does not see the slack of a free x
-        slack: Any = by_columns(times, system.A, (first - second)[:, :n])
-        moved = free[:, n:] | (jnp.abs(slack) > limit)
+        moves = apart[:, :n].reshape(len(right), n, columns * _STARTS)
+        slack: Any = by_columns(times, system.A, moves)
+        slack = jnp.max(jnp.abs(slack).reshape(*free[:, n:].shape, _STARTS), axis=-1)
+        moved = free[:, n:] | (slack > limit)
         met &= ~jnp.any(moved[:, curved], axis=1, keepdims=True)
     if cones.zero:
-        others = jnp.any(free[:, n + _rows(cones, Orthant)], axis=1, keepdims=True)
+        unequal = jnp.any(free[:, n + _rows(cones, Orthant)], axis=1, keepdims=True)
         kept = jnp.zeros_like(free).at[:, n + _rows(cones, Zero)].set(True)
-        free &= ~(kept & any_of_equations[:, None, None] & ~others)
+        free &= ~(kept & any_of_equations[:, None, None] & ~unequal)
     return jnp.where(met & ~free, first, jnp.nan)
+
+
+def _largest(columns: Array) -> Array:
+    return jnp.max(jnp.abs(columns), axis=1, keepdims=True)
 
 
 def _rows(cones: Cones, kinds: Any) -> np.ndarray:

@@ -20,8 +20,8 @@ class ConstraintState:
     """A constraint as a kink: how far its nearest eigenvalue is from zero, where it may switch.
 
     Attributes:
-        operation: "inequality", "second-order cone", "semidefinite cone", "exponential cone", "power
-            cone" or "dual" one of the last two.
+        operation: "equality", "inequality", "second-order cone", "semidefinite cone", "exponential cone",
+            "power cone" or "dual" one of the last two.
         index: its number within its kind. rows: of A and b.
         distance: the smallest |eigenvalue| of v = y − s there. tolerance: within which it counts as
             zero. slopes: the least and the greatest eigenvalue that V may take there.
@@ -83,8 +83,7 @@ class ProgramReport:
             strong second-order condition); None if too close to tell.
         unique: whether the primal solution is unique; None if not decided.
         direction: a unit vector (n,) along which the solution moves, if it is not.
-        dependent: the active constraints whose gradients are dependent, so that their multipliers are
-            not unique.
+        dependent: the active constraints whose gradients depend on each other, weakly active ones too.
         residual: of the optimality conditions, relative to their terms; tolerance: relative distance
             within which an eigenvalue counted as zero.
         rigour: EXACT if the verdict holds for the floats P and A with rounding accounted for.
@@ -170,12 +169,13 @@ class ProgramReport:
         names += [f"and {rest} more"] if rest else []
         remedy = "drop what is redundant among the dependent constraints, or move off this point."
         polyhedral = all(len(state.rows) == 1 for state in self.dependent)
-        if self.second_order and polyhedral and not self.kinks:
+        if polyhedral and not self.kinks:
             remedy = (
-                "differentiate the primal in P, c and the other constraints; what is not determined is NaN. "
-                "For the rest " + remedy
+                "differentiate the primal by the objective and the other constraints; what is not determined "
+                "is NaN. For the rest " + remedy
             )
-        return [("dependent", ", ".join(names))], remedy
+        # where the objective is flat as well, more has to be mended
+        return [("dependent", ", ".join(names))], remedy if self.second_order else ""
 
     def _shown(self) -> SimpleNamespace:
         """What ``conservax.report`` reads."""

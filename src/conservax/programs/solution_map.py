@@ -57,7 +57,7 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
             upper = upper - times_transposed(dA, outcome.y)
             lower = lower - times(dA, outcome.x)
         upper, lower = scaling.cost[:, None] * scaling.column * upper, scaling.row * lower
-        still = dP is None and dA is None
+        still = dP is None, dA is None
         dx, dv = _implicit_step(data, outcome, upper, lower, cones, still)
         dy = _element(outcome, cones)(dv)
         blank = jax.tree.map(zero_from_primal, outcome)
@@ -96,11 +96,16 @@ def _element(outcome: Outcome, cones: Cones) -> Callable[[Array], Array]:
 
 
 def _implicit_step(
-    data: Data, outcome: Outcome, upper: Array, lower: Array, cones: Cones, still: bool
+    data: Data,
+    outcome: Outcome,
+    upper: Array,
+    lower: Array,
+    cones: Cones,
+    still: tuple[bool, bool],
 ) -> tuple[Array, Array]:
     """U(V)⁻¹ (upper, lower); NaN in an item without a solution, and where U(V) does not determine it.
 
-    ``still``: whether P and A stand still.
+    ``still``: whether P, and A, stand still.
     """
     n = upper.shape[-1]
     place = lax.stop_gradient(
@@ -112,13 +117,18 @@ def _implicit_step(
             outcome.idle,
             outcome.status == Status.SOLVED,
             outcome.decided,
-            jnp.full_like(outcome.decided, still),
+            *(jnp.full_like(outcome.decided, part) for part in still),
         )
     )
 
     element = _element(outcome, cones)
     # a linear solve whose map is constant must not close over anything that moves
-    matrices = data._replace(c=lax.stop_gradient(data.c), b=lax.stop_gradient(data.b))
+    matrices = Data(
+        _for_regular(data.P, outcome.tests.verdict),
+        lax.stop_gradient(data.c),
+        _for_regular(data.A, outcome.tests.verdict),
+        lax.stop_gradient(data.b),
+    )
 
     def apply_system(z: Array) -> Array:
         P, _, A, _ = place.scaling.apply(matrices)
@@ -135,6 +145,28 @@ def _implicit_step(
         transpose_solve=lambda _, z: linear_solve(cones, True)(place, z[..., None])[..., 0],
     )
     return z[:, :n], z[:, n:]
+
+
+def _for_regular(matrix: Matrix, verdict: Array) -> Any:
+    """The matrix; where the verdict is REFUTED the solve does not follow it when it is differentiated again.
+
+    Of what is not unique one of many was taken, which would count there.
+    """
+    if isinstance(matrix, SparseMatrix):
+        return matrix.with_values(_stiff(matrix.values, verdict))
+    return _stiff(matrix, verdict)
+
+
+@jax.custom_jvp
+def _stiff(values: Array, verdict: Array) -> Array:
+    return values
+
+
+@_stiff.defjvp
+def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    values, verdict = primals
+    factor = jnp.where(verdict < 0, jnp.nan, 1.0).astype(values.dtype)
+    return values, tangents[0] * factor.reshape(-1, *(1,) * (values.ndim - 1))
 
 
 def _join(upper: Array, lower: Array) -> Array:
