@@ -81,8 +81,15 @@ class AffineMap:
         return SparseMatrix(values, *indices, (self.shape[0], self.shape[1]))
 
     def _sums(self, theta: Array, places: np.ndarray, size: int) -> Array:
-        terms = theta[..., self.columns] * jnp.asarray(self.values, theta.dtype)
-        return jnp.zeros((*theta.shape[:-1], size), theta.dtype).at[..., places].add(terms)
+        # what is known is a constant to XLA, unless that would make a large one
+        moving = (self.columns < theta.shape[-1] - 1) | (size > _DENSE)
+        known = np.zeros(size)
+        np.add.at(known, places[~moving], self.values[~moving])
+        sums = jnp.broadcast_to(jnp.asarray(known, theta.dtype), (*theta.shape[:-1], size))
+        if not moving.any():
+            return sums
+        terms = theta[..., self.columns[moving]] * jnp.asarray(self.values[moving], theta.dtype)
+        return sums.at[..., places[moving]].add(terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +107,12 @@ class ParameterSlot:
     mirrored: np.ndarray
     log: bool
     sign: int
+
+    @functools.cached_property
+    def zeros(self) -> np.ndarray:
+        """The entries, column by column, that were declared to be zero."""
+        held = np.union1d(self.entries, self.mirrored)
+        return np.setdiff1d(np.arange(int(np.prod(self.shape))), held)
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,7 +99,9 @@ def lead_of(values: Sequence[Any], parameters: Sequence[ParameterSlot]) -> tuple
 
 def as_array(value: Any, k: int, slot_name: str) -> Array:
     """A parameter's value; what is no array is refused as cvxpylayers does, by an AttributeError."""
-    if isinstance(value, jax.Array | np.ndarray | float | int | np.number):
+    if isinstance(value, jax.Array):
+        return value
+    if isinstance(value, np.ndarray | float | int | np.number):
         return jnp.asarray(value)
     raise NotAnArrayError(
         f"the value of parameter {k} ({slot_name}) is {value!r}: pass an array, for instance "
@@ -140,9 +142,7 @@ def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -
 
 def _fills_zeros(value: np.ndarray, slot: ParameterSlot) -> bool:
     """Whether entries that were declared to be zero are not; of a symmetric value the symmetric part counts."""
-    held = np.union1d(slot.entries, slot.mirrored)
-    if len(held) == np.prod(slot.shape):
+    if not len(slot.zeros):
         return False
     flat = np.swapaxes(value, -1, -2).reshape(-1, int(np.prod(slot.shape)))
-    others = np.abs(np.delete(flat, held, axis=-1)).max(initial=0.0)
-    return bool(others > _SLIGHT * np.abs(flat).max(initial=0.0))
+    return bool(np.abs(flat[:, slot.zeros]).max() > _SLIGHT * np.abs(flat).max())

@@ -14,6 +14,7 @@ from ..solvers import Solver
 
 _BYTES = {"cpu": 1 << 26, "host": 1 << 21, "accelerator": 1 << 30}  # of the data of one piece
 _PATIENCE = 2.0  # seconds without a bar
+_PROCESSORS = os.cpu_count() or 1
 
 Result = TypeVar("Result")
 
@@ -24,7 +25,7 @@ def piece_size(item_bytes: int, solver: Solver) -> int:
         where = "host"
     else:
         where = "cpu" if jax.default_backend() == "cpu" else "accelerator"
-    return max(os.cpu_count() or 1, _BYTES[where] // max(item_bytes, 1))
+    return max(_PROCESSORS, _BYTES[where] // max(item_bytes, 1))
 
 
 def is_traced(tree: Any) -> bool:
