@@ -193,6 +193,10 @@ def test_variables_that_are_free_only_together(way):
     np.testing.assert_allclose(of_p[:3], np.diag([1.0, 1.0, 0.0]), atol=1e-12)
     np.testing.assert_allclose(of_b[:3], [[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]], atol=1e-12)
     assert np.isnan(of_p[3:]).all()  # they have none
+    c = jnp.concatenate([-p, jnp.zeros(2)])
+    report = program.check(P, c, A, b)
+    np.testing.assert_allclose(report.direction[:3], 0.0, atol=1e-9)
+    assert "differentiate only what `direction` leaves still" in str(report)
     (along_p, along_b), _ = jax.jit(jax.jacfwd(solve, (0, 1), has_aux=True))(p, b)
     np.testing.assert_allclose(along_p[:3], of_p[:3], atol=1e-12)
     np.testing.assert_allclose(along_b[:3], of_b[:3], atol=1e-12)

@@ -13,6 +13,10 @@ from ..numerics import singular_value_floor
 from .uniqueness import Pieces
 
 _SHOWN = 6  # names of dependent constraints
+_FREE = (
+    "differentiate only what `direction` leaves still; what is not determined is NaN. Where the rest matters "
+    "add curvature to the objective."
+)
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,8 @@ class ProgramReport:
     def _beside(self) -> tuple[list[tuple[str, str]], str]:
         """Facts of programs alone, and what to do about them."""
         if not self.dependent:
-            return [], ""
+            free = self.direction is not None and not self.kinks
+            return [], _FREE if free else ""
         names = [str(state) for state in self.dependent[:_SHOWN]]
         rest = len(self.dependent) - len(names)
         names += [f"and {rest} more"] if rest else []
