@@ -400,6 +400,19 @@ def test_values_have_the_sign_they_were_declared_with():
         layer(jnp.array([0.5, 0.2]), jnp.array([-1.0, 1.0]))
 
 
+def test_a_problem_that_was_solved_before_keeps_its_values():
+    """The mean of the largest 2.2 of four losses."""
+    losses, w, p = np.array([[1.0, 0], [0, 1], [2, 0], [0, 3]]), cp.Variable(2), cp.Parameter(2)
+    objective = cp.cvar(losses @ w, 0.45) + cp.sum_squares(w - p)
+    problem = cp.Problem(cp.Minimize(objective), [cp.sum(w) == 1])
+    p.value = np.array([0.7, 0.4])
+    problem.solve(solver="CLARABEL")
+    solved = w.value.copy()
+    (found,) = CvxpyLayer(problem, [p], [w])(jnp.asarray(p.value))
+    np.testing.assert_allclose(found, solved, atol=1e-6)
+    np.testing.assert_array_equal(w.value, solved)
+
+
 def test_a_layer_travels_and_says_what_it_is(ridge):
     A, b = jnp.asarray(RNG.normal(size=(6, 3))), jnp.asarray(RNG.normal(size=6))
     for again in (pickle.loads(pickle.dumps(ridge)), copy.deepcopy(ridge)):

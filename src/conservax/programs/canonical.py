@@ -8,8 +8,9 @@ optimization layers, 2019): with θ the parameters one below the other, and a 1 
 M sparse and constant. Rows are in SCS order.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +203,7 @@ def canonicalise(
     # SCS's form has at least one row
     constraints = problem.constraints or [cvxpy.Constant(1.0) <= 2.0]
     own = cvxpy.Problem(problem.objective, constraints)
-    with cvxpy.utilities.scopes.quad_form_dpp_scope():
+    with cvxpy.utilities.scopes.quad_form_dpp_scope(), _without_values(own.variables()):
         found: Any = own.get_problem_data(
             "SCS", gp=gp, verbose=verbose, canon_backend=canon_backend
         )
@@ -231,6 +232,20 @@ def canonicalise(
         outputs.names(),
         outputs.auxiliary(n),
     )
+
+
+@contextlib.contextmanager
+def _without_values(variables: Sequence[Any]) -> Iterator[None]:
+    """For CVXPY starts its own variables at those of a solved problem, and for cvar (1.9.3) fails to."""
+    full = [v for v in variables if not (v.attributes["sparsity"] or v.attributes["diag"])]
+    values = [variable.value for variable in full]
+    for variable in full:
+        variable.save_value(None)
+    try:
+        yield
+    finally:
+        for variable, value in zip(full, values, strict=True):
+            variable.save_value(value)
 
 
 def _quadratic(reduced: Any, n: int) -> AffineMap:
