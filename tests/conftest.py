@@ -1,6 +1,9 @@
 """Settings that every test shares: double precision inside a test, and hypothesis' budget."""
 
+import hashlib
 import os
+import resource
+from importlib.metadata import version
 from pathlib import Path
 
 # Compiling takes most of the time, and quick code is not needed here; XLA_FLAGS= tests what users run.
@@ -19,9 +22,20 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-# What one worker compiled serves the others, and the next run.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+
+def cache_directory() -> Path:
+    """Where compiled programs are kept: the user's cache, by versions and flags."""
+    made_by = version("jaxlib"), version("jax"), os.environ["XLA_FLAGS"]
+    key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "conservax" / "tests" / key
+
+
+# What one worker compiled serves the others, the next run, and the next clone.
+jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+_ENOUGH = 6 << 20  # KiB that a worker may hold before what it compiled is dropped
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +47,7 @@ def x64():
 
 @pytest.fixture(autouse=True, scope="module")
 def release():
-    """Compiled programs of a module that is done are memory that nothing will use again."""
+    """Where memory demands it, compiled programs of a module that is done make room."""
     yield
-    jax.clear_caches()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _ENOUGH:
+        jax.clear_caches()

@@ -53,4 +53,16 @@ def singular_value_floor(matrix: np.ndarray, dtype: DTypeLike) -> float:
     """Below this singular value a matrix known to dtype's precision cannot be told from a singular one."""
     if matrix.size == 0:
         return 0.0
-    return 4 * max(matrix.shape) * machine_epsilon(dtype) * float(np.linalg.norm(matrix, 2))
+    return 4 * max(matrix.shape) * machine_epsilon(dtype) * spectral_norm(matrix)
+
+
+def spectral_norm(matrix: np.ndarray) -> float:
+    """‖X‖₂, to a few units in the last place times the size: by its smaller Gram matrix where it is large."""
+    if min(matrix.shape) < 32:
+        return float(np.linalg.norm(matrix, 2)) if matrix.size else 0.0
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    scale = float(np.abs(wide).max())
+    if scale == 0 or not np.isfinite(scale):
+        return scale
+    wide = wide / scale
+    return scale * math.sqrt(float(np.linalg.eigvalsh(wide @ wide.T)[-1]))

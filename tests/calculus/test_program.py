@@ -139,7 +139,7 @@ def test_slots_of_a_loop_are_iteration_first_then_row_major():
         step = lambda c, _: (jnp.abs(c) + jax.nn.relu(c), None)  # noqa: E731
         return jax.lax.scan(step, x, None, length=2)[0] + jnp.abs(x)
 
-    program = trace(fun, (jnp.zeros(3),), (True,))
+    program = trace(lambda leaves: fun(*leaves), [jnp.zeros(3)], (True,))
     slots = [s.slots().tolist() for s in program.sites]
     assert program.size == 15
     assert slots == [[[0, 1, 2], [6, 7, 8]], [[3, 4, 5], [9, 10, 11]], [12, 13, 14]]
@@ -152,7 +152,7 @@ def test_every_slot_belongs_to_exactly_one_site():
         y = jax.lax.scan(outer, x, None, length=3)[0]
         return jnp.where(y > 0, y, 2 * y)
 
-    program = trace(fun, (jnp.zeros(2),), (True,))
+    program = trace(lambda leaves: fun(*leaves), [jnp.zeros(2)], (True,))
     taken = np.concatenate([s.slots().ravel() for s in program.sites])
     assert sorted(taken.tolist()) == list(range(program.size))
     assert program.size == 3 * 2 * (2 + 2 + 4) + 2 + 2

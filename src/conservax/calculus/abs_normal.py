@@ -196,6 +196,37 @@ class AbsNormal:
         )
         return replace(self, A=self.A[:, columns], E=self.E[:, columns], groups=groups)
 
+    def compressed(self, kept: int) -> "AbsNormal":
+        """The form with the inputs beyond the first ``kept`` in other coordinates, at most one a row.
+
+        Rows [A; E; switches] of those inputs are X = R Q with orthonormal rows of Q, and R stands in
+        their place: the norms and ranks of all elements are the same.
+        """
+        switches = [g.switch for g in self.groups if g.switch is not None]
+        n = self.A.shape[1]
+        rows = np.vstack([self.A, self.E, *(s[None, :n] for s in switches)])[:, kept:]
+        if rows.shape[1] <= rows.shape[0]:
+            return self
+        felt = np.any(rows != 0, axis=1)
+        few = rows[np.ix_(felt, np.any(rows[felt] != 0, axis=0))]
+        triangle = np.asarray(np.linalg.qr(few.T, mode="r")).T
+        R = np.zeros((len(rows), triangle.shape[1]))
+        R[felt] = triangle
+        m, k = self.A.shape[0], self.E.shape[0]
+        moved = iter(R[m + k :])
+        groups = tuple(
+            g
+            if g.switch is None
+            else replace(g, switch=np.concatenate([g.switch[:kept], next(moved), g.switch[n:]]))
+            for g in self.groups
+        )
+        return replace(
+            self,
+            A=np.hstack([self.A[:, :kept], R[:m]]),
+            E=np.hstack([self.E[:, :kept], R[m : m + k]]),
+            groups=groups,
+        )
+
     def moving(self) -> tuple[int, ...]:
         """The groups whose weights change anything: those that some column of H or L, and row, sees."""
         reaches = np.any(self.H != 0, axis=0) | np.any(self.L != 0, axis=0)

@@ -6,14 +6,14 @@ and their increments z as extra outputs. Only active kinks cost a column. The un
 functions are cut the same way, and then eliminated by their residuals.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from ..errors import InvalidInputError, NotLipschitzError, SingularError, TooManyKinksError
@@ -23,23 +23,34 @@ from .activity import active_slots
 from .assembly import assemble
 from .diagnosis import name_singular_equation
 from .interpreter import measured_outputs, run_program
+from .invocation import Invocation, differentiable, require_values
 from .locations import Location
-from .planning import leaves_of, trace
+from .planning import trace
 from .program import Program
 from .tape import Discover, Linearise, Records
 
-_CACHE: "weakref.WeakKeyDictionary[Any, dict[Any, Cutter]]" = weakref.WeakKeyDictionary()
 _MAX_COLUMNS = 1 << 14
 _AT_ONCE = 1 << 25  # numbers in one intermediate result of the sweeps that run together
+
+
+class Findings(NamedTuple):
+    """What the first pass finds: every kink, the outputs, and the size of the terms that made each."""
+
+    records: Records
+    outputs: list[np.ndarray]
+    sizes: list[np.ndarray]
 
 
 class Cutter:
     """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
-    def __init__(
-        self, fun: Callable[..., Any], args: Sequence[Any], varied: Sequence[bool], rounds: int
-    ) -> None:
-        self.program = trace(fun, args, varied, rounds)
+    def __init__(self, call: Invocation, varied: Sequence[bool], rounds: int) -> None:
+        self.program = trace(call.run, call.leaves, varied, rounds)
+        if any(isinstance(c, Tracer) for c in self.program.block.consts):
+            raise InvalidInputError(
+                "the function closes over a traced array, whose values are needed here. Call this outside "
+                "jit, vmap and grad, on values."
+            )
         self.sort_rounds = rounds
         self.varied = tuple(varied)
         self.owner = np.zeros(self.program.size, np.int32)
@@ -53,22 +64,21 @@ class Cutter:
         # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
         self._constants = list(self.program.block.consts)
         self._discover = jax.jit(self._run_discover)
-        self._measure = jax.jit(
-            lambda args, constants: measured_outputs(self._with(constants), args)
-        )
-        self._linearise = jax.jit(self._run_linearise, static_argnames="forward")
+        self._linearise = jax.jit(self._run_linearise, static_argnames=("forward", "inputs"))
 
-    def records(self, leaves: Sequence[Any], tolerance: Tolerance) -> Records:
-        """What the first pass finds at each slot."""
+    def discover(self, leaves: Sequence[Any], tolerance: Tolerance) -> Findings:
+        """What the first pass finds at these inputs."""
         found = self._discover(list(leaves), self._constants, tolerance.atol, tolerance.rtol)
         return jax.tree.map(np.asarray, found)
 
-    def measured_outputs(self, leaves: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The program's outputs and the size of the terms that made each."""
-        return jax.tree.map(np.asarray, self._measure(list(leaves), self._constants))
-
-    def cut(self, leaves: Sequence[Any], records: Records, active: np.ndarray) -> AbsNormal:
-        """The abs-normal form, given which slots are active."""
+    def cut(
+        self,
+        leaves: Sequence[Any],
+        records: Records,
+        active: np.ndarray,
+        inputs: Sequence[bool] | None = None,
+    ) -> AbsNormal:
+        """The abs-normal form in some of the varied inputs, all by default, given which slots are active."""
         kinds, natural = self.kinds, records.natural
         leaders = (kinds == "tie") & (natural == 1)
         columns = np.flatnonzero(active & (kinds != "comparison") & ~leaders)
@@ -87,7 +97,8 @@ class Cutter:
         base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
         base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
         rows = np.concatenate([columns, steering, unknowns])
-        full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows)
+        inputs = self.varied if inputs is None else tuple(inputs)
+        full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
         place = next((s.location for s in self.program.sites if s.kind == "root"), Location("", 0))
 
         def form(matrix: np.ndarray) -> AbsNormal:
@@ -136,10 +147,10 @@ class Cutter:
 
     def _run_discover(
         self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any
-    ) -> Records:
+    ) -> Findings:
         tape = Discover(self.program.dtype, atol, rtol)
-        run_program(self._with(constants), args, tape)
-        return tape.outputs()
+        outputs, sizes = measured_outputs(self._with(constants), args, tape)
+        return Findings(tape.outputs(), outputs, sizes)
 
     def _run_linearise(
         self,
@@ -149,35 +160,45 @@ class Cutter:
         columns: Any,
         rows: Any,
         forward: bool,
+        inputs: tuple[bool, ...],
     ) -> jax.Array:
         """Jacobian of (F, z[rows]) in (x, r[columns]); padded columns point beyond the tape."""
-        fixed = [a for a, v in zip(args, self.varied, strict=True) if not v]
-        x, unravel = ravel_pytree([a for a, v in zip(args, self.varied, strict=True) if v])
+        fixed = [a for a, v in zip(args, inputs, strict=True) if not v]
+        x, unravel = ravel_pytree([a for a, v in zip(args, inputs, strict=True) if v])
+        own, x = (
+            x.dtype,
+            x.astype(self.program.dtype),
+        )  # the inputs chosen may be the less precise ones
         program = self._with(constants)
 
-        def cut(inputs: jax.Array) -> jax.Array:
-            moving, still = iter(unravel(inputs[: x.size])), iter(fixed)
-            full = [next(moving) if v else next(still) for v in self.varied]
-            r = jnp.zeros(self.program.size, x.dtype).at[columns].set(inputs[x.size :], mode="drop")
+        def cut(at: jax.Array) -> jax.Array:
+            moving, still = iter(unravel(at[: x.size].astype(own))), iter(fixed)
+            full = [next(moving) if v else next(still) for v in inputs]
+            r = jnp.zeros(self.program.size, x.dtype).at[columns].set(at[x.size :], mode="drop")
             tape = Linearise(base, r)
             outs = run_program(program, full, tape)
             flat = [jnp.ravel(o).astype(x.dtype) for o in outs]
             return jnp.concatenate([*flat, tape.outputs()[rows].astype(x.dtype)])
 
-        inputs = jnp.concatenate([x, jnp.zeros(columns.shape, x.dtype)])
+        point = jnp.concatenate([x, jnp.zeros(columns.shape, x.dtype)])
         if forward:
             return _on_basis(
-                lambda dx: jax.jvp(cut, (inputs,), (dx,))[1], inputs, self.program.size
+                lambda dx: jax.jvp(cut, (point,), (dx,))[1], point, self.program.size
             ).T
-        value, pull = jax.vjp(cut, inputs)
+        value, pull = jax.vjp(cut, point)
         return _on_basis(lambda dy: pull(dy)[0], value, self.program.size)
 
     def _jacobian(
-        self, leaves: Sequence[Any], base: np.ndarray, columns: np.ndarray, rows: np.ndarray
+        self,
+        leaves: Sequence[Any],
+        base: np.ndarray,
+        columns: np.ndarray,
+        rows: np.ndarray,
+        inputs: tuple[bool, ...],
     ) -> np.ndarray:
         # pad to powers of two, so that a point with another number of active kinks compiles nothing new
         padded_columns, padded_rows = _padded(columns, self.program.size), _padded(rows, 0)
-        n = sum(int(np.size(a)) for a, v in zip(leaves, self.varied, strict=True) if v)
+        n = sum(int(np.size(a)) for a, v in zip(leaves, inputs, strict=True) if v)
         m = self.outputs
         cheaper = "forward" if n + padded_columns.size <= 2 * (m + padded_rows.size) else "reverse"
         modes = sorted(self.program.modes, key=lambda mode: mode != cheaper)
@@ -194,6 +215,7 @@ class Cutter:
                 padded_columns,
                 padded_rows,
                 forward=mode == "forward",
+                inputs=inputs,
             )
             matrix = np.asarray(full, dtype=np.float64)
             matrix = matrix[: m + rows.size, : n + columns.size]
@@ -245,24 +267,71 @@ class Cutter:
         return tuple(found)
 
 
-def cutter_for(
-    fun: Callable[..., Any], args: Sequence[Any], varied: Sequence[bool], rounds: int = 2
-) -> Cutter:
-    """The cutter of ``fun`` at arguments of these shapes, made once and kept as long as ``fun`` lives."""
-    leaves, tree = jax.tree.flatten(tuple(args))
-    key = (
-        tree,
-        tuple((np.shape(a), str(jnp.result_type(a))) for a in leaves),
-        tuple(varied),
-        rounds,
+def cutter_for(call: Invocation, varied: Sequence[bool], rounds: int = 2) -> Cutter:
+    """The cutter of calls of this form, made once and kept as long as the function lives."""
+    return call.kept((Cutter, tuple(varied), rounds), lambda: Cutter(call, varied, rounds))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A program at one point, where it is decided which kinks are active."""
+
+    cutter: Cutter
+    leaves: Sequence[Any]
+    records: Records
+    active: np.ndarray
+
+    @classmethod
+    def of(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
+        """The point of a call, its kinks decided at a tolerance."""
+        rounds = 2
+        while True:
+            cutter = cutter_for(call, varied, rounds)
+            records = cutter.discover(call.leaves, tolerance).records
+            active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
+            if needed <= rounds:
+                return cls(cutter, call.leaves, records, active)
+            rounds = needed
+
+    def form(self, inputs: Sequence[bool] | None = None) -> AbsNormal:
+        """The abs-normal form in some of the varied inputs, all by default."""
+        return self.cutter.cut(self.leaves, self.records, self.active, inputs)
+
+
+def point_of(
+    call: Invocation,
+    args: Sequence[Any],
+    argnums: Sequence[int],
+    atol: float | None = None,
+    rtol: float | None = None,
+) -> Point:
+    """The point of ``call``, differentiated in the real numbers of ``args[n]``, n in ``argnums``.
+
+    Raises InvalidInputError where these are traced, not finite, or none.
+    """
+    named = [(f"argument {n}", arg) for n, arg in enumerate(args)]
+    require_values(named, "this")
+    varied = call.owned_by(argnums)
+    for number in argnums:
+        if jax.tree.leaves(args[number]) and not any(call.owned_by((number,))):
+            kinds = {type(leaf).__name__ for leaf in jax.tree.leaves(args[number])}
+            kinds |= {
+                str(jnp.result_type(leaf))
+                for leaf, owner in zip(call.leaves, call.owners, strict=True)
+                if owner == number
+            }
+            raise InvalidInputError(
+                f"derivatives are taken in real floating-point inputs; argument {number} holds none "
+                f"({', '.join(sorted(kinds))}). Convert it to float, or leave it out of argnums."
+            )
+    require_finite([named[n] for n in argnums])
+    moving = [a for a, v in zip(call.leaves, varied, strict=True) if v]
+    default = exact_input_tolerance(jnp.result_type(*moving) if moving else jnp.result_type(float))
+    return Point.of(
+        call,
+        varied,
+        Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol),
     )
-    try:
-        kept = _CACHE.setdefault(fun, {})
-    except TypeError:  # a callable that cannot be referred to weakly
-        kept = {}
-    if key not in kept:
-        kept[key] = Cutter(fun, args, varied, rounds)
-    return kept[key]
 
 
 def cut(
@@ -273,28 +342,16 @@ def cut(
     rtol: float | None = None,
 ) -> AbsNormal:
     """The abs-normal form of ``fun`` at ``args`` in the arguments ``argnums``."""
-    leaves = jax.tree.leaves(tuple(args))
-    rounds = 2
-    while True:
-        cutter = cutter_for(fun, args, leaves_of(args, argnums), rounds)
-        _require_finite(args, argnums)
-        default = exact_input_tolerance(cutter.program.dtype)
-        tolerance = Tolerance(
-            default.atol if atol is None else atol, default.rtol if rtol is None else rtol
-        )
-        records = cutter.records(leaves, tolerance)
-        active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
-        if needed <= rounds:
-            return cutter.cut(leaves, records, active)
-        rounds = needed
+    return point_of(Invocation.of(fun, args), args, argnums, atol, rtol).form()
 
 
-def _require_finite(args: Sequence[Any], argnums: Sequence[int]) -> None:
-    for number in argnums:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(args[number]):
+def require_finite(named: Sequence[tuple[str, Any]]) -> None:
+    """Raise InvalidInputError where a named pytree holds NaN or infinity in place of a real number."""
+    for name, tree in named:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(differentiable(tree)):
             if not np.all(np.isfinite(np.asarray(leaf, dtype=np.float64))):
                 raise InvalidInputError(
-                    f"argument {number}{jax.tree_util.keystr(path)} holds NaN or infinity; pass finite values."
+                    f"{name}{jax.tree_util.keystr(path)} holds NaN or infinity; pass finite values."
                 )
 
 

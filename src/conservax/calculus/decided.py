@@ -4,12 +4,13 @@ Each is built once for all its repetitions and enters a trace as a single equati
 is what users feel first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 
-from .jaxprs import bind
+from .captures import Reference
+from .jaxprs import bind, opened
 from .program import Step
 
 _BUILT: dict[Any, Callable[..., Any]] = {}
@@ -39,6 +40,15 @@ def decided_branch(step: Step, place: int, side: Any, values: Sequence[Any]) -> 
     return _carried(step, place, stands, one_side, (side, *values))
 
 
+def _token(param: Any) -> Hashable:
+    """What tells a parameter from another: programs and functions by identity, plain values as such."""
+    try:
+        hash(param)
+    except TypeError:
+        return Reference.to(param)
+    return type(param), param
+
+
 def _carried(
     step: Step,
     key: Any,
@@ -47,22 +57,24 @@ def _carried(
     operands: Sequence[Any],
 ) -> list[Any]:
     """``value_of(*operands)``, exactly, with the derivative of ``one_side(*operands)``."""
-    params = tuple(map(str, step.eqn.params.values()))
     avals = tuple(map(jax.typeof, operands))
-    key = (step.eqn.primitive, params, key, avals)
-    if key not in _BUILT:
+    key = (step.eqn.primitive, *map(_token, step.eqn.params.values()), key, avals)
+    if key in _BUILT:
+        return _BUILT[key](*operands)
+    carried = jax.custom_jvp(value_of)
+
+    @jax.jit
+    def tangents_of(primals: Any, tangents: Any) -> Any:
+        return jax.jvp(one_side, primals, tangents)[1]
+
+    @carried.defjvp
+    def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        # the value's rule is this rule again: second derivatives see the same side
+        return carried(*primals), tangents_of(primals, tangents)
+
+    built = jax.jit(carried, inline=True)
+    if not any(opened(param)[1] for param in step.eqn.params.values()):  # no data of the user's
         while len(_BUILT) >= _CAPACITY:
             _BUILT.pop(next(iter(_BUILT)))
-        carried = jax.custom_jvp(value_of)
-
-        @jax.jit
-        def tangents_of(primals: Any, tangents: Any) -> Any:
-            return jax.jvp(one_side, primals, tangents)[1]
-
-        @carried.defjvp
-        def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
-            # the value's rule is this rule again: second derivatives see the same side
-            return carried(*primals), tangents_of(primals, tangents)
-
-        _BUILT[key] = jax.jit(carried, inline=True)
-    return _BUILT[key](*operands)
+        _BUILT[key] = built
+    return built(*operands)

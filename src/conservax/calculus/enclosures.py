@@ -28,6 +28,7 @@ from .expansions import EXPANSIONS
 from .interval_arrays import RULES
 from .interval_rules import ELEMENTWISE, Node, jump, tangent_of
 from .intervals import Interval
+from .invocation import Invocation
 from .jaxprs import CUSTOM_RULES, INLINE, opened, unsupported
 from .locations import defined_in_jax, locate
 
@@ -45,11 +46,15 @@ class IntervalProgram:
 
     """
 
-    def __init__(self, fun: Callable[..., Any], args: Sequence[Any]) -> None:
-        self.leaves, tree = jax.tree.flatten(tuple(args))
-        self.closed = jax.make_jaxpr(
-            lambda *flat: jax.tree.leaves(fun(*jax.tree.unflatten(tree, flat)))
-        )(*self.leaves)
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        call = Invocation.of(fun, args, kwargs)
+        self.leaves = call.leaves
+        self.closed = jax.make_jaxpr(lambda *flat: jax.tree.leaves(call.run(flat)))(*self.leaves)
 
     def __call__(
         self, boxes: Mapping[int, Interval], derivative: bool = True

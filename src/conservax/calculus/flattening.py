@@ -6,9 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from .invocation import differentiable
+
 
 def without_duplicates(matrices: np.ndarray) -> np.ndarray:
     """The distinct matrices of a stack, equal to round-off counting as equal, in lexicographic order."""
+    if len(matrices) < 2:
+        return matrices + 0.0
     flat = matrices.reshape(len(matrices), -1)
     scale = np.abs(flat).max(initial=0.0)
     digits = np.round(flat / (scale or 1.0), 11) + 0.0  # + 0.0 turns −0 into 0
@@ -20,7 +24,9 @@ def columns_in_order(args: Sequence[Any], argnums: Sequence[int]) -> np.ndarray 
     """Column order for argnums given out of order; None when they are in order."""
     if list(argnums) == sorted(argnums):
         return None
-    widths = {n: sum(np.size(leaf) for leaf in jax.tree.leaves(args[n])) for n in argnums}
+    widths = {
+        n: sum(np.size(leaf) for leaf in jax.tree.leaves(differentiable(args[n]))) for n in argnums
+    }
     starts, at = {}, 0
     for n in sorted(argnums):
         starts[n] = at

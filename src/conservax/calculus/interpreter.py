@@ -26,9 +26,11 @@ def run_program(program: Program, args: Sequence[Any], tape: Any) -> list[Any]:
     return [v.value for v in run_block(program.block, [Value(a) for a in args], tape)]
 
 
-def measured_outputs(program: Program, args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+def measured_outputs(
+    program: Program, args: Sequence[Any], tape: Discover
+) -> tuple[list[Any], list[Any]]:
     """The program's outputs and the size of the terms that made each."""
-    outs = run_block(program.block, [Value(a) for a in args], Discover(program.dtype))
+    outs = run_block(program.block, [Value(a) for a in args], tape)
     return [o.value for o in outs], [o.measure for o in outs]
 
 

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from ..errors import InvalidInputError, SelectionError, TooManyKinksError
-from ..numerics import machine_epsilon
+from ..numerics import machine_epsilon, spectral_norm
 from .abs_normal import AbsNormal, Kink
 from .complementarity import one_sided_derivative
-from .cut import cut
+from .cut import point_of
 from .flattening import as_pytree, columns_in_order, without_duplicates
 from .hull import MAX_DECISIONS, Hull, elements, solve_vertices, spans_clarke_jacobian
 from .inner_bounds import inner_bounds, searched_support
+from .invocation import Invocation, differentiable
 from .membership import has_exact_element, nearest_in_hull
 from .outer_bounds import norm_bound, outer_bounds, outer_support
 from .pivots import SmallPivotError, decide
@@ -244,8 +245,10 @@ class ConservativeJacobian:
             return norm_bound(form)
         if math.prod(max(2, g.ways) for g in moving) > _MAX_NORMS:
             return norm_bound(form)
-        norms = np.linalg.norm(self.vertices(), 2, axis=(1, 2)) if form.A.size else np.zeros(1)
-        return float(np.max(norms) * (1 + 16 * max(form.A.shape) * machine_epsilon(np.float64)))
+        if not form.A.size:
+            return 0.0
+        norms = [spectral_norm(vertex) for vertex in self.vertices()]
+        return max(norms) * (1 + 16 * max(form.A.shape) * machine_epsilon(np.float64))
 
     def directional(self, v: Any) -> np.ndarray:
         """The true one-sided derivative f'(x; v) = lim (f(x + t v) − f(x))/t, t ↓ 0: an array (m,).
@@ -454,19 +457,20 @@ def conservative_jacobian(
     """
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
-    def at(*args: Any) -> ConservativeJacobian:
+    def at(*args: Any, **kwargs: Any) -> ConservativeJacobian:
         for number in numbers:
             if not -len(args) <= number < len(args):
                 raise InvalidInputError(
                     f"argnums={argnums} but the function was called with {len(args)} arguments."
                 )
         chosen = tuple(n % len(args) for n in numbers)
-        form = cut(fun, args, chosen, atol, rtol)
-        order: Any = [args[n] for n in chosen]
+        point = point_of(Invocation.of(fun, args, kwargs), args, chosen, atol, rtol)
+        form = point.form()
+        order: Any = [differentiable(args[n]) for n in chosen]
         inputs = order[0] if isinstance(argnums, int) else tuple(order)
         permutation = columns_in_order(args, chosen)
         if permutation is not None:
             form = form.restricted(permutation)
-        return ConservativeJacobian.of(form, jax.eval_shape(fun, *args), inputs)
+        return ConservativeJacobian.of(form, point.cutter.program.outputs, inputs)
 
     return at

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import TooManyKinksError
+from ..numerics import spectral_norm
 from .abs_normal import AbsNormal
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -291,4 +292,4 @@ def _norm(X: np.ndarray) -> float:
     """‖X‖₂ from above."""
     if X.size == 0:
         return 0.0
-    return float(np.linalg.norm(X, 2)) * (1 + 16 * max(X.shape) * _EPS)
+    return spectral_norm(X) * (1 + 16 * max(X.shape) * _EPS)

@@ -60,25 +60,21 @@ _NUMBERED = {
 
 
 def trace(
-    fun: Callable[..., Any], args: Sequence[Any], varied: Sequence[bool], sort_rounds: int = 2
+    run: Callable[[Sequence[Any]], Any],
+    leaves: Sequence[Any],
+    varied: Sequence[bool],
+    sort_rounds: int = 2,
 ) -> Program:
-    """Trace ``fun(*args)`` and plan it for differentiation in the leaves of ``args`` marked ``varied``.
+    """Trace ``run(leaves)`` and plan it for differentiation in the leaves marked ``varied``.
 
     ``sort_rounds`` is the largest number of equal entries that a sort may meet.
     """
-    leaves, in_tree = jax.tree.flatten(tuple(args))
-    for leaf, is_varied in zip(leaves, varied, strict=True):
-        if is_varied and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise InvalidInputError(
-                f"derivatives are taken in real floating-point inputs, got {jnp.result_type(leaf)}. "
-                "Convert the argument to float, or leave it out of argnums."
-            )
     moving = [a for a, v in zip(leaves, varied, strict=True) if v]
     dtype = jnp.result_type(*moving) if moving else jnp.result_type(float)
     out_trees = []
 
-    def flat(*flat_args: Any) -> list[Any]:
-        out_leaves, out_tree = jax.tree.flatten(fun(*jax.tree.unflatten(in_tree, flat_args)))
+    def flat(*arrays: Any) -> list[Any]:
+        out_leaves, out_tree = jax.tree.flatten(run(arrays))
         out_trees.append(out_tree)
         return out_leaves
 
@@ -407,15 +403,3 @@ class _Planner:
         if step.first:
             self.add_site(step, name, "comparison", step.eqn.outvars[0].aval.shape, None, scope, at)
         return [plain[0]._replace(torn=True)]
-
-
-def leaves_of(args: Sequence[Any], argnums: Sequence[int]) -> tuple[bool, ...]:
-    """Which leaves of ``args`` belong to the arguments ``argnums``."""
-    return tuple(i in argnums for i, arg in enumerate(args) for _ in jax.tree.leaves(arg))
-
-
-def real_leaves(args: Sequence[Any]) -> tuple[bool, ...]:
-    """Which leaves of ``args`` are real floating-point numbers."""
-    return tuple(
-        jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(tuple(args))
-    )

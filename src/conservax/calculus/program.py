@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from .locations import Location, locate
@@ -128,6 +129,13 @@ class Program:
     @property
     def size(self) -> int:
         return self.block.size
+
+    @property
+    def outputs(self) -> Any:
+        """The shapes and dtypes of the function's results, as it returns them."""
+        avals = [v.aval for v in self.block.jaxpr.outvars]
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        return jax.tree.unflatten(self.out_tree, shapes)
 
 
 class Info(NamedTuple):

@@ -11,7 +11,8 @@ from jax.core import Tracer
 
 from ..errors import SelectionError
 from .interpreter import run_program
-from .planning import real_leaves, trace
+from .invocation import Invocation
+from .planning import trace
 from .program import Program, Site
 from .tape import POLICIES, Select
 
@@ -54,12 +55,10 @@ def select(fun: Callable[..., Any], selection: Selection) -> Callable[..., Any]:
 
     @functools.wraps(fun)
     def selected(*args: Any, **kwargs: Any) -> Any:
-        def positional(*flat_args: Any) -> Any:
-            return fun(*flat_args, **kwargs)
-
-        program = trace(positional, args, real_leaves(args))
+        call = Invocation.of(fun, args, kwargs)
+        program = trace(call.run, call.leaves, call.owned_by(range(-1, len(args))))
         policy = selection if isinstance(selection, str) else explicit_weights(program, selection)
-        outs = run_program(program, jax.tree.leaves(args), Select(policy))
+        outs = run_program(program, call.leaves, Select(policy))
         return jax.tree.unflatten(program.out_tree, outs)
 
     return selected
@@ -73,8 +72,10 @@ def sites(fun: Callable[..., Any]) -> Callable[..., tuple[Site, ...]]:
     ['abs', 'relu']
     """
 
-    def of(*args: Any) -> tuple[Site, ...]:
-        return tuple(s for s in trace(fun, args, real_leaves(args)).sites if s.kind in _SELECTABLE)
+    def of(*args: Any, **kwargs: Any) -> tuple[Site, ...]:
+        call = Invocation.of(fun, args, kwargs)
+        program = trace(call.run, call.leaves, call.owned_by(range(len(args))))
+        return tuple(s for s in program.sites if s.kind in _SELECTABLE)
 
     return of
 

@@ -1,24 +1,23 @@
 """``check``: can the implicit derivative at this solution be trusted?"""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import report as presentation
 from ..calculus import AbsNormal, ConservativeJacobian, Kink
-from ..calculus.jacobian import conservative_jacobian
+from ..calculus.cut import Point
 from ..calculus.locations import Location
 from ..errors import ConservaxError, InvalidInputError, TooManyKinksError
 from ..invertibility import Certificate, Rigour, Verdict, Witness, Work, certify
 from ..invertibility.ladder import BUDGET
 from ..numerics import singular_value_floor
 from .jacobian import eliminate
-from .residual import require_root, root_tolerance
+from .residual import Equation
 from .solves import own_form
 from .verified import Enclosure, prove_root
 
@@ -26,6 +25,40 @@ _MORE_ACCURATE = (
     "A solution closer to the root (cx.polish), or the verdict at the solution alone "
     "(verified=False)."
 )
+
+
+class Sensitivity:
+    """The derivative of the root in its parameters, computed when it is asked for."""
+
+    def __init__(self, point: Point, inputs: Sequence[bool], unknowns: int) -> None:
+        self._point: Point | None = point
+        self._inputs, self._unknowns = inputs, unknowns
+
+    @cached_property
+    def _found(self) -> tuple[float | None, bool | None]:
+        assert self._point is not None
+        joint = self._point.form(self._inputs)
+        self._point = None  # the parameters are not kept any longer than needed
+        if joint.A.shape[1] == self._unknowns:
+            return None, None
+        implicit = ConservativeJacobian(eliminate(joint.compressed(self._unknowns), self._unknowns))
+        lipschitz = None
+        with contextlib.suppress(TooManyKinksError):  # proven, but by no bound that gives a norm
+            lipschitz = implicit.lipschitz_bound()
+        return lipschitz, implicit.clarke_exact
+
+    @property
+    def lipschitz(self) -> float | None:
+        """A bound of ‖J‖₂ over the set; None where no method has one, or there are no parameters."""
+        return self._found[0]
+
+    @property
+    def clarke_exact(self) -> bool | None:
+        """Whether the set is known to span the Clarke Jacobian; None where not known."""
+        return self._found[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_point": None, "_found": self._found}
 
 
 @dataclass(frozen=True)
@@ -42,7 +75,8 @@ class CheckReport:
         tolerance: relative distance within which a kink counted as active.
         kinks, nearest_inactive: the active kinks in execution order; the next one beyond.
         lipschitz: a Lipschitz constant (2-norm) of the solution map at the point, if PROVEN.
-        clarke_exact: whether the set's hull is known to be the Clarke Jacobian (THEORY T6).
+        clarke_exact: whether the set's hull is known to be the Clarke Jacobian (THEORY T6). These two take
+            the derivative in the parameters, which is computed when one of them is first read.
         solves: the place and the certificate of each ``custom_root`` solve inside F.
         given_rules: name and place of the user's own derivative rules inside F, taken as they are.
         determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.
@@ -62,17 +96,26 @@ class CheckReport:
     tolerance: float
     kinks: tuple[Kink, ...]
     nearest_inactive: Kink | None
-    lipschitz: float | None
-    clarke_exact: bool | None
     determinant_signs: tuple[int, int, int] | None
     n_vertices: int
     rigour: Rigour
     work: Work
     undecided: str
     form: AbsNormal = field(repr=False, compare=False)
+    sensitivity: "Sensitivity" = field(repr=False, compare=False)
     solves: tuple[tuple[Location, Certificate], ...] = ()
     given_rules: tuple[tuple[str, Location], ...] = ()
     proof: Enclosure | None = None
+
+    @property
+    def lipschitz(self) -> float | None:
+        if self.verdict != Verdict.PROVEN:
+            return None
+        return self.proof.lipschitz if self.proof is not None else self.sensitivity.lipschitz
+
+    @property
+    def clarke_exact(self) -> bool | None:
+        return self.sensitivity.clarke_exact if self.verdict == Verdict.PROVEN else None
 
     def __str__(self) -> str:
         return presentation.to_text(self)
@@ -121,6 +164,7 @@ def check(
     rtol: float | None = None,
     budget: int = BUDGET,
     verified: bool = False,
+    **kwargs: Any,
 ) -> CheckReport:
     """Is ∂F/∂sol invertible for every selection at the kinks near this root?
 
@@ -130,9 +174,9 @@ def check(
 
     Args:
         optimality_fun: F(sol, *args), a pytree with as many numbers as ``sol``.
-        sol: the root; args: its parameters.
+        sol: the root; args: its parameters, any pytrees; kwargs: more of them, by name.
         argnums: the args (0 is the first after ``sol``) that ``lipschitz`` and ``clarke_exact``
-            concern; all with floating-point leaves by default.
+            concern; all by default.
         rtol: when a kink is active, as in ``implicit_jacobian``.
         budget: how much work the certificate may do, as in ``invertibility.certify``.
         verified: prove more, by interval arithmetic: that a true root exists near ``sol``, that it is
@@ -154,30 +198,17 @@ def check(
     >>> cx.check(lambda y, a: y - jnp.maximum(0.0, y / 2 - a), 0.0, 0.0).verdict
     <Verdict.PROVEN: 1>
     """
-    residual = require_root(optimality_fun, sol, args)
-    tolerance = root_tolerance(residual, rtol)
+    equation = Equation.of(optimality_fun, sol, args, kwargs).require_root()
     if argnums is None:
-        argnums = tuple(
-            i
-            for i, arg in enumerate(args)
-            if (leaves := jax.tree.leaves(arg))
-            and all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves)
-        )
-    joint = conservative_jacobian(
-        optimality_fun, (0, *(n + 1 for n in argnums)), atol=tolerance.atol, rtol=tolerance.rtol
-    )(sol, *args).form
-    n = residual.unknowns
-    form = joint.restricted(slice(0, n))
+        argnums = equation.call.argnums[1:]
+    else:
+        argnums = tuple(n + 1 for n in argnums)
+    point = equation.point(rtol)
+    form = point.form(equation.inputs((0,)))
     certificate = certify(form, budget=budget)
-    lipschitz = clarke_exact = None
-    if certificate.verdict == Verdict.PROVEN and argnums:
-        implicit = ConservativeJacobian(eliminate(joint, n))
-        with contextlib.suppress(TooManyKinksError):  # proven, but by no bound that gives a norm
-            lipschitz = implicit.lipschitz_bound()
-        clarke_exact = implicit.clarke_exact
     proof = None
     if verified and certificate.verdict != Verdict.REFUTED:
-        proof = prove_root(optimality_fun, sol, args)
+        proof = prove_root(optimality_fun, sol, args, kwargs)
         certificate = replace(
             certificate,
             verdict=proof.verdict,
@@ -186,7 +217,6 @@ def check(
             margin=proof.margin,
             undecided=_MORE_ACCURATE if proof.verdict == Verdict.UNKNOWN else "",
         )
-        lipschitz = proof.lipschitz
     return CheckReport(
         verdict=certificate.verdict,
         reason=certificate.reason,
@@ -194,22 +224,21 @@ def check(
         margin=certificate.margin,
         sigma_min=certificate.sigma_min,
         witness=certificate.witness,
-        residual=residual.value,
-        residual_scale=residual.scale,
-        tolerance=tolerance.rtol,
-        kinks=joint.kinks,
-        nearest_inactive=joint.nearest_inactive,
-        lipschitz=lipschitz,
-        clarke_exact=clarke_exact,
+        residual=equation.residual.value,
+        residual_scale=equation.residual.scale,
+        tolerance=equation.tolerance(rtol).rtol,
+        kinks=form.kinks,
+        nearest_inactive=form.nearest_inactive,
         determinant_signs=certificate.determinant_signs,
         n_vertices=certificate.n_vertices,
         rigour=certificate.rigour,
         work=certificate.work,
         undecided=certificate.undecided,
         form=form,
+        sensitivity=Sensitivity(point, equation.inputs((0, *argnums)), equation.residual.unknowns),
         solves=tuple(
-            (place, certify(own_form(inner), budget=budget)) for place, inner in joint.roots
+            (place, certify(own_form(inner), budget=budget)) for place, inner in form.roots
         ),
-        given_rules=joint.given_rules,
+        given_rules=form.given_rules,
         proof=proof,
     )

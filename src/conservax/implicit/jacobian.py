@@ -1,5 +1,6 @@
 """Sets of implicit derivatives: ``implicit_jacobian`` (Theorem 2) and ``inverse_jacobian`` (Corollary 2)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,10 +9,12 @@ import jax
 import numpy as np
 
 from ..calculus import AbsNormal, ConservativeJacobian
-from ..calculus.jacobian import conservative_jacobian
-from ..errors import SingularError
+from ..calculus.flattening import columns_in_order
+from ..calculus.invocation import differentiable
+from ..errors import InvalidInputError, SingularError
 from ..numerics import singular_value_floor
-from .residual import require_root, root_tolerance
+from .residual import Equation
+from .solves import moved_form
 
 
 def implicit_jacobian(
@@ -48,17 +51,22 @@ def implicit_jacobian(
     """
     one = isinstance(argnums, int)
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    chosen = tuple(n + 1 if n >= 0 else n for n in numbers)
 
-    def at(sol: Any, *args: Any) -> ConservativeJacobian:
-        residual = require_root(optimality_fun, sol, args)
-        tolerance = root_tolerance(residual, rtol)
-        joint = conservative_jacobian(
-            optimality_fun, (0, *chosen), atol=tolerance.atol, rtol=tolerance.rtol
-        )(sol, *args)
-        form = eliminate(joint.form, residual.unknowns)
-        inputs = args[numbers[0]] if one else tuple(args[n] for n in numbers)
-        return ConservativeJacobian.of(form, sol, inputs)
+    def at(sol: Any, *args: Any, **kwargs: Any) -> ConservativeJacobian:
+        for number in numbers:
+            if not -len(args) <= number < len(args):
+                raise InvalidInputError(
+                    f"argnums={argnums} but optimality_fun was called with {len(args)} arguments after sol."
+                )
+        chosen = [n % len(args) for n in numbers]
+        equation = Equation.of(optimality_fun, sol, args, kwargs).require_root()
+        joint = equation.point(rtol).form(equation.inputs((0, *(n + 1 for n in chosen))))
+        form = eliminate(moved_form(joint), equation.residual.unknowns)
+        permutation = columns_in_order(args, chosen)
+        if permutation is not None:
+            form = form.restricted(permutation)
+        order: Any = [differentiable(args[n]) for n in chosen]
+        return ConservativeJacobian.of(form, sol, order[0] if one else tuple(order))
 
     return at
 
@@ -87,16 +95,17 @@ def inverse_jacobian(
     >>> [round(v, 6) for v in J.vertices().ravel().tolist()]
     [0.333333, 1.0]
     """
+    implicit = implicit_jacobian(functools.partial(_difference, fun), rtol=rtol)
 
     def at(x: Any) -> ConservativeJacobian:
-        image = fun(x)
-
-        def equation(y: Any, target: Any) -> Any:
-            return jax.tree.map(lambda a, b: a - b, fun(y), target)
-
-        return implicit_jacobian(equation, rtol=rtol)(x, image)
+        return implicit(x, fun(x))
 
     return at
+
+
+def _difference(fun: Callable[..., Any], x: Any, image: Any) -> Any:
+    """fun(x) − image, zero where x is the inverse of ``fun`` at ``image``."""
+    return jax.tree.map(lambda a, b: a - b, fun(x), image)
 
 
 def eliminate(form: AbsNormal, unknowns: int) -> AbsNormal:

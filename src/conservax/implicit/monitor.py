@@ -1,5 +1,6 @@
 """``monitor``: during training, watch whether the derivatives of the solves inside can be trusted."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..calculus import AbsNormal, Kink
-from ..calculus.cut import Cutter, cut, cutter_for
-from ..calculus.planning import leaves_of
+from ..calculus.cut import Cutter, Point, cutter_for
+from ..calculus.invocation import Invocation, differentiable, require_values
 from ..errors import ConservaxError, InvalidInputError, SingularError
 from ..invertibility import Verdict, certify
 from ..numerics import Tolerance, singular_value_floor, solver_output_tolerance
@@ -72,7 +73,7 @@ class Monitor:
     def __init__(self, fun: Callable[..., Any], every: int) -> None:
         self.every = every
         self.history: list[Observation] = []
-        self._fun = _in_one_input(fun)
+        self._fun = functools.partial(_in_one_input, fun)
 
     def __call__(self, step: int, *args: Any) -> tuple[Observation, ...]:
         """Look at ``fun(*args)`` if it is this step's turn; returns what was seen, () if it is not.
@@ -83,14 +84,15 @@ class Monitor:
         """
         if step % self.every:
             return ()
-        args = (_one_like(args), *args)
-        cutter = cutter_for(self._fun, args, leaves_of(args, (0,)))
+        require_values([(f"argument {n}", arg) for n, arg in enumerate(args)], "monitor")
+        call = Invocation.of(self._fun, (_one_like(args), *args))
+        cutter = cutter_for(call, call.owned_by((0,)))
         if not any(site.kind == "root" for site in cutter.program.sites):
             raise InvalidInputError(
                 "the function that is monitored has no solve inside whose derivative it uses. Decorate its "
                 "solver with cx.custom_root or cx.custom_fixed_point."
             )
-        seen = tuple(_observe(int(step), self._fun, cutter, args))
+        seen = tuple(_observe(int(step), call, cutter))
         self.history.extend(seen)
         return seen
 
@@ -149,26 +151,23 @@ def monitor(fun: Callable[..., Any], every: int = 1) -> Monitor:
     return Monitor(fun, every)
 
 
-def _in_one_input(fun: Callable[..., Any]) -> Callable[..., Any]:
+def _in_one_input(fun: Callable[..., Any], t: Any, *args: Any) -> list[Any]:
     """t ↦ fun(t · args), at t = 1: all that depends on an argument varies, through one column."""
 
-    def moved(t: Any, *args: Any) -> list[Any]:
-        scaled = jax.tree.map(
-            lambda a: a * jnp.astype(t, a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a,
-            jax.tree.map(jnp.asarray, args),
-        )
-        return [
-            leaf
-            for leaf in jax.tree.leaves(fun(*scaled))
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        ]
+    def scaled(leaf: Any) -> Any:
+        real = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf * jnp.astype(t, leaf.dtype) if real else leaf
 
-    return moved
+    return [
+        leaf
+        for leaf in jax.tree.leaves(fun(*jax.tree.map(scaled, args)))
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    ]
 
 
 def _one_like(args: Sequence[Any]) -> jax.Array:
     """1 in the precision of the arguments, which decides when a kink counts as active."""
-    real = [a for a in jax.tree.leaves(args) if jnp.issubdtype(jnp.result_type(a), jnp.floating)]
+    real = [jnp.result_type(leaf) for leaf in jax.tree.leaves(differentiable(args))]
     return jnp.ones((), jnp.result_type(*real, jnp.bfloat16) if real else jnp.result_type(float))
 
 
@@ -192,7 +191,7 @@ class _Execution:
 
 def _executions(cutter: Cutter, leaves: Sequence[Any]) -> list[_Execution]:
     """The solves of the program in the order of ``AbsNormal.roots``; branches not taken included."""
-    records = cutter.records(leaves, Tolerance(0.0, 0.0))
+    records = cutter.discover(leaves, Tolerance(0.0, 0.0)).records
     found, count = [], dict[str, int]()
     for site in cutter.program.sites:
         if site.kind != "root":
@@ -206,14 +205,12 @@ def _executions(cutter: Cutter, leaves: Sequence[Any]) -> list[_Execution]:
     return found
 
 
-def _observe(
-    step: int, fun: Callable[..., Any], cutter: Cutter, args: Sequence[Any]
-) -> Iterator[Observation]:
-    executions = _executions(cutter, jax.tree.leaves(args))
+def _observe(step: int, call: Invocation, cutter: Cutter) -> Iterator[Observation]:
+    executions = _executions(cutter, call.leaves)
     worst = max((e.relative for e in executions if np.isfinite(e.relative)), default=0.0)
     tolerance = solver_output_tolerance(cutter.program.dtype, worst)
     try:
-        roots = cut(fun, args, (0,), tolerance.atol, tolerance.rtol).roots
+        roots = Point.of(call, cutter.varied, tolerance).form().roots
     except ConservaxError as error:
         yield from (_without_form(step, e, error, executions) for e in executions if e.executed)
         return

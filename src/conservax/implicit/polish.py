@@ -1,6 +1,7 @@
 """``polish``: find the active pieces of a root and solve them to round-off."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from ..calculus import select
 from ..errors import NotConvergedError, SingularError
 from ..numerics import machine_epsilon
 from .linear import linear_solve
-from .residual import measure_residual
+from .residual import Equation
 
 _SELECTIONS = ("jax", "lower", "upper")
 
@@ -39,21 +40,19 @@ def polish(optimality_fun: Callable[..., Any], sol: Any, *args: Any, max_steps: 
     >>> float(cx.polish(lambda y, a: y - jnp.maximum(0.0, y / 2 - a), -0.9, -0.5))
     1.0
     """
-    measure_residual(optimality_fun, sol, args)
+    call = Equation.of(optimality_fun, sol, args).call
+    count = len(jax.tree.leaves(sol))
     start, unravel = ravel_pytree(sol)
-
-    def flat(fun: Callable[..., Any]) -> Callable[[jax.Array], jax.Array]:
-        return lambda y: ravel_pytree(fun(unravel(y), *args))[0]
-
-    def newton(fun: Callable[..., Any]) -> Callable[[jax.Array], jax.Array]:
-        def step(y: jax.Array) -> jax.Array:
-            value, apply_jacobian = jax.linearize(flat(fun), y)
-            return y - linear_solve(apply_jacobian, value)
-
-        return jax.jit(step)
-
-    steps = [newton(select(optimality_fun, s)) for s in _SELECTIONS]
-    norm = jax.jit(lambda y: jnp.max(jnp.abs(flat(optimality_fun)(y)), initial=0.0))
+    steps = [
+        functools.partial(
+            call.kept((polish, s), lambda s=s: _newton(select(call.run, s), unravel, count)),
+            call.leaves,
+        )
+        for s in _SELECTIONS
+    ]
+    norm = functools.partial(
+        call.kept((polish,), lambda: _norm(call.run, unravel, count)), call.leaves
+    )
     best, smallest = start, float(norm(start))
     for _ in range(max_steps):
         if smallest == 0:
@@ -73,10 +72,40 @@ def polish(optimality_fun: Callable[..., Any], sol: Any, *args: Any, max_steps: 
             )
         if not improved:
             break
-    scale = measure_residual(optimality_fun, unravel(best), args).scale
+    scale = Equation.of(optimality_fun, unravel(best), args).residual.scale
     if smallest > 1e3 * machine_epsilon(start.dtype) * max(scale, np.finfo(np.float64).tiny):
         raise NotConvergedError(
             f"polish stopped at a residual of {smallest:.3g} against terms of size {scale:.3g} after at most "
             f"{max_steps} steps. Start from a better solution, or raise max_steps."
         )
     return unravel(best)
+
+
+def _flat(
+    run: Callable[[Sequence[Any]], Any], unravel: Callable[[jax.Array], Any], count: int
+) -> Callable[[Sequence[Any], jax.Array], jax.Array]:
+    """F at flat unknowns, which are the first ``count`` leaves of the call."""
+
+    def at(leaves: Sequence[Any], y: jax.Array) -> jax.Array:
+        return ravel_pytree(run([*jax.tree.leaves(unravel(y)), *leaves[count:]]))[0]
+
+    return at
+
+
+def _newton(
+    run: Callable[[Sequence[Any]], Any], unravel: Callable[[jax.Array], Any], count: int
+) -> Callable[[Sequence[Any], jax.Array], jax.Array]:
+    flat = _flat(run, unravel, count)
+
+    def step(leaves: Sequence[Any], y: jax.Array) -> jax.Array:
+        value, apply_jacobian = jax.linearize(functools.partial(flat, leaves), y)
+        return y - linear_solve(apply_jacobian, value)
+
+    return jax.jit(step)
+
+
+def _norm(
+    run: Callable[[Sequence[Any]], Any], unravel: Callable[[jax.Array], Any], count: int
+) -> Callable[[Sequence[Any], jax.Array], jax.Array]:
+    flat = _flat(run, unravel, count)
+    return jax.jit(lambda leaves, y: jnp.max(jnp.abs(flat(leaves, y)), initial=0.0))

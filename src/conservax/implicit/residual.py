@@ -1,15 +1,14 @@
 """How far a point is from being a root, measured against the terms of F."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..calculus.cut import cutter_for
-from ..calculus.planning import real_leaves
+from ..calculus.cut import Point, cutter_for, require_finite
+from ..calculus.invocation import Invocation, require_values
 from ..errors import InvalidInputError, NotARootError
 from ..numerics import Tolerance, is_root, solver_output_tolerance
 
@@ -28,45 +27,96 @@ class Residual:
         return self.value / self.scale if self.scale > 0 else float(self.value > 0)
 
 
-def measure_residual(optimality_fun: Callable[..., Any], sol: Any, args: Sequence[Any]) -> Residual:
-    """Evaluate F(sol, *args) with the running size of its terms; checks shapes and finiteness."""
-    leaves = jax.tree.leaves(sol)
-    for name, tree in (("sol", sol), *((f"args[{i}]", arg) for i, arg in enumerate(args))):
-        for leaf in jax.tree.leaves(tree):
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and not np.all(
-                np.isfinite(np.asarray(leaf, dtype=np.float64))
-            ):
-                raise InvalidInputError(f"{name} holds NaN or infinity; pass finite values.")
-    if not leaves or not all(
-        jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves
-    ):
-        raise InvalidInputError(
-            "sol must hold real floating-point arrays; convert it with float or astype."
-        )
-    cutter = cutter_for(optimality_fun, (sol, *args), real_leaves((sol, *args)))
-    outs, sizes = cutter.measured_outputs(jax.tree.leaves((sol, *args)))
-    unknowns = sum(int(np.size(leaf)) for leaf in leaves)
-    equations = sum(int(np.size(o)) for o in outs)
-    if unknowns != equations:
-        raise InvalidInputError(
-            f"optimality_fun returns {equations} numbers for a solution of {unknowns}: the implicit function "
-            "theorem needs one equation an unknown. Check the shapes that optimality_fun(sol, *args) returns."
-        )
-    value = max((float(np.max(np.abs(o), initial=0.0)) for o in outs), default=0.0)
-    scale = max((float(np.max(s, initial=0.0)) for s in sizes), default=0.0)
-    return Residual(value, scale, unknowns, cutter.program.dtype)
+@dataclass(frozen=True)
+class Equation:
+    """F(sol, *args, **kwargs) = 0 at one point: the call taken apart, and how well it holds."""
+
+    call: Invocation
+    varied: tuple[bool, ...]
+    residual: Residual
+
+    @classmethod
+    def of(
+        cls,
+        optimality_fun: Callable[..., Any],
+        sol: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> "Equation":
+        """Evaluate F with the running size of its terms; checks shapes and finiteness."""
+        named = _named(sol, args, kwargs)
+        call = Invocation.of(optimality_fun, (sol, *args), kwargs, [name for name, _ in named])
+        require_values(named, "this")
+        require_finite(named)
+        leaves = jax.tree.leaves(sol)
+        if not leaves or len(leaves) != sum(call.owned_by((0,))):
+            raise InvalidInputError(
+                "sol must hold real floating-point arrays; convert it with float or astype."
+            )
+        varied = call.owned_by(range(1 + len(args)))
+        cutter = cutter_for(call, varied)
+        found = cutter.discover(call.leaves, Tolerance(0.0, 0.0))
+        unknowns = sum(int(np.size(leaf)) for leaf in leaves)
+        equations = sum(int(np.size(o)) for o in found.outputs)
+        if unknowns != equations:
+            raise InvalidInputError(
+                f"optimality_fun returns {equations} numbers for a solution of {unknowns}: the implicit "
+                "function theorem needs one equation an unknown. Check the shapes that "
+                "optimality_fun(sol, *args) returns."
+            )
+        value = max((float(np.max(np.abs(o), initial=0.0)) for o in found.outputs), default=0.0)
+        scale = max((float(np.max(s, initial=0.0)) for s in found.sizes), default=0.0)
+        return cls(call, varied, Residual(value, scale, unknowns, cutter.program.dtype))
+
+    def require_root(self) -> "Equation":
+        """Itself, or NotARootError where the residual is not small against the terms of F."""
+        residual = self.residual
+        if not is_root(residual.value, residual.scale, residual.dtype):
+            raise NotARootError(
+                f"sol is not a root: ‖optimality_fun(sol, *args)‖ = {residual.value:.3g} against terms of "
+                f"size {residual.scale:.3g}. Let the solver run longer, check that optimality_fun belongs to "
+                "this solver, or refine the point with cx.polish."
+            )
+        return self
+
+    def tolerance(self, rtol: float | None) -> Tolerance:
+        """When a kink is active here: the user's rtol, or the square root of the residual."""
+        return root_tolerance(self.residual, rtol)
+
+    def point(self, rtol: float | None = None) -> Point:
+        """The linearised program, its kinks decided within that tolerance."""
+        return Point.of(self.call, self.varied, self.tolerance(rtol))
+
+    def inputs(self, argnums: Sequence[int]) -> tuple[bool, ...]:
+        """Which leaves belong to the arguments ``argnums`` of F, of which 0 is the solution."""
+        return self.call.owned_by(argnums)
 
 
-def require_root(optimality_fun: Callable[..., Any], sol: Any, args: Sequence[Any]) -> Residual:
+def measure_residual(
+    optimality_fun: Callable[..., Any],
+    sol: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+) -> Residual:
+    """‖F(sol, *args)‖ and the size of its terms; checks shapes and finiteness."""
+    return Equation.of(optimality_fun, sol, args, kwargs).residual
+
+
+def require_root(
+    optimality_fun: Callable[..., Any],
+    sol: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+) -> Residual:
     """The residual, or NotARootError where it is not small against the terms of F."""
-    residual = measure_residual(optimality_fun, sol, args)
-    if not is_root(residual.value, residual.scale, residual.dtype):
-        raise NotARootError(
-            f"sol is not a root: ‖optimality_fun(sol, *args)‖ = {residual.value:.3g} against terms of size "
-            f"{residual.scale:.3g}. Let the solver run longer, check that optimality_fun belongs to this "
-            "solver, or refine the point with cx.polish."
-        )
-    return residual
+    return Equation.of(optimality_fun, sol, args, kwargs).require_root().residual
+
+
+def _named(
+    sol: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> list[tuple[str, Any]]:
+    numbered = ((f"args[{i}]", arg) for i, arg in enumerate(args))
+    return [("sol", sol), *numbered, *(kwargs or {}).items()]
 
 
 def root_tolerance(residual: Residual, rtol: float | None) -> Tolerance:

@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from ..calculus import roots, select
+from ..calculus.invocation import flowing
 from ..calculus.selection import Selection
 from ..errors import InvalidInputError, NotARootError, SingularError
 from ..numerics import is_root
@@ -216,7 +217,7 @@ def _implicit_call(
     solve: Callable[..., jax.Array],
 ) -> Any:
     leaves, tree = jax.tree.flatten((init, theta))
-    is_array = [_is_array(leaf) for leaf in leaves]
+    is_array = flowing((init, theta))
     arrays = [leaf for leaf, a in zip(leaves, is_array, strict=True) if a]
     others = [leaf for leaf, a in zip(leaves, is_array, strict=True) if not a]
 
@@ -357,15 +358,11 @@ def _zero_tangent(x: Any) -> Any:
     return np.zeros(x.shape, jax.dtypes.float0)
 
 
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (bool, int, float, complex, jax.Array)) or hasattr(leaf, "__array__")
-
-
 def _checker(optimality_fun: Callable[..., Any]) -> Callable[..., Any]:
     def check(sol: Any, *args: Any, **kwargs: Any) -> Any:
         """``cx.check`` of this solver's optimality function."""
         from .check import check as check_root
 
-        return check_root(functools.partial(optimality_fun, **kwargs), sol, *args)
+        return check_root(optimality_fun, sol, *args, **kwargs)
 
     return check

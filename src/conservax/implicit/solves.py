@@ -1,4 +1,4 @@
-"""The equations of a solve inside a program, freed of the kinks that do not concern it."""
+"""Forms freed of the kinks that do not concern them."""
 
 from dataclasses import replace
 
@@ -19,12 +19,31 @@ def own_form(form: AbsNormal) -> AbsNormal:
     >>> len(form.groups), len(own_form(form).groups)
     (1, 0)
     """
-    sees, reaches = np.any(form.E != 0, axis=1), np.any(form.H != 0, axis=0)
-    links = form.L != 0
-    for _ in range(len(form.groups)):
-        sees, reaches = sees | links @ sees, reaches | links.T @ reaches
-    between = sees & reaches
-    kept = [g for g in form.groups if np.any(between[list(g.columns)])]
+    return _kept(form, _moved(form) & _closure(np.any(form.H != 0, axis=0), form.L.T != 0))
+
+
+def moved_form(form: AbsNormal) -> AbsNormal:
+    """The same set with those kinks alone that some input moves; the others belong to other inputs."""
+    return _kept(form, _moved(form))
+
+
+def _moved(form: AbsNormal) -> np.ndarray:
+    return _closure(np.any(form.E != 0, axis=1), form.L != 0)
+
+
+def _closure(start: np.ndarray, links: np.ndarray) -> np.ndarray:
+    """What is met from ``start`` along the links."""
+    while True:
+        more = start | links @ start
+        if np.array_equal(more, start):
+            return start
+        start = more
+
+
+def _kept(form: AbsNormal, columns_kept: np.ndarray) -> AbsNormal:
+    kept = [g for g in form.groups if np.any(columns_kept[list(g.columns)])]
+    if len(kept) == len(form.groups):
+        return form
     columns = [c for g in kept for c in g.columns]
     n = form.A.shape[1]
     place = {c: i for i, c in enumerate(columns)}

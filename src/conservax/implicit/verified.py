@@ -1,7 +1,7 @@
 """A root proved: it exists, it is the only one near by, and its equations are invertible around it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,12 @@ class _Step:
         return float(np.max(_row_sums(self.C)))
 
 
-def prove_root(optimality_fun: Callable[..., Any], sol: Any, args: Sequence[Any]) -> Enclosure:
+def prove_root(
+    optimality_fun: Callable[..., Any],
+    sol: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+) -> Enclosure:
     """Prove that F(·, *args) has exactly one root near ``sol``, and that F is invertible around it.
 
     On the box X = [x − ρ, x + ρ], with J(X) an enclosure of the generalised Jacobian (all selections
@@ -80,7 +85,7 @@ def prove_root(optimality_fun: Callable[..., Any], sol: Any, args: Sequence[Any]
 
     Args:
         optimality_fun: F(sol, *args), a pytree with as many numbers as ``sol``.
-        sol: the computed root; args: a sequence of its parameters.
+        sol: the computed root; args: a sequence of its parameters, kwargs: those by name.
 
     Returns:
         An Enclosure: PROVEN, or UNKNOWN with the reason (the enclosure over the smallest useful ball
@@ -98,8 +103,8 @@ def prove_root(optimality_fun: Callable[..., Any], sol: Any, args: Sequence[Any]
     >>> proof.verdict, bool(proof.lower**2 <= 2 <= proof.upper**2), proof.error < 1e-7
     (<Verdict.PROVEN: 1>, True, True)
     """
-    require_root(optimality_fun, sol, args)
-    equations = _Equations(optimality_fun, sol, args)
+    require_root(optimality_fun, sol, args, kwargs)
+    equations = _Equations(optimality_fun, sol, args, kwargs)
     start = equations.start
     if start.size == 0:
         raise InvalidInputError("sol holds no numbers, so there is no root to prove.")
@@ -112,8 +117,14 @@ def prove_root(optimality_fun: Callable[..., Any], sol: Any, args: Sequence[Any]
 class _Equations:
     """F on boxes of unknowns (flat), and the proof."""
 
-    def __init__(self, fun: Callable[..., Any], sol: Any, args: Sequence[Any]) -> None:
-        self.program = IntervalProgram(fun, (sol, *args))
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        sol: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+    ) -> None:
+        self.program = IntervalProgram(fun, (sol, *args), kwargs)
         leaves = jax.tree.leaves(sol)
         self.shapes = [np.shape(leaf) for leaf in leaves]
         self.parts = np.cumsum([math.prod(s) for s in self.shapes])[:-1]

@@ -38,9 +38,31 @@ def two_norm_bound(M: np.ndarray) -> float:
     return crude * (1 + 2 * max(M.shape) * UNIT)
 
 
+def rows_alone(A: np.ndarray) -> np.ndarray:
+    """Which rows of a square matrix hold a diagonal entry and nothing else.
+
+    A unit that is off at the solution has such a row, a feature without weight too; often that is
+    most of them. With these rows first A = [[D, 0], [C, B]].
+    """
+    return (np.count_nonzero(A, axis=1) == 1) & (np.diagonal(A) != 0)
+
+
 def inverse_norm_bound(A: np.ndarray, inverse: Inverse) -> float:
-    """An upper bound on ‖A⁻¹‖₂: from ‖R‖₂, and for a large A from a lower bound on λ_min(AᵀA)."""
-    bound = two_norm_bound(inverse.R) / (1 - inverse.defect) * (1 + 4 * UNIT)
+    """An upper bound on ‖A⁻¹‖₂: from ‖R‖₂, and for a large A from a lower bound on λ_min(AᵀA).
+
+    With R = [[D⁻¹, 0], [X, B⁻¹]], δ = ‖D⁻¹‖ and Y Yᵀ = X Xᵀ, ‖R‖ ≤ ‖[[δ I, 0], [Y, B⁻¹]]‖.
+    """
+    R, alone = inverse.R, rows_alone(inverse.R)
+    if len(A) > _TIGHT_NORM and 2 * np.count_nonzero(~alone) <= _TIGHT_NORM:
+        rest = np.flatnonzero(~alone)
+        X, s = R[np.ix_(rest, np.flatnonzero(alone))], len(rest)
+        Y = np.asarray(np.linalg.qr(X.T, mode="r")).T
+        small = np.zeros((Y.shape[1] + s, Y.shape[1] + s))
+        np.fill_diagonal(small, np.abs(np.diagonal(R)[alone]).max())
+        small[-s:] = np.hstack([Y, R[np.ix_(rest, rest)]])
+        rounding = 8 * len(A) * s * UNIT * float(np.linalg.norm(X))
+        return (two_norm_bound(small) + rounding) / (1 - inverse.defect) * (1 + 4 * UNIT)
+    bound = two_norm_bound(R) / (1 - inverse.defect) * (1 + 4 * UNIT)
     if len(A) > _TIGHT_NORM:
         square = A.T @ A
         doubt = 2 * len(A) * UNIT * float(np.linalg.norm(A)) ** 2
@@ -58,13 +80,20 @@ def verified_inverse(A: np.ndarray, radius: float = 0.0) -> Inverse | None:
     n = A.shape[0]
     if n == 0:
         return Inverse(np.zeros((0, 0)), 0.0)
+    alone = rows_alone(A)
+    single, rest = np.flatnonzero(alone), np.flatnonzero(~alone)
+    R = np.zeros_like(A)
     try:
-        R = np.linalg.inv(A)
+        inner = np.linalg.inv(A[np.ix_(rest, rest)])
     except np.linalg.LinAlgError:
         return None
+    R[single, single] = 1 / A[single, single]
+    R[np.ix_(rest, rest)] = inner
+    R[np.ix_(rest, single)] = -(inner @ A[np.ix_(rest, single)]) * R[single, single]
     size = float(np.linalg.norm(R))
-    gap = R @ A
-    gap.flat[:: n + 1] -= 1.0
+    gap = R[rest] @ A
+    gap[np.arange(len(rest)), rest] -= 1.0
+    gap = np.append(gap, R[single, single] * A[single, single] - 1.0)
     rounding = (n + 2) * UNIT * (size * float(np.linalg.norm(A)) + 1.0)
     defect = (float(np.linalg.norm(gap)) + rounding + size * n * radius) * (1 + n * UNIT)
     return Inverse(R, defect) if defect < 0.5 else None

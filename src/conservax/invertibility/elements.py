@@ -9,7 +9,7 @@ from scipy.linalg import lu_factor, lu_solve
 
 from ..calculus import AbsNormal
 from ..calculus.abs_normal import Group
-from .bounds import UNIT
+from .bounds import UNIT, rows_alone
 from .certificate import Witness
 from .reduced import Block
 
@@ -75,14 +75,11 @@ def _iterated(matrix: np.ndarray) -> tuple[float, np.ndarray, float]:
 
 
 class _Factor:
-    """LU of what is left of a matrix without the rows that hold a diagonal entry alone.
-
-    A unit that is off at the solution has such a row; often that is half of them.
-    """
+    """LU of what is left of a matrix without the rows that hold a diagonal entry alone."""
 
     def __init__(self, matrix: np.ndarray) -> None:
         diagonal = np.diagonal(matrix)
-        alone = (np.count_nonzero(matrix, axis=1) == 1) & (diagonal != 0)
+        alone = rows_alone(matrix)
         self.matrix, self.diagonal = matrix, diagonal
         self.single, self.rest = np.flatnonzero(alone), np.flatnonzero(~alone)
         block = matrix[np.ix_(self.rest, self.rest)]

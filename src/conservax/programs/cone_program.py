@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -26,6 +27,7 @@ from .forward import ActivePieces, Outcome, Settings, active_pieces, measure_poi
 from .pieces import in_pieces, is_traced, piece_size
 from .program_report import ProgramReport
 from .solution_map import solution_map
+from .sparse_system import RECENT_FACTORS
 from .system import idle_variables
 
 _LARGEST_REPORT = 4_000_000  # entries of A
@@ -144,8 +146,11 @@ class ConeProgram:
             solver,
             definite,
             self.auxiliary,
-            self.warm_start if on_host else None,
+            weakref.ref(self.warm_start) if self.warm_start is not None and on_host else None,
         )
+
+        if isinstance(data.A, SparseMatrix):
+            RECENT_FACTORS.serve(self)
 
         def solve(data: Data) -> Outcome:
             return _jitted(*data, cones=self.cones, settings=settings)

@@ -2,6 +2,7 @@
 the element of the derivative and the certificate there. All in equilibrated data.
 """
 
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ class Settings(NamedTuple):
     """What a program is solved with; see ``ConeProgram`` for ``auxiliary`` as well.
 
     ``definite``: whether P is known to be positive definite, and not by a hair. ``warm_start``: for
-    solvers on the host, in double precision.
+    solvers on the host, in double precision; a reference, since compiled programs outlive their users.
     """
 
     tolerance: float | None
@@ -39,7 +40,7 @@ class Settings(NamedTuple):
     solver: Solver
     definite: bool
     auxiliary: tuple[int, ...]
-    warm_start: WarmStart | None
+    warm_start: "weakref.ref[WarmStart] | None"
 
 
 class Outcome(NamedTuple):

@@ -24,7 +24,7 @@ from .forward import Outcome, Settings, solve_and_polish
 from .spectrum import apply_element, spectrum
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
     """(P, c, A, b) ↦ Outcome for a batch, differentiable in all four any number of times."""
 

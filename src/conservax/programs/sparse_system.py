@@ -23,7 +23,7 @@ from .spectrum import Spectrum, basis_matrices
 from .system import Solver, System
 from .two_tests import TwoTests
 
-_RECENT = RecentFactors()
+RECENT_FACTORS = RecentFactors()
 _SHIFTS = 1e-4, 1e-9  # bounds on the eigenvalues of the two tests that are tried
 
 
@@ -96,7 +96,7 @@ def _solve_batch(
         P, turned_A = parts.item(item, cones)
         if not _finite(P, turned_A, d[item], upper[item], lower[item]):
             return np.full_like(upper[item], np.nan), np.full_like(lower[item], np.nan)
-        system, held = _RECENT.system(P, turned_A, d[item]), d[item] > 0
+        system, held = RECENT_FACTORS.system(P, turned_A, d[item]), d[item] > 0
         right = np.concatenate([upper[item], lower[item][held]])
         if probed:
             right = np.column_stack([right, _noise(len(right))])
@@ -123,7 +123,7 @@ def _test_batch(cones: Cones, tree: Any, *leaves: np.ndarray) -> tuple[np.ndarra
             return 0, 0.0
         ends = (low[item],) if np.array_equal(low[item], high[item]) else (low[item], high[item])
         for d in ends:
-            system = _RECENT.system(P, turned_A, d)
+            system = RECENT_FACTORS.system(P, turned_A, d)
             if not system.solve(_noise(len(system.signs)))[1].all():
                 return -1, 0.0
         held = low[item] > 0

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
@@ -58,7 +59,7 @@ def solve_on_host(
     solver: Solver,
     tolerance: float | None,
     max_iterations: int | None,
-    warm_start: WarmStart | None = None,
+    warm_start: "weakref.ref[WarmStart] | None" = None,
     wanted: Wanted | None = None,
 ) -> Solution:
     """Solve a batch of min ½xᵀPx + cᵀx subject to Ax + s = b, s ∈ K, from inside jit.
@@ -67,8 +68,8 @@ def solve_on_host(
         data: of the batch. cones: K. solver: CLARABEL or SCS.
         tolerance: absolute and relative; 1e-8 by default, and of Clarabel 1e-7 where rough will do.
         max_iterations: of the solver; its own default by default.
-        warm_start: where items may start; what comes from there has 0 iterations. wanted: all items, and
-            nothing rough, by default; the others have no point.
+        warm_start: where items may start, while it lives; what comes from there has 0 iterations.
+        wanted: all items, and nothing rough, by default; the others have no point.
 
     Returns:
         Solution(ConicPoint, status, InteriorPointStats); the stats hold iterations and the relative
@@ -102,15 +103,17 @@ def solve_on_host(
 
 
 def keep_on_host(
-    warm_start: WarmStart, data: Data, point: ConicPoint, good: jax.Array
+    warm_start: "weakref.ref[WarmStart]", data: Data, point: ConicPoint, good: jax.Array
 ) -> jax.Array:
     """Keep the points that are ``good`` (batch,) as starts; ``good``, for XLA drops what nobody uses."""
     leaves, tree = jax.tree.flatten((data, point, good))
 
     def run(*leaves: np.ndarray) -> tuple[np.ndarray, ...]:
         data, point, good = jax.tree.unflatten(tree, leaves)
-        for item in np.flatnonzero(good).tolist():
-            warm_start.keep(_entries(data, item), np.concatenate([part[item] for part in point]))
+        starts = warm_start()
+        if starts is not None:
+            for item in np.flatnonzero(good).tolist():
+                starts.keep(_entries(data, item), np.concatenate([part[item] for part in point]))
         return (good,)
 
     return call_on_host(run, (jax.ShapeDtypeStruct(good.shape, good.dtype),), *leaves)[0]
@@ -169,7 +172,7 @@ def package(solver: Solver) -> ModuleType:
 def _solve_batch(
     solve: Callable[..., Answer],
     loose: Callable[..., Answer],
-    warm_start: WarmStart | None,
+    warm_start: "weakref.ref[WarmStart] | None",
     tree: Any,
     *leaves: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
@@ -182,9 +185,10 @@ def _solve_batch(
         finite = all(np.isfinite(part).all() for part in (P.data, c, A.data, b))
         if not (finite and wanted.items[item]):
             return _nothing(Status.STALLED, n, m), np.nan
+        starts = warm_start() if warm_start is not None else None
         start = None
-        if warm_start is not None and wanted.rough:
-            start = warm_start.nearest(_entries(data, item), n + 2 * m)
+        if starts is not None and wanted.rough:
+            start = starts.nearest(_entries(data, item), n + 2 * m)
         if start is None:
             answer = (loose if wanted.rough else solve)(P, c, A, b)
         else:

@@ -7,6 +7,7 @@ away what was added, and what tells a system from one of the same pattern whose 
 
 import hashlib
 import threading
+import weakref
 from collections import OrderedDict
 from typing import Any, Protocol
 
@@ -223,11 +224,28 @@ def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
 
 
 class RecentFactors:
-    """Of the last systems: the next step, or the pass backward, meets them or their neighbours again."""
+    """Of the last systems: the next step, or the pass backward, meets them or their neighbours again.
+
+    They are kept as long as one of those lives whom they serve.
+    """
 
     def __init__(self) -> None:
+        self.users: dict[int, weakref.finalize] = {}
         self.kept: OrderedDict[tuple[bytes, bytes], QuasiDefinite] = OrderedDict()
         self.lock = threading.Lock()
+
+    def serve(self, user: object) -> None:
+        """Keep factors for a user, until the last one is gone."""
+        number = id(user)
+        if number not in self.users:
+            self.users[number] = weakref.finalize(user, self._left, number)
+            self.users[number].atexit = False
+
+    def _left(self, number: int) -> None:
+        del self.users[number]
+        if not self.users:
+            with self.lock:
+                self.kept.clear()
 
     def system(self, P: Any, A: Any, d: np.ndarray) -> QuasiDefinite:
         """The system, with the factors that it or a neighbour had when that was met before."""
