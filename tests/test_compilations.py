@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import weakref
 
 import equinox as eqx
@@ -58,6 +59,7 @@ def twice(x):
     return 2 * x + jnp.abs(x)
 
 
+WEIGHTS = itertools.count(0.5, 0.125)
 MODEL = Model(1.0)
 ZERO = jnp.zeros(3)
 PROGRAM = ConeProgram(Cones(nonnegative=3))
@@ -65,17 +67,18 @@ QUADRATIC = QuadraticProgram()
 DATA = jnp.eye(3), jnp.array([1.0, -1.0, 2.0]), -jnp.eye(3), jnp.zeros(3)
 
 
-def layer(weight):
-    return Layer(jnp.full(3, weight))
+def layer():
+    """A new module each time, with other numbers."""
+    return Layer(jnp.full(3, next(WEIGHTS)))
 
 
 CALLS = {
     "check": lambda: cx.check(residual, ZERO, ZERO).lipschitz,
     "check of a partial": lambda: cx.check(functools.partial(residual, scale=2.0), ZERO, ZERO),
     "check of a method": lambda: cx.check(MODEL.residual, ZERO, ZERO),
-    "check of a module": lambda: cx.check(layer(np.random.rand()), ZERO, ZERO),
+    "check of a module": lambda: cx.check(layer(), ZERO, ZERO),
     "check with a module": lambda: cx.check(
-        call_layer, ZERO, layer(np.random.rand()), jnp.zeros(3)
+        call_layer, ZERO, layer(), jnp.zeros(3)
     ),
     "check of a solver": lambda: solve.check(ZERO, ZERO, scale=1.0),
     "implicit_jacobian": lambda: cx.implicit_jacobian(residual)(ZERO, ZERO),
