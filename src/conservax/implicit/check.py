@@ -42,7 +42,8 @@ class CheckReport:
         tolerance: relative distance within which a kink counted as active.
         kinks, nearest_inactive: the active kinks in execution order; the next one beyond.
         lipschitz: a Lipschitz constant (2-norm) of the solution map at the point, if PROVEN.
-        clarke_exact: whether the set's hull is known to be the Clarke Jacobian (THEORY T6).
+        clarke_exact: whether the set's hull is known to be the Clarke Jacobian
+            (docs/theory.md#exactness).
         solves: the place and the certificate of each ``custom_root`` solve inside F.
         given_rules: name and place of the user's own derivative rules inside F, taken as they are.
         determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.
