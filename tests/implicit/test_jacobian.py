@@ -131,7 +131,7 @@ def test_some_vertex_gives_each_one_sided_derivative(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_elimination_of_random_matrices(seed):
-    """THEORY T2: G(q) = −B(q)⁻¹A(q), at vertices and between; nested kinks included."""
+    """docs/theory.md#elimination: G(q) = −B(q)⁻¹A(q), at vertices and between; nested kinks included."""
     rng = np.random.default_rng(seed)
     W1, W2 = 0.3 * rng.normal(size=(2, 3, 3))
     U = rng.normal(size=(3, 2))
@@ -154,7 +154,7 @@ def test_elimination_of_random_matrices(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_varying_one_weight_moves_along_a_segment(seed):
-    """THEORY T5: hence bounds are attained at vertices."""
+    """docs/theory.md#one-weight-at-a-time: hence bounds are attained at vertices."""
     W, U = random_fixed_point(seed)
     J = jacobian(jnp.zeros(3), jnp.zeros(2), W, U)
     rng = np.random.default_rng(seed)

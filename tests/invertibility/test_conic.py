@@ -29,7 +29,7 @@ def test_verdicts_against_random_elements(seed, sizes):
     if found.verdict == Verdict.PROVEN:
         assert found.margin > 0
         for V in random_elements(rng, sizes):
-            # the bound that T4 gives, with the scaling's condition
+            # the bound of docs/theory.md#monotone-equilibria, with the scaling's condition
             values = np.linalg.svd(np.eye(k) - V @ M, compute_uv=False)
             spread = found.scale.max() / found.scale.min()
             assert values[-1] >= 1 / (1 + np.linalg.norm(M, 2) * spread / found.margin) * (1 - 1e-9)
@@ -41,7 +41,7 @@ def test_verdicts_against_random_elements(seed, sizes):
         np.testing.assert_array_equal(V, V.T)
         singular = np.linalg.svd(np.eye(k) - V @ M, compute_uv=False)
         assert singular[-1] < 1e-12 * max(1, singular[0])
-    if len(sizes) == 1:  # THEORY T4: N + Nᵀ ≻ 0 is necessary and sufficient
+    if len(sizes) == 1:  # docs/theory.md#matrix-valued-kinks: necessary and sufficient
         N = np.eye(k) - M
         definite = np.linalg.eigvalsh(N + N.T)[0] > 0
         assert found.verdict == (Verdict.PROVEN if definite else Verdict.REFUTED)

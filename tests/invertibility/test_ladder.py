@@ -74,7 +74,7 @@ def test_verdicts_agree_with_determinant_signs_and_margins_with_vertices(
     assert certificate.n_vertices == 2**k
     at_corners = np.linalg.svd(form.jacobian(corners(k)), compute_uv=False)[:, -1].min()
     if one_sign:
-        # THEORY T5: the smallest singular value over the set is attained at a vertex
+        # docs/theory.md#margins: the smallest singular value over the set is attained at a vertex
         inside = np.linalg.svd(form.jacobian(rng.uniform(size=(2000, k))), compute_uv=False)
         assert inside[:, -1].min() >= at_corners - 1e-12
         np.testing.assert_allclose(certificate.sigma_min, at_corners, rtol=1e-9)

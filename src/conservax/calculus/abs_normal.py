@@ -2,10 +2,10 @@
 
     ż = E ẋ + L r,    Ḟ = A ẋ + H r,    r = D ż,    D = diag(weights)
 
-(Griewank, Bernt, Radons, Streubel, LAA 2015; THEORY §0.) Rows and columns belong to active kinks
-alone. A scalar kink has one weight q in [0, 1]; an r-way tie has r weights on the simplex, of which
-the leader's is implied, so that it has r − 1 columns; a norm at 0 has one column an entry and weights
-in the Euclidean unit ball.
+(Griewank, Bernt, Radons, Streubel, LAA 2015; docs/theory.md#the-abs-normal-form.) Rows and columns
+belong to active kinks alone. A scalar kink has one weight q in [0, 1]; an r-way tie has r weights on
+the simplex, of which the leader's is implied, so that it has r − 1 columns; a norm at 0 has one column
+an entry and weights in the Euclidean unit ball.
 """
 
 from collections.abc import Iterator

@@ -5,7 +5,7 @@
 where Φ keeps what each kink lets pass in that direction: max(z, 0) for a scalar kink, the largest
 increment of a tie, z_j²/‖z‖ for a norm at 0. A program's kinks see earlier ones only and are decided
 one after the other; an implicit function's see each other, which makes a linear complementarity
-problem (THEORY §4).
+problem (docs/theory.md#one-sided-derivatives).
 """
 
 import itertools
@@ -30,7 +30,7 @@ def one_sided_derivative(form: AbsNormal, v: np.ndarray) -> np.ndarray:
             direction, or none. TooManyKinksError: neither could be excluded.
         UnsupportedOperationError: a kink's side does not follow from the form.
 
-    Source: Griewank, Bernt, Radons, Streubel (LAA 2015); THEORY §4.
+    Source: Griewank, Bernt, Radons, Streubel (LAA 2015); docs/theory.md#one-sided-derivatives.
     """
     groups = [form.groups[i] for i in form.moving()]
     for g in groups:

@@ -147,7 +147,7 @@ def elements(form: AbsNormal, diagonals: np.ndarray) -> np.ndarray:
 
 
 def spans_clarke_jacobian(form: AbsNormal) -> bool:
-    """Whether the hull is known to be the Clarke Jacobian (THEORY T6).
+    """Whether the hull is known to be the Clarke Jacobian (docs/theory.md#exactness).
 
     Then every pattern of signs is met nearby.
     """
@@ -239,7 +239,8 @@ def nearest_point(
     Returns:
         A Nearest; upper − lower is the gap that round-off (or ``max_steps``) left.
 
-    Source: Wolfe, Finding the nearest point in a polytope (Math. Programming 1976); THEORY §6.
+    Source: Wolfe, Finding the nearest point in a polytope (Math. Programming 1976);
+    docs/theory.md#the-shortest-element.
     """
     points = (start - target).ravel()[None]
     weights = np.ones(1)

@@ -1,8 +1,9 @@
 """Bounds from inside: extreme selections found by search, one kink at a time.
 
-Along a single kink's weight an element moves on a straight segment (THEORY T5), so that ⟨C, J⟩ has
-its extremes at the ends; going from end to end while that improves stops at a selection that no
-single kink can better. From three starts; what is found is attained, and need not be the best.
+Along a single kink's weight an element moves on a straight segment
+(docs/theory.md#one-weight-at-a-time), so that ⟨C, J⟩ has its extremes at the ends; going from end to
+end while that improves stops at a selection that no single kink can better. From three starts; what is
+found is attained, and need not be the best.
 """
 
 from collections.abc import Sequence

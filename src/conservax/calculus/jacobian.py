@@ -110,8 +110,9 @@ class ConservativeJacobian:
     def vertices(self) -> np.ndarray:
         """All elements at extreme selections, without duplicates: an array (V, m, n).
 
-        The set's convex hull is theirs, and every entrywise bound is attained at one of them
-        (THEORY T5). They are found by principal pivots, about m n numbers a vertex.
+        The set's convex hull is theirs, and every entrywise bound is attained at one of them (but for a
+        ``where`` of rank two or more in an implicit function: docs/theory.md#one-weight-at-a-time). They
+        are found by principal pivots, about m n numbers a vertex.
 
         Raises TooManyKinksError beyond 2¹⁶ selections, NotPolyhedralError for a norm at 0,
         SingularError if an implicit function's system is singular at one of them.
@@ -152,7 +153,7 @@ class ConservativeJacobian:
         return elements(self.form, self.form.diagonal(weights))
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Entrywise lower and upper bounds, each (m, n), attained (THEORY T5).
+        """Entrywise lower and upper bounds, each (m, n), attained (docs/theory.md#one-weight-at-a-time).
 
         min and max of J_ab over the set: in closed form, Σ_i min(0, H_ai E_ib), for kinks that no
         other sees or that see none, however many; over all selections of the rest.
@@ -176,7 +177,7 @@ class ConservativeJacobian:
 
         Raises NotPolyhedralError for a norm at 0, SingularError as ``vertices``.
 
-        Source: THEORY T5: along one weight the set is a segment, so that its ends suffice.
+        Source: docs/theory.md#one-weight-at-a-time: along it the set is a segment, whose ends suffice.
 
         >>> import jax.numpy as jnp, conservax as cx
         >>> J = cx.conservative_jacobian(lambda x: jnp.abs(jnp.abs(x) - x / 2))(0.0)
@@ -194,7 +195,7 @@ class ConservativeJacobian:
 
         Raises TooManyKinksError where neither holds.
 
-        Source: Neumann's series (Beeck 1974), and the ellipsoid that monotonicity gives; THEORY §4.
+        Source: docs/theory.md#outer-bounds: Neumann's series, and the ellipsoid that monotonicity gives.
         """
         return outer_bounds(self.form)
 
@@ -265,8 +266,8 @@ class ConservativeJacobian:
             whose side the direction does not decide.
 
         Source: forward substitution in the abs-normal form (Griewank and others, LAA 2015); for
-        implicit functions the linear complementarity problem of THEORY §4. It is the derivative of
-        the function at a point exactly on its kinks.
+        implicit functions a linear complementarity problem (docs/theory.md#one-sided-derivatives). It is
+        the derivative of the function at a point exactly on its kinks.
 
         >>> import jax.numpy as jnp, conservax as cx
         >>> J = cx.conservative_jacobian(lambda x: jnp.abs(x[0]) - jnp.maximum(x[0], x[1]))(
@@ -286,7 +287,8 @@ class ConservativeJacobian:
         Raises InvalidInputError unless m = 1; TooManyKinksError beyond 2¹⁶ selections of nested
         kinks, and NotPolyhedralError, SingularError, as ``bounds``.
 
-        Source: Wolfe's nearest-point algorithm (1976) on the support function; THEORY §6.
+        Source: Wolfe's nearest-point algorithm (1976) on the support function;
+        docs/theory.md#the-shortest-element.
 
         >>> import jax.numpy as jnp, conservax as cx
         >>> cx.conservative_jacobian(lambda x: 2 * x + jnp.abs(x))(0.0).min_norm().tolist()
@@ -333,7 +335,7 @@ class ConservativeJacobian:
         Raises InvalidInputError if X has another shape; for the hull TooManyKinksError if that is
         undecided, and NotPolyhedralError, SingularError, as ``bounds``.
 
-        Source: THEORY §4.
+        Source: docs/theory.md#membership.
 
         >>> import jax, jax.numpy as jnp, conservax as cx
         >>> J = cx.conservative_jacobian(
@@ -366,7 +368,7 @@ class ConservativeJacobian:
         independently (rank E = k) and no selection is singular (N = I − L a P-matrix, which needs no
         proof for a program's own derivative): then every pattern of signs is met nearby.
 
-        Source: THEORY T6; LIKQ of Griewank and Walther (2016).
+        Source: docs/theory.md#exactness; LIKQ of Griewank and Walther (2016).
 
         >>> import jax.numpy as jnp, conservax as cx
         >>> cx.conservative_jacobian(jnp.abs)(0.0).clarke_exact

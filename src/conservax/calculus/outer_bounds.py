@@ -12,7 +12,7 @@ every selection D, and each gives the products H r a centre and a radius:
 Every bound from outside accounts for the rounding of its own computation: approximate inverses are
 checked by their residuals, and products of matrices carry the a-priori bound γ |X| |Y|.
 
-Source: Beeck (1974) and Rohn on interval systems for Neumann's bound; THEORY §1 and §4.
+Source: Beeck (1975) and Rohn on interval systems for Neumann's bound; docs/theory.md#outer-bounds.
 """
 
 from collections.abc import Callable, Iterator

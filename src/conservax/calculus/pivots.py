@@ -39,7 +39,8 @@ def decide(form: AbsNormal, enumerated: Sequence[Group], kept: Sequence[int]) ->
         SmallPivotError: a pivot is small against its terms, so that accuracy would be lost.
         NotPolyhedralError: a ball is among ``enumerated``.
 
-    Source: THEORY T5; Tsatsomeros and Li (BIT 2000) walk the same tree for principal minors.
+    Source: docs/theory.md#principal-pivots; Tsatsomeros and Li (BIT 2000) walk the same tree for
+    principal minors.
     """
     k = form.L.shape[0]
     order = [c for g in enumerated for c in g.columns] + list(kept)
@@ -90,7 +91,8 @@ def is_p_matrix(N: np.ndarray) -> bool | None:
 
     Returns True or False; None where that is not known (a minor too near zero, or k > 20).
 
-    Source: Tsatsomeros and Li, A recursive test for P-matrices (BIT 2000); THEORY §1, rungs 5 to 8.
+    Source: Tsatsomeros and Li, A recursive test for P-matrices (BIT 2000);
+    docs/theory.md#sufficient-conditions.
 
     >>> import numpy as np
     >>> (

@@ -16,7 +16,7 @@ _PFAFF, _BOUNDED = (
     "BOUNDED",
 )  # o-minimal by Pfaffian closure; definable on bounded boxes only
 
-# The o-minimal dictionary each operation lives in (THEORY §7 follows the paper's (a)–(e)).
+# The o-minimal dictionary each operation lives in (docs/theory.md#definable-operations).
 SMOOTH: dict[str, str] = {
     **dict.fromkeys(
         "add sub mul div neg square sqrt rsqrt integer_pow add_any dot_general transpose reshape "

@@ -75,8 +75,9 @@ class CheckReport:
         tolerance: relative distance within which a kink counted as active.
         kinks, nearest_inactive: the active kinks in execution order; the next one beyond.
         lipschitz: a Lipschitz constant (2-norm) of the solution map at the point, if PROVEN.
-        clarke_exact: whether the set's hull is known to be the Clarke Jacobian (THEORY T6). These two take
-            the derivative in the parameters, which is computed when one of them is first read.
+        clarke_exact: whether the set's hull is known to be the Clarke Jacobian
+            (docs/theory.md#exactness). These two take the derivative in the parameters, which is
+            computed when one of them is first read.
         solves: the place and the certificate of each ``custom_root`` solve inside F.
         given_rules: name and place of the user's own derivative rules inside F, taken as they are.
         determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.

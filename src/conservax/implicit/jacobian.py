@@ -42,7 +42,8 @@ def implicit_jacobian(
         SingularError: B is singular at the base selection; ``.element`` and ``.vertices`` raise it
             at a selection where B is.
 
-    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2; THEORY T2.
+    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2;
+    docs/theory.md#elimination.
 
     >>> import jax.numpy as jnp, conservax as cx
     >>> J = cx.implicit_jacobian(lambda y, a: y - jnp.maximum(0.0, y / 2 - a))(0.0, 0.0)
@@ -112,7 +113,7 @@ def eliminate(form: AbsNormal, unknowns: int) -> AbsNormal:
     """The abs-normal form of the implicit function, from that of F in (solution, parameters).
 
     G(q) = G0 − W (I − D M)⁻¹ D R with M = L − G B0⁻¹ H, R = E − G B0⁻¹ A0, W = B0⁻¹ H, G0 = −B0⁻¹ A0
-    (THEORY T2): an abs-normal form again.
+    (docs/theory.md#elimination): an abs-normal form again.
     """
     base, rest = form.A[:, :unknowns], form.A[:, unknowns:]
     smallest = np.linalg.svd(base, compute_uv=False)[-1] if base.size else 1.0

@@ -134,7 +134,8 @@ def monitor(fun: Callable[..., Any], every: int = 1) -> Monitor:
     Raises:
         InvalidInputError: ``every`` is not a positive integer.
 
-    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2; THEORY §1.
+    Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 2;
+    docs/theory.md#p-matrices.
 
     >>> import jax, jax.numpy as jnp, conservax as cx
     >>> solve = cx.custom_root(lambda y, a: y - jax.nn.relu(y / 2 - a))(

@@ -1,7 +1,8 @@
-"""Matrix-valued kinks: I − V M for all symmetric 0 ≼ V ≼ I, blockwise (THEORY T4).
+"""Matrix-valued kinks: I − V M for all symmetric 0 ≼ V ≼ I, blockwise.
 
 Every element of the Clarke Jacobian of a projection or a proximal map is such a V. Equal signs of
-the determinant at extreme V prove nothing here: pieces may differ by rank two or more.
+the determinant at extreme V prove nothing here: pieces may differ by rank two or more
+(docs/theory.md#matrix-valued-kinks).
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ def certify_conic(M: np.ndarray, sizes: Sequence[int], *, steps: int = 60) -> Co
     Raises:
         InvalidInputError: M is not square or not finite, or the sizes do not add up to k.
 
-    Source: THEORY T4; for one block, V ranges over all V y = x with x · (y − x) ≥ 0.
+    Source: docs/theory.md#matrix-valued-kinks; for one block, V ranges over all V y = x with
+    x · (y − x) ≥ 0.
 
     >>> import numpy as np
     >>> certify_conic(np.array([[0.0, 3.0], [-3.0, 0.0]]), [2]).verdict

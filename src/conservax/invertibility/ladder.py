@@ -1,7 +1,7 @@
 """``certify``: is every element of the set invertible? A ladder of tests, the cheapest first.
 
-With det B(q) · det(I − D L) = det A · det(I − D M) (THEORY T1) the question is put to the irreducible
-blocks of the equations one by one (``reduced``). For each of them, in this order:
+With det B(q) · det(I − D L) = det A · det(I − D M) (docs/theory.md#the-determinant) the question is put
+to the irreducible blocks of the equations one by one (``reduced``). For each of them, in this order:
 
     2  N_ii ≤ 0                                              REFUTED
     5  N an H-matrix, or N + Nᵀ ≻ 0                          PROVEN
@@ -67,7 +67,8 @@ def certify(form: AbsNormal, *, budget: int = BUDGET) -> Certificate:
         rational arithmetic) or holds ``at the tolerance``: an element is singular to the precision of
         ``form.dtype``, or the witness moves a kink that is only nearly active. Where all vertices are
         visited (up to 2¹² of moderate size), PROVEN implies that no element is singular to that
-        precision, and ``margin`` is the least vertex σ_min, which is that of the set (THEORY T5).
+        precision, and ``margin`` is the least vertex σ_min, which is that of the set
+        (docs/theory.md#margins).
         Beyond, ``margin`` is a bound from the proof; if it is below that precision, the vertices met
         on a walk that lowers the determinant are tried against it.
 
@@ -75,7 +76,7 @@ def certify(form: AbsNormal, *, budget: int = BUDGET) -> Certificate:
         InvalidInputError: the form is not square or not finite, or ``budget`` < 1.
 
     Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Corollary 1, applied to the lifted system;
-    THEORY §1.
+    docs/theory.md#the-lifted-system.
 
     >>> import conservax as cx
     >>> from conservax.invertibility import certify

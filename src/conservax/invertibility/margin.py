@@ -18,8 +18,9 @@ _LARGEST_INVERSE = 4000  # unknowns beyond which a margin costs more than the ve
 def margin_bound(form: AbsNormal, betas: list[tuple[Block, float | None]]) -> float | None:
     """A lower bound on σ_min over the set from the β of each block, or None.
 
-    σ_min(B(q)) ≥ 1 / (‖A⁻¹‖ (1 + ‖H‖ β ‖E A⁻¹‖)), β ≥ ‖(I − W M)⁻¹ W‖ (THEORY §1, Margin). Several
-    blocks: with C the norms of the parts of M between them, β ≤ ‖(diag(1/β_b) − C)⁻¹‖.
+    σ_min(B(q)) ≥ 1 / (‖A⁻¹‖ (1 + ‖H‖ β ‖E A⁻¹‖)), β ≥ ‖(I − W M)⁻¹ W‖
+    (docs/theory.md#margins). Several blocks: with C the norms of the parts of M between them,
+    β ≤ ‖(diag(1/β_b) − C)⁻¹‖.
     """
     if len(form.A) > _LARGEST_INVERSE or any(beta is None for _, beta in betas):
         return None

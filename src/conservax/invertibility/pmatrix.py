@@ -1,7 +1,7 @@
 """Proofs that I − W M is invertible for all weights: from one matrix inequality, or from all minors.
 
 Each proof returns β with ‖(I − W M)⁻¹ W‖₂ ≤ β for all W in the set, from which a margin of
-σ_min(B(q)) follows (THEORY §1), and accounts for the error bound that comes with M.
+σ_min(B(q)) follows (docs/theory.md#margins), and accounts for the error bound that comes with M.
 """
 
 import math

@@ -2,10 +2,10 @@
 
     M = L − E A⁻¹ H,    N = I − M
 
-(THEORY T1). The lifted matrix [[A, H], [−D E, I − D L]] is first brought to block triangular form by
-its pattern alone, so that each irreducible block has an M of its own and is decided by itself; kinks
-that feed forward only end up in blocks of one. A⁻¹H is computed with a verified error bound, so that
-what is proved about M ± radius holds for the float matrices A, H, E, L.
+(docs/theory.md#the-determinant). The lifted matrix [[A, H], [−D E, I − D L]] is first brought to block
+triangular form by its pattern alone, so that each irreducible block has an M of its own and is decided
+by itself; kinks that feed forward only end up in blocks of one. A⁻¹H is computed with a verified error
+bound, so that what is proved about M ± radius holds for the float matrices A, H, E, L.
 """
 
 from collections.abc import Sequence

@@ -62,7 +62,7 @@ def certify_contraction(
     Raises:
         InvalidInputError: not exactly one of the three, a wrong shape, a scaling that is not positive.
 
-    Source: THEORY §1; Neumann's series.
+    Source: docs/theory.md#contractions; Neumann's series.
 
     >>> import numpy as np
     >>> certify_contraction(0.9).margin > 0.0999
@@ -105,8 +105,8 @@ def certify_monotone(W: Any) -> Certificate:
     Raises:
         InvalidInputError: W is not a finite square matrix.
 
-    Source: THEORY T4 and §1: with a = V u, u = W x and x = a one has aᵀ(I − W)a ≥ m‖a‖² against
-    uᵀV(I − V)u ≥ 0.
+    Source: docs/theory.md#monotone-equilibria: with a = V u, u = W x and x = a one has
+    aᵀ(I − W)a ≥ m‖a‖² against uᵀV(I − V)u ≥ 0.
 
     >>> import numpy as np
     >>> certify_monotone(np.array([[-1.0, 5.0], [-5.0, 0.5]])).verdict

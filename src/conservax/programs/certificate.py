@@ -5,8 +5,8 @@ U(V) = [[P, AᵀV], [A, V − I]] is invertible for every element V between V_lo
     P a = 0, V_lo A a = 0   has only the solution a = 0    (strong second-order condition), and
     Aᵀw = 0, V_hi w = w     has only the solution w = 0    (nondegeneracy; LICQ for polyhedral K)
 
-(THEORY §2). Both ask for the rank of a matrix, which does not change with the units of rows and
-columns: the matrices are equilibrated by powers of two first.
+(docs/theory.md#two-tests). Both ask for the rank of a matrix, which does not change with the units of
+rows and columns: the matrices are equilibrated by powers of two first.
 """
 
 import math
@@ -50,7 +50,7 @@ def certify_program(
         v: (m,), y − s; without it no distances are told, and for curved cones ``unique`` only where
             it follows from the second-order condition. tolerances: what counted as zero, (1, m) each.
 
-    Source: the two-test theorem, THEORY §2; Bonnans, Shapiro (2000), for nondegeneracy; Davis, Kahan
+    Source: docs/theory.md#two-tests; Bonnans, Shapiro (2000), for nondegeneracy; Davis, Kahan
     (1970), for the turning of eigenspaces; the normals at kinks of exponential and power cones are
     bounded beside their formulas (``operators.exponential_cone``, ``power_cone``).
     """

@@ -82,7 +82,7 @@ class ConeProgram:
         warm_start: a ``WarmStart``, which keeps solutions to start from. In double precision, for
             "clarabel" and "scs"; the batched interior-point method is faster from nothing.
 
-    Source: THEORY §2 for the derivative and the certificate.
+    Source: docs/theory.md#cone-programs for the derivative and the certificate.
 
     >>> import jax, jax.numpy as jnp, conservax as cx
     >>> from conservax.programs import Cones, ConeProgram

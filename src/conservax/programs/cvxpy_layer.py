@@ -81,7 +81,7 @@ class CvxpyLayer:
             problem that breaks the rules. MissingPackageError: CVXPY is not installed.
 
     Source: Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, Differentiable convex optimization layers
-    (2019), for the canonicalisation; THEORY §2 for derivative and certificate.
+    (2019), for the canonicalisation; docs/theory.md#cone-programs for derivative and certificate.
 
     >>> import cvxpy as cp, jax, jax.numpy as jnp
     >>> x, p = cp.Variable(2), cp.Parameter(2)

@@ -1,10 +1,10 @@
 """What a singular system U(V) still determines.
 
-Two kinds of vectors span its kernel (THEORY §2): changes of x that neither the objective nor an active
-row sees, and of multipliers of active rows that depend on each other. Where no piece is weakly
-active, and those rows are of polyhedral cones, the program is next to the point one with the active
-rows as equations. As long as they keep their rank, and agree, the others among its unknowns are
-differentiable: the derivative of x in c does not ask which of the multipliers is meant.
+Two kinds of vectors span its kernel (docs/theory.md#singular-systems): changes of x that neither the
+objective nor an active row sees, and of multipliers of active rows that depend on each other. Where no
+piece is weakly active, and those rows are of polyhedral cones, the program is next to the point one
+with the active rows as equations. As long as they keep their rank, and agree, the others among its
+unknowns are differentiable: the derivative of x in c does not ask which of the multipliers is meant.
 
 A shift of the diagonal leaves those vectors alone, and so does refinement with the shifted system. From
 several starts it ends in solutions that agree in just the entries that are determined.

@@ -19,7 +19,7 @@ class QuadraticProgram:
 
     Attributes: as of ``ConeProgram``; dual and slack hold the equalities first.
 
-    Source: THEORY §2; Amos, Kolter, OptNet (2017), for the layer.
+    Source: docs/theory.md#quadratic-programs; Amos, Kolter, OptNet (2017), for the layer.
 
     >>> import jax, jax.numpy as jnp
     >>> from conservax.programs import QuadraticProgram

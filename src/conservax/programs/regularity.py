@@ -173,7 +173,8 @@ def margin_of_set(pieces: Pieces, drift: Drift) -> float | None:
     """A lower bound on σ_min(U(V)) over V = V_lo + T_c Δ^½ D Δ^½ T_cᵀ, 0 ≼ D ≼ I, Δ = high − low.
 
     U(V) = U₀ + H D G from either end, so σ_min ≥ [‖U₀⁻¹‖ (1 + ‖H‖ ‖G U₀⁻¹‖ / μ)]⁻¹ with
-    μ = λ_min of sym(I + G U₀⁻¹ H) (THEORY §1); every quantity is bounded on the safe side.
+    μ = λ_min of sym(I + G U₀⁻¹ H) (docs/theory.md#margin-of-a-program); every quantity is bounded on
+    the safe side.
     """
     root = np.sqrt((pieces.high - pieces.low)[pieces.choice])
     spread = pieces.T[:, pieces.choice] * root

@@ -47,7 +47,7 @@ def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
     """Decompose v (batch, m); without tolerances only the signs count, zero as negative.
 
     Source: Malick, Sendov (2006) for matrices; Kanzow, Ferenczi, Fukushima (2009) for second-order
-    cones; THEORY §1, the table.
+    cones; docs/theory.md#cones.
     """
     if tolerances is None:
         tolerances = Tolerances(jnp.zeros_like(v), jnp.zeros_like(v))

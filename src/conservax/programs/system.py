@@ -8,7 +8,8 @@ K*. With V = T diag(d) Tᵀ and B = d^½ TᵀA both U(V) and its transpose reduc
 
 ``by_normal_equations`` costs one Cholesky factor and refinement, but does not notice a singular
 system: its residual does. ``by_corner`` costs two factors; it is singular where one of them is, that
-is, unless  H = P + BᵀB  and  C = I − diag(d) + d^½ B H⁻¹ Bᵀ d^½  are positive definite (THEORY §2).
+is, unless  H = P + BᵀB  and  C = I − diag(d) + d^½ B H⁻¹ Bᵀ d^½  are positive definite
+(docs/theory.md#two-tests).
 Right-hand sides and solutions are (batch, rows, columns).
 """
 

@@ -2,7 +2,7 @@
 
     H = P + AᵀV_lo A  and  C = I − V_hi + V_hi A M AᵀV_hi,  for any one positive definite M
 
-(THEORY §2, the two-test theorem), V_lo and V_hi being the least and the greatest element.
+(docs/theory.md#two-tests), V_lo and V_hi being the least and the greatest element.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,8 @@ def two_tests(P: Array, A: Array, parts: Spectrum, cones: Cones) -> TwoTests:
     nε‖X‖‖B‖. For second-order and semidefinite cones the rounding of the eigenvectors, 16·(order)·ε,
     counts too.
 
-    Source: THEORY §2; Rump, Verification of positive definiteness (2006), for Cholesky's rounding.
+    Source: docs/theory.md#the-tests-in-floating-point; Rump, Verification of positive definiteness
+    (2006), for Cholesky's rounding.
     """
     eps = machine_epsilon(P.dtype)
     n, m = A.shape[-1], A.shape[-2]
