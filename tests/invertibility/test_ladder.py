@@ -324,6 +324,23 @@ def test_one_wrong_minor_among_many_is_found():
     confirm(form, certificate)
 
 
+@pytest.mark.parametrize("count", [17, 18, 20])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_wrong_minor_of_the_first_kinks_is_found(count, tied):
+    # beyond 16 kinks the first ones are taken or dropped in turn; here det N_{01} = −3, no eigenvalue of
+    # N is real and negative, and no single kink lowers the determinant
+    N = np.eye(count) + 1e-3 * np.random.default_rng(1).normal(size=(count, count))
+    N[:3, :3] = [[1, 2, 2], [2, 1, 1e-3], [1e-3, 2, 1]]
+    np.fill_diagonal(N, 1.0)
+    H, E, ways = N - np.eye(count), np.eye(count), [1] * count
+    if tied:  # the last kink is a tie of three, its second row of no consequence
+        H, E, ways[-1] = np.hstack([H, H[:, -1:]]), np.vstack([E, 1e-3 * E[-1]]), 3
+    form = form_of(np.eye(count), H, E, ways=ways)
+    certificate = certify(form)
+    assert certificate.verdict == Verdict.REFUTED
+    confirm(form, certificate)
+
+
 def test_faces_decide_beyond_the_minors_that_fit_the_budget():
     certificate = certify(of_matrix(cyclic(31, 1.2)))
     assert certificate.verdict == Verdict.PROVEN

@@ -179,13 +179,25 @@ class _Tally:
             return vertex if sign == 0 else on_path(block, vertex)
         return None
 
+    def settle_taken(self, block: Block, taken: dict[int, int]) -> tuple[np.ndarray | None, float]:
+        """As ``settle`` for the minor of the rows taken, which multiplies all minors of their face.
+
+        Also returns a lower bound on it.
+        """
+        bound = signed_bound(*taken_minor(block, taken)) or 0.0
+        if bound > 0:
+            return None, bound
+        return self.settle(block, _vertex(block, taken)), 0.0
+
     def scan(self, block: Block, part: Block, taken: dict[int, int]) -> np.ndarray | None:
         """Singular weights if a minor of a face is surely not positive; doubts are settled."""
         if part.radius < np.inf:
+            singular, above = self.settle_taken(block, taken)
+            if singular is not None:
+                return singular
             N, radius = part.rows_form()
             found = scan_minors(N, radius, part.counts)
             self.minors += found.visited
-            above = signed_bound(*taken_minor(block, taken)) or 0.0
             self.least = min(self.least, found.least * above)
             if found.negative is not None:
                 return self.settle(block, _vertex(block, taken, found.negative))
@@ -254,6 +266,9 @@ def branch(block: Block, budget: int) -> Finding:
             continue
         tally.boxes += 1
         if part.radius < np.inf:
+            singular, _ = tally.settle_taken(block, taken)
+            if singular is not None:
+                return tally.finding(singular)
             if proved(part) is not None:
                 continue
             low, stuck = descend(part, np.zeros(len(part.columns)), 4)
