@@ -314,11 +314,11 @@ def point_of(
     varied = call.owned_by(argnums)
     for number in argnums:
         if jax.tree.leaves(args[number]) and not any(call.owned_by((number,))):
-            kinds = {type(leaf).__name__ for leaf in jax.tree.leaves(args[number])}
-            kinds |= {
+            kinds = {
                 str(jnp.result_type(leaf))
-                for leaf, owner in zip(call.leaves, call.owners, strict=True)
-                if owner == number
+                if isinstance(leaf, (bool, int, float, complex)) or hasattr(leaf, "dtype")
+                else type(leaf).__name__
+                for leaf in jax.tree.leaves(args[number])
             }
             raise InvalidInputError(
                 f"derivatives are taken in real floating-point inputs; argument {number} holds none "

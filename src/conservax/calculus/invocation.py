@@ -80,9 +80,9 @@ class Invocation:
             run,
         )
 
-    @functools.cached_property
+    @property
     def form(self) -> Hashable:
-        """Calls with equal forms are traced alike."""
+        """Calls with equal forms are traced alike; what the function reads is looked at anew each time."""
         shapes = tuple((np.shape(a), jnp.result_type(a), _is_weak(a)) for a in self.leaves)
         tokens = tuple(map(_token, self.fixed))
         reads = tuple(captured(f) for f in (self.anchor, *self.fixed) if callable(f))
@@ -105,7 +105,7 @@ class Invocation:
 
         At most 32 of one function are kept, those used last, and none longer than the function.
         """
-        return _KEEPER.get(self.anchor, (what, self.form), make)
+        return _KEEPER.get(self.anchor, lambda: (what, self.form), make)
 
 
 class _Keeper:
@@ -114,7 +114,7 @@ class _Keeper:
     def __init__(self) -> None:
         self._of: dict[int, tuple[weakref.ref[Any], OrderedDict[Hashable, Any]]] = {}
 
-    def get(self, anchor: Any, key: Hashable, make: Callable[[], T]) -> T:
+    def get(self, anchor: Any, key_now: Callable[[], Hashable], make: Callable[[], T]) -> T:
         number = id(anchor)
         known = self._of.get(number)
         if known is None or known[0]() is not anchor:
@@ -123,13 +123,15 @@ class _Keeper:
             except TypeError:  # nothing tells when it ends
                 return make()
             known = self._of[number] = life, OrderedDict()
-        things = known[1]
-        if key not in things:
-            things[key] = make()
-            while len(things) > _KEPT:
-                things.popitem(last=False)
-        things.move_to_end(key)
-        return things[key]
+        things, key = known[1], key_now()
+        if key in things:
+            things.move_to_end(key)
+            return things[key]
+        made = make()
+        things[key_now()] = made  # tracing may itself have changed what is read: a list that logs calls
+        while len(things) > _KEPT:
+            things.popitem(last=False)
+        return made
 
 
 _KEEPER = _Keeper()
