@@ -13,7 +13,7 @@ PER_CONE ?= 2000
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-latest fuzz soundness robustness lint format bench clean distclean
+.PHONY: help reproduce test test-latest fuzz soundness robustness lint format bench dist clean distclean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ format: $(VENV)/.stamp-dev ## Rewrite the code in the house style
 
 bench: $(VENV)/.stamp-bench ## Measure against the peers; writes benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+dist: $(VENV)/.stamp-dist ## Build the wheel and the source archive into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
 
 clean: ## Remove what the other targets wrote, but not the environments
 	rm -rf reproduction build dist .pytest_cache .ruff_cache .hypothesis .jax_cache

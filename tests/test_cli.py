@@ -1,6 +1,8 @@
 """The command line: what it prints, what it returns to the shell, how it fails."""
 
 import json
+import runpy
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +11,9 @@ import jax
 import pytest
 from typer.testing import CliRunner
 
+import conservax as cx
 from conservax.cli import ExitCode, app
+from conservax.invertibility.ladder import BUDGET
 
 PROBLEMS = '''
 import jax.numpy as jnp
@@ -43,6 +47,11 @@ def dtype():
 
 def no_tuple():
     return 3
+
+def near():
+    """s + 2 |s - 1| a millionth beside its kink: near for float32, but not for float64."""
+    s = jnp.full(1, 1 + 1e-6)
+    return (lambda s, p: s + 2 * jnp.abs(s - 1) - p), s, s + 2 * jnp.abs(s - 1)
 
 def from_neighbour():
     import neighbour_of_the_problem
@@ -122,8 +131,109 @@ def test_an_error_is_one_message_without_traceback(run):
 def test_precision(run, flag, dtype):
     before = jax.config.jax_enable_x64
     result = run("check", "problems.py:dtype", *flag)
-    assert str(result.exception) == dtype
+    assert result.stderr.startswith(f"RuntimeError: {dtype}\n")
     assert jax.config.jax_enable_x64 == before
+
+
+def test_the_precision_is_that_of_jax_unless_asked_for(run):
+    with jax.enable_x64(False):
+        assert run("check", "problems.py:dtype").stderr.startswith("RuntimeError: float32\n")
+    Path("own.py").write_text('import jax\njax.config.update("jax_enable_x64", True)\n' + PROBLEMS)
+    program = "import sys; from conservax.cli import app; app(['check', 'own.py:dtype'])"
+    own = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert own.stderr.startswith("RuntimeError: float64\n")
+
+
+@pytest.mark.parametrize(
+    ("float64", "options", "verdict"),
+    [
+        (True, {}, "proven"),
+        (False, {}, "refuted"),
+        (True, {"rtol": 1e-3}, "refuted"),
+        (True, {"rtol": 0.0}, "proven"),
+        (False, {"rtol": 1e-8}, "proven"),
+        (False, {"budget": 7}, "refuted"),
+    ],
+)
+def test_the_command_line_answers_as_python_does(run, float64, options, verdict):
+    with jax.enable_x64(float64):
+        expected = cx.check(
+            *runpy.run_path(str(Path("problems.py").resolve()))["near"](), **options
+        ).to_dict()
+    assert expected["verdict"] == verdict
+    flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    precision = "--float64" if float64 else "--float32"
+    told = json.loads(run("check", "problems.py:near", "--json", precision, *flags).stdout)
+    assert told == expected
+
+
+@pytest.mark.parametrize("rtol", ["-1", "nan", "small"])
+def test_a_tolerance_that_is_none_is_a_usage_error(run, rtol):
+    assert run("check", "problems.py:near", "--rtol", rtol).exit_code == ExitCode.USAGE
+
+
+BROKEN = {
+    "undefined": (
+        "def problem():\n    p = jmp.zeros(2)",
+        ["NameError: name 'jmp' is not defined", "broken.py:2, in problem", "p = jmp.zeros(2)"],
+    ),
+    "syntax": ("def problem(:\n    pass", ["SyntaxError: ", "broken.py:1", "def problem(:"]),
+    "import": ("\nraise ImportError('no')", ["ImportError: no", "broken.py:2", "raise ImportEr"]),
+    "exit": ("import sys\nsys.exit(1)", ["SystemExit: 1", "broken.py:2", "sys.exit(1)"]),
+    "arguments": (
+        "def problem(x):\n    pass",
+        ["TypeError: problem() missing 1 required", "broken.py:1, in problem", "def problem(x):"],
+    ),
+    "equations": (
+        "def F(s, p):\n    return s if s > p else p\n\ndef problem():\n    return F, 0.0, 0.0",
+        ["TracerBoolConversionError: Attempted", "broken.py:2, in F", "return s if s > p else p"],
+    ),
+    "many lines": (
+        "def problem():\n    raise ValueError('[b]first[/]\\n' + 'second\\n' * 99)",
+        ["ValueError: [b]first[/]\n", "broken.py:2, in problem", "raise ValueError("],
+    ),
+    "neighbour": (
+        "import neighbour_of_the_problem as n\ndef problem():\n    return n.dtype()",
+        ["RuntimeError: float64", "broken.py:3, in problem", "neighbour_of_the_problem.py:",
+         "in dtype", "raise RuntimeError(str(x.dtype))"],
+    ),
+    "neighbour's syntax": (
+        "\nimport broken_neighbour\n",
+        ["SyntaxError: ", "broken.py:2", "broken_neighbour.py:1", "import ("],
+    ),
+    "null": ("x\0 = 1", ["SyntaxError: source code", "broken.py"]),
+    "click": ("import typer\nraise typer.Exit(1)", ["Exit", "broken.py:2", "raise typer.Exit(1)"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_error_in_the_users_file_is_told_in_five_lines(run, kind):
+    source, told = BROKEN[kind]
+    Path("broken.py").write_text(source)
+    Path("broken_neighbour.py").write_text("import (")
+    result = run("check", "broken.py:problem")
+    assert result.exit_code == ExitCode.ERROR
+    assert len(result.stderr.splitlines()) <= 5
+    assert "Traceback" not in result.stderr
+    assert "--debug" in result.stderr
+    assert result.stderr.startswith(told[0])
+    at = 0
+    for text in told:
+        assert text in result.stderr[at:]
+        at = result.stderr.index(text, at)
+    assert "Traceback" in run("check", "broken.py:problem", "--debug").stderr
+
+
+def test_an_error_of_ours_names_the_function_of_the_user(run):
+    result = run("check", "problems.py:wrong")
+    line = PROBLEMS.splitlines().index("def wrong():") + 1
+    assert result.stderr.splitlines()[1:] == [f"  problems.py:{line}, in wrong", "    def wrong():"]
+
+
+def test_the_version(run):
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"conservax {cx.__version__}\n"
 
 
 def test_the_directory_of_the_file_is_importable(run):
@@ -163,6 +273,12 @@ def test_help_teaches_with_an_example(run, command):
     assert result.exit_code == 0
     assert "Example" in result.stdout
     assert f"conservax {command}" in result.stdout
+
+
+def test_the_help_of_check_knows_the_default_budget(run):
+    assert f"by default {BUDGET}." in " ".join(
+        run("check", "--help").stdout.replace("│", "").split()
+    )
 
 
 def test_the_example_in_the_help_of_check_runs(run):

@@ -1,8 +1,10 @@
-"""The house rules: who may import whom, no private interfaces, and a quiet, light import."""
+"""The house rules: who may import whom, what is a dependency, and a quiet, light import."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,8 @@ MAY_IMPORT = {
     **{name: FREE | FLOORS | APPLICATIONS | TOP | {FACE} | PROJECTIONS for name in TOP},
 }
 PRIVATE = ("jax._src", "equinox.internal")
+PROJECT = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
+DISTRIBUTIONS = {"flint": "python-flint", "mpl_toolkits": "matplotlib"}  # others are called alike
 
 
 def room(name: str) -> str:
@@ -105,13 +109,121 @@ def test_the_rules_let_pass_what_is_allowed(path, source):
     assert violations(source, path) == []
 
 
-def test_import_is_quiet_and_light():
-    program = """
-import sys, conservax, jax
-assert not jax.config.jax_enable_x64, "x64 switched on"
-heavy = {"matplotlib", "sklearn", "rich", "typer", "torch"} & set(sys.modules)
-assert not heavy, heavy
-"""
+def outside_functions(tree):
+    """The statements of a module that run when it is imported."""
+    for node in ast.iter_child_nodes(tree):
+        typing_alone = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if not isinstance(node, ast.FunctionDef | ast.Lambda) and not typing_alone:
+            yield node
+            yield from outside_functions(node)
+
+
+def distributions(nodes):
+    """What has to be installed for these statements to work, but for Python itself and ourselves."""
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.split(".")[0])
+    names -= {*sys.stdlib_module_names, "conservax"}
+    return {DISTRIBUTIONS.get(name, name) for name in names}
+
+
+def required(requirements):
+    names = {re.match(r"[\w.-]+", text)[0] for text in requirements} - {"conservax"}
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+
+
+def test_a_dependency_is_what_the_package_imports():
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    always = set().union(*(distributions(outside_functions(tree)) for tree in trees))
+    anywhere = set().union(*(distributions(ast.walk(tree)) for tree in trees))
+    dependencies = required(PROJECT["dependencies"])
+    assert always <= dependencies
+    assert dependencies <= anywhere
+    extras = {name: required(texts) for name, texts in PROJECT["optional-dependencies"].items()}
+    assert anywhere - dependencies <= set().union(*extras.values())
+    # extras of the library; the others are for those who work on it, and for its examples
+    named = anywhere | {"clarabel"}  # by solvers/host.py, by its name
+    assert extras["plots"] | extras["cvxpy"] | extras["verified"] <= named
+    assert set(extras) == {"plots", "cvxpy", "verified", "examples", "bench", "dist", "test", "dev"}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import jax.numpy as jnp\nfrom scipy import linalg\nimport os", {"jax", "scipy"}),
+        ("class A:\n    import flint", {"python-flint"}),
+        ("try:\n    from numpy.linalg import svd\nexcept ImportError:\n    pass", {"numpy"}),
+        ("def f():\n    import cvxpy", set()),
+        ("if TYPE_CHECKING:\n    import lineax as lx\nfrom . import errors", set()),
+    ],
+)
+def test_what_a_source_needs(source, expected):
+    assert distributions(outside_functions(ast.parse(source))) == expected
+
+
+def run_python(program):
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stdout + run.stderr == ""
+    return run.stdout + run.stderr
+
+
+def test_import_is_quiet_and_light():
+    """Every public name is there without what only some of its uses need."""
+    assert not run_python("""
+import sys, conservax
+assert "jax" not in sys.modules
+for name in conservax.__all__:
+    getattr(conservax, name)
+import jax
+assert not jax.config.jax_enable_x64, "x64 switched on"
+heavy = {"cvxpy", "scs", "clarabel", "flint", "matplotlib", "sklearn", "torch", "rich", "typer", "jinja2"}
+heavy |= {"lineax", "equinox", "scipy.linalg", "scipy.sparse", "scipy.special", "scipy.optimize"}
+heavy |= {"jax.experimental.sparse", "conservax.reproduce", "conservax.cli"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+""")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["--version"]])
+def test_the_command_line_answers_without_jax(arguments):
+    program = f"""
+import sys
+from conservax.cli import app
+try:
+    app({arguments})
+except SystemExit as stop:
+    assert not stop.code
+heavy = {{"jax", "numpy", "scipy", "jinja2", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    assert "conservax" in run_python(program)
+
+
+def test_the_face_knows_its_names():
+    """Each public name, wherever it lives; parts without asking for them; no others."""
+    import conservax as cx
+
+    assert all(getattr(cx, name) is not None for name in cx.__all__)
+    assert cx.check is sys.modules["conservax.implicit"].check
+    assert cx.proximal is cx.operators.proximal is sys.modules["conservax.operators.proximal"]
+    assert {*cx.__all__, "__version__", "solvers"} <= set(dir(cx))
+    assert cx.__version__ == PROJECT["version"]
+    with pytest.raises(AttributeError, match="'conservax' has no attribute 'chekc'"):
+        cx.chekc  # noqa: B018
+    with pytest.raises(ImportError, match="chekc"):
+        from conservax import chekc  # noqa: F401
+
+
+def test_the_face_is_told_once_to_type_checkers_and_once_to_python():
+    (names,) = (
+        node.body
+        for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+        if isinstance(node, ast.If)
+    )
+    import conservax as cx
+
+    told = {(alias.name, node.module) for node in names for alias in node.names}
+    assert {name for name, _ in told} == set(cx.__all__)
+    assert {(name, home) for name, home in told if home} == set(cx._HOMES.items())

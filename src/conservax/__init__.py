@@ -1,24 +1,28 @@
 """Differentiate through anything nonsmooth, and know when to trust the answer."""
 
-from . import calculus, errors, invertibility, programs, projections
-from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
-from .implicit import (
-    CheckReport,
-    Monitor,
-    Observation,
-    argmin,
-    check,
-    custom_fixed_point,
-    custom_root,
-    implicit_jacobian,
-    inverse_jacobian,
-    monitor,
-    polish,
-    root_jvp,
-    root_vjp,
-)
-from .invertibility import Certificate, Verdict, Witness
-from .operators import proximal
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import calculus, errors, invertibility, programs, projections
+    from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
+    from .implicit import (
+        CheckReport,
+        Monitor,
+        Observation,
+        argmin,
+        check,
+        custom_fixed_point,
+        custom_root,
+        implicit_jacobian,
+        inverse_jacobian,
+        monitor,
+        polish,
+        root_jvp,
+        root_vjp,
+    )
+    from .invertibility import Certificate, Verdict, Witness
+    from .operators import proximal
 
 __all__ = [
     "Certificate",
@@ -50,3 +54,33 @@ __all__ = [
     "select",
     "sites",
 ]
+
+# Imported when they are first used, so that the command line answers before JAX is there.
+_NAMES = {
+    "calculus": "ConservativeJacobian Kink conservative_jacobian norm select sites",
+    "implicit": "CheckReport Monitor Observation argmin check custom_fixed_point custom_root "
+    "implicit_jacobian inverse_jacobian monitor polish root_jvp root_vjp",
+    "invertibility": "Certificate Verdict Witness",
+    "operators": "proximal",
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solvers"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found = version("conservax")
+    elif name in _HOMES:
+        found = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    elif name in _PARTS:
+        found = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS, "__version__"})

@@ -1,20 +1,23 @@
-"""The command line: ``conservax reproduce``, ``conservax check`` and ``conservax info``."""
+"""The command line: ``conservax reproduce``, ``conservax check`` and ``conservax info``.
+
+JAX is imported by the commands that compute, so that help and version come at once.
+"""
 
 import importlib.util
+import inspect
 import itertools
 import json
 import platform
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -22,8 +25,6 @@ from rich.table import Table
 
 import conservax as cx
 from conservax.errors import ConservaxError, InvalidInputError
-from conservax.invertibility.ladder import BUDGET
-from conservax.report import to_dict
 
 
 class ExitCode(IntEnum):
@@ -35,6 +36,8 @@ class ExitCode(IntEnum):
     UNKNOWN = 3
     ERROR = 4
 
+
+LONGEST_MESSAGE = 300  # characters of an error that is not ours
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -54,6 +57,24 @@ Differentiate through anything nonsmooth, and know when to trust the answer.
 Each command explains itself, with an example: conservax check --help
 """,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"conservax {version('conservax')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 @contextmanager
@@ -83,18 +104,28 @@ def check(
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    rtol: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="A kink counts as active within this distance of it, relative to the size of the terms that "
+            "make it; by default the square root of the larger of eps and the relative residual.",
+        ),
+    ] = None,
     float64: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--float64/--float32",
-            help="Double precision separates a kink from a near miss; "
-            "--float32 checks what a float32 program will meet.",
+            help="The precision in which arrays are made; by default JAX's own setting, that of the file "
+            "included. Double precision separates a kink from a near miss.",
         ),
-    ] = True,
+    ] = None,
     budget: Annotated[
-        int,
-        typer.Option(help="How much work the certificate may do, in minors of a matrix."),
-    ] = BUDGET,
+        int | None,
+        typer.Option(
+            help="How much work the certificate may do, in minors of a matrix; by default 33554432."
+        ),
+    ] = None,
     verified: Annotated[
         bool,
         typer.Option(
@@ -110,7 +141,8 @@ def check(
 
     The solution s(θ) of F(s, θ) = 0 has the derivatives -B⁻¹A, with [[B, A]] from
     the conservative Jacobian of F, provided that every B in it is invertible.
-    This command says whether it is.
+    This command says whether it is, as cx.check(*problem()) does in Python: with
+    the same tolerance, and in the same precision unless you ask for another one.
 
     [bold]Example[/]: the file kink.py holds s = max(p, 0) as the root of F,
 
@@ -132,35 +164,47 @@ def check(
         1  refuted: the witness shows a singular element
         2  the command line is wrong
         3  unknown
-        4  no check was possible (not a root, an unsupported operation, ...)
+        4  no check was possible (an error in the file, not a root, ...)
     """
-    with jax.enable_x64(float64), _readable_errors(debug):
-        problem = _load(target)()
-        if not isinstance(problem, tuple) or len(problem) < 2 or not callable(problem[0]):
-            raise InvalidInputError(
-                f"{target} must return a tuple (optimality_fun, sol, *args), with a function first "
-                f"and the solution second; it returned {type(problem).__name__}."
-            )
-        report = cx.check(*problem, budget=budget, verified=verified)
-    if as_json:
-        typer.echo(json.dumps(to_dict(report), indent=2, allow_nan=False))
-    else:
-        # Piped text keeps its line breaks: a report is a table, not prose to be wrapped.
-        out.print(str(report), markup=False, soft_wrap=True)
+    file, name = _parsed(target)
+    import jax
+
+    with nullcontext() if float64 is None else jax.enable_x64(float64):
+        function = _load(file, name, debug)
+        with _explained(file, debug, function):
+            problem = function()
+            if not isinstance(problem, tuple) or len(problem) < 2 or not callable(problem[0]):
+                raise InvalidInputError(
+                    f"{target} must return a tuple (optimality_fun, sol, *args), with a function "
+                    f"first and the solution second; it returned {type(problem).__name__}."
+                )
+            asked = {"rtol": rtol, "budget": budget}
+            options = {key: value for key, value in asked.items() if value is not None}
+            report = cx.check(*problem, verified=verified, **options)
+            if as_json:
+                typer.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+            else:
+                # Piped text keeps its line breaks: a report is a table, not prose to be wrapped.
+                out.print(str(report), markup=False, soft_wrap=True)
     codes = {"PROVEN": ExitCode.OK, "REFUTED": ExitCode.REFUTED, "UNKNOWN": ExitCode.UNKNOWN}
     raise typer.Exit(codes[report.verdict.name])
 
 
-def _load(target: str) -> Callable[[], Any]:
-    """The function NAME of the file in ``FILE.py:NAME``, with the file's directory importable."""
+def _parsed(target: str) -> tuple[Path, str]:
+    """The file and the name in ``FILE.py:NAME``."""
     file, _, name = target.rpartition(":")
     if not file or not name:
         raise typer.BadParameter(
             f"write FILE.py:NAME, for example model.py:problem; got {target!r}"
         )
-    path = Path(file).resolve()
-    if not path.is_file():
+    if not Path(file).is_file():
         raise typer.BadParameter(f"there is no file {file}")
+    return Path(file), name
+
+
+def _load(file: Path, name: str, debug: bool) -> Callable[[], Any]:
+    """The function of that name in the file, with the file's directory importable."""
+    path = file.resolve()
     # A name of its own: the file may be called like a module that somebody else imports.
     spec = importlib.util.spec_from_file_location(f"_checked_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -168,13 +212,87 @@ def _load(target: str) -> Callable[[], Any]:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
     sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
+    with _explained(file, debug):
+        spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value)]
         known = ", ".join(key for key in functions if not key.startswith("_"))
         raise typer.BadParameter(f"{file} has no function {name}; it has: {known or 'none'}")
     return function
+
+
+@contextmanager
+def _explained(
+    file: Path, debug: bool, function: Callable[[], Any] | None = None
+) -> Iterator[None]:
+    """Whatever a user's file raises, told in five lines; never with the exit code of a verdict."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # a file may call sys.exit
+        if debug:
+            err.print(traceback.format_exc(), markup=False, soft_wrap=True)
+        else:
+            err.print(f"[bold red]{type(error).__name__}[/]", end="")
+            lines = [_message(error), *_places(error, file, function)]
+            if not isinstance(error, ConservaxError):
+                lines.append("conservax check --debug shows the whole traceback.")
+            err.print("\n".join(lines), markup=False, soft_wrap=True)
+        raise typer.Exit(ExitCode.ERROR) from None
+
+
+def _message(error: BaseException) -> str:
+    """What follows the error's name: in full if the words are ours, else the first line."""
+    if isinstance(error, ConservaxError):
+        return f": {error}"
+    text = str(error.msg if isinstance(error, SyntaxError) else error).strip()
+    first = textwrap.shorten(text.partition("\n")[0], LONGEST_MESSAGE, placeholder=" …")
+    return f": {first}" if first else ""
+
+
+def _places(error: BaseException, file: Path, function: Callable[[], Any] | None) -> list[str]:
+    """Where in the user's file it happened, and where in a neighbour of the file, with that line of code.
+
+    An error that comes from elsewhere is placed where the function begins.
+    """
+    path = file.resolve()
+    frames = [f for f in _frames(error) if _beside(path, f.filename)]
+    shown = [f for f in frames if f.filename == str(path)][-1:]
+    code = getattr(inspect.unwrap(function), "__code__", None) if function else None
+    if not shown and code:
+        shown = [traceback.FrameSummary(code.co_filename, code.co_firstlineno, code.co_name)]
+    if frames and frames[-1:] != shown:
+        shown.append(frames[-1])
+    if not shown:
+        return [f"  {file}"]
+    lines = []
+    for frame in shown:
+        own = frame.filename == str(path)
+        place = file if own else Path(frame.filename).relative_to(path.parent)
+        inside = "" if frame.name == "<module>" else f", in {frame.name}"
+        lines.append(f"  {place}:{frame.lineno}{inside}")
+    return [*lines, f"    {shown[-1].line}"]
+
+
+def _frames(error: BaseException | None) -> Iterator[traceback.FrameSummary]:
+    """Of an error and of what it was raised for, outermost call first, the error's own last."""
+    if error is None:
+        return
+    yield from _frames(error.__cause__ or error.__context__)
+    yield from traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename:
+        line = (error.text or "").strip()
+        yield traceback.FrameSummary(error.filename, error.lineno or 1, "<module>", line=line)
+
+
+def _beside(path: Path, filename: str) -> bool:
+    """Whether a source file belongs to the user: it lies beside the file at ``path`` or below."""
+    inside = Path(filename).is_relative_to
+    return (
+        inside(path.parent)
+        and not inside(Path(__file__).parent)
+        and "site-packages" not in Path(filename).parts
+    )
 
 
 @app.command()
@@ -282,9 +400,12 @@ def info(
         conservax info
         conservax info --json > environment.json
     """
-    packages = ("conservax", "jax", "jaxlib", "equinox", "lineax", "optimistix", "optax", "numpy")
+    import jax
+    import jax.numpy as jnp
+
+    packages = ("conservax", "jax", "jaxlib", "lineax", "equinox", "numpy", "scipy")
     facts = {"python": platform.python_version(), "system": platform.platform()}
-    for package in (*packages, "scipy"):
+    for package in packages:
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

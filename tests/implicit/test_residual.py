@@ -17,6 +17,12 @@ def test_value_scale_and_size():
     np.testing.assert_allclose(r.relative, 1 / 13)
 
 
+@pytest.mark.parametrize("rtol", [-1e-9, float("nan")])
+def test_a_tolerance_that_is_none_is_refused(rtol):
+    with pytest.raises(errors.InvalidInputError, match=r"rtol=.* must be a number"):
+        root_tolerance(Residual(0.0, 1.0, 1, np.float64), rtol)
+
+
 def test_scaling_the_equations_and_the_unknowns_changes_nothing_relative():
     for s in (1e-8, 1e8):
         r = measure_residual(lambda y, t, s=s: s * (y**2 - t), 2.0 + 1e-6, (4.0,))

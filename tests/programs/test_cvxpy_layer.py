@@ -308,6 +308,20 @@ def test_check_names_the_weakly_active_constraint():
     assert "above the floor" in str(report)
 
 
+def test_a_constraint_without_label_is_named_by_number_and_shape():
+    p, x, X, t = cp.Parameter(2), cp.Variable(2), cp.Variable((2, 3)), cp.Variable()
+    matrix = np.arange(4.0).reshape(2, 2)
+    constraints = [matrix @ x <= 9, x >= 0, X == np.ones((2, 3)), t >= 1]
+    objective = cp.Minimize(cp.sum_squares(x - p) + cp.square(t - 1))
+    layer = CvxpyLayer(cp.Problem(objective, constraints), [p], [x])
+    names = [name for name, _ in layer.canonical.rows]
+    numbered = ["constraints[0] (2)", "constraints[1] (2)", "constraints[2] (2 × 3)"]
+    assert names == [*numbered, "constraints[3] (scalar)"]
+    report = layer.check(jnp.array([1.0, 0.0]))
+    assert {str(kink) for kink in report.kinks} == {"constraints[1] (2) [1]", f"{names[3]} [0]"}
+    assert "constraints[1] (2)" in str(report)
+
+
 def test_a_failed_item_is_nan_alone():
     x, p = cp.Variable(), cp.Parameter()
     layer = CvxpyLayer(cp.Problem(cp.Minimize(x), [x >= p, x <= 1]), [p], [x])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
-import scipy.sparse
+import scipy
 
 from .abs_normal import AbsNormal, Group, Kink
 from .tape import Records

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import least_squares
+import scipy
 
 from ..errors import NotPolyhedralError, SingularError, TooManyKinksError
 from .abs_normal import AbsNormal, Group
@@ -169,7 +169,9 @@ def _polished(
     if distance(start) <= tolerance:
         return True
     try:
-        found = least_squares(residual, start, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=200).x
+        found = scipy.optimize.least_squares(
+            residual, start, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=200
+        ).x
     except ValueError:
         return False
     return distance(found) <= tolerance

@@ -4,16 +4,20 @@
 is masked with NaN inside it, so that a singular system never yields a plausible number under jit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
-import lineax as lx
 from jax.scipy import linalg as dense
 from jax.scipy.sparse import linalg as krylov
 
 from ..numerics import machine_epsilon
+
+if TYPE_CHECKING:
+    import lineax as lx
 
 Structure = Literal["general", "symmetric", "positive_definite"]
 Singular = Literal["error", "least_norm"]
@@ -45,13 +49,8 @@ def linear_solve(
     """
 
     def checked(operator: Callable[[jax.Array], jax.Array], rhs: jax.Array) -> jax.Array:
-        if callable(solve) and not isinstance(solve, lx.AbstractLinearSolver):
-            return _masked(operator, solve(operator, rhs), rhs)
-        if isinstance(solve, lx.AbstractLinearSolver):
-            solution = lx.linear_solve(
-                _operator(operator, rhs, structure), rhs, solve, throw=False
-            ).value
-            return solution if singular == "least_norm" else _masked(operator, solution, rhs)
+        if solve is not None:
+            return _by(solve, operator, rhs, singular, structure)
         if singular == "least_norm":
             return _least_norm(operator, rhs)
         if rhs.size <= _DENSE:
@@ -67,6 +66,22 @@ def linear_solve(
     )
 
 
+def _by(
+    solve: Solve | lx.AbstractLinearSolver,
+    operator: Any,
+    b: jax.Array,
+    singular: Singular,
+    structure: Structure,
+) -> jax.Array:
+    """What the user's own solver, lineax's or a function, makes of it."""
+    import lineax as lx  # here and below: it takes longer to import than all of this library
+
+    if not isinstance(solve, lx.AbstractLinearSolver):
+        return _masked(operator, solve(operator, b), b)
+    solution = lx.linear_solve(_operator(operator, b, structure), b, solve, throw=False).value
+    return solution if singular == "least_norm" else _masked(operator, solution, b)
+
+
 def _tolerance(dtype: Any) -> float:
     """Relative residual above which a solution is refused: sqrt(eps), or condition 1e8 in float64."""
     return machine_epsilon(dtype) ** 0.5
@@ -78,6 +93,8 @@ def _masked(operator: Any, x: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _operator(operator: Any, b: jax.Array, structure: Structure) -> lx.AbstractLinearOperator:
+    import lineax as lx
+
     tags = {
         "general": (),
         "symmetric": lx.symmetric_tag,
@@ -123,6 +140,8 @@ def _krylov(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
 
 def _least_norm(operator: Any, b: jax.Array) -> jax.Array:
     """The pseudo-inverse applied to b; singular values below n·eps·σ_max count as zero."""
+    import lineax as lx
+
     if b.size <= _DENSE_LEAST_NORM:
         return lx.linear_solve(
             lx.MatrixLinearOperator(_matrix(operator, b)), b, lx.SVD(), throw=False

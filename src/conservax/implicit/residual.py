@@ -122,5 +122,7 @@ def _named(
 def root_tolerance(residual: Residual, rtol: float | None) -> Tolerance:
     """When a kink is active at this root: the user's rtol, or the square root of the residual."""
     if rtol is not None:
+        if not rtol >= 0:
+            raise InvalidInputError(f"rtol={rtol!r} must be a number of at least 0.")
         return Tolerance(0.0, rtol)
     return solver_output_tolerance(residual.dtype, residual.relative)

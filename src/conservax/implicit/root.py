@@ -4,14 +4,15 @@ If F(y, θ) = 0 and B = ∂F/∂y is invertible, then ∂y/∂θ = −B⁻¹ ∂
 along one selection of F at its kinks (Bolte, Le, Pauwels, Silveti-Falls 2021, Theorem 2).
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
 from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
@@ -23,6 +24,9 @@ from ..calculus.selection import Selection
 from ..errors import InvalidInputError, NotARootError, SingularError
 from ..numerics import is_root
 from .linear import Singular, Solve, Structure, linear_solve, probe_like
+
+if TYPE_CHECKING:
+    import lineax as lx
 
 _NEEDS_VALUES = (
     jax.errors.ConcretizationTypeError,

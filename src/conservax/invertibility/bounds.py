@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lu
+import scipy
 
 from .definite import definite_margin
 
@@ -110,7 +110,7 @@ def signed_bound(A: np.ndarray, doubt: float) -> float | None:
     inverse = verified_inverse(A, doubt)
     if inverse is None:
         return None
-    P, L, U = (np.asarray(factor) for factor in lu(A))
+    P, L, U = (np.asarray(factor) for factor in scipy.linalg.lu(A))
     distance = float(np.linalg.norm(A - P @ (L @ U))) + n * doubt
     distance += (n + 2) * UNIT * float(np.linalg.norm(L)) * float(np.linalg.norm(U))
     F = float(np.linalg.norm(inverse.R)) * 2 * distance

@@ -9,11 +9,26 @@ from ..calculus import AbsNormal
 
 
 class Verdict(IntEnum):
-    """PROVEN: every element is invertible. REFUTED: a witness is not. UNKNOWN: neither was shown."""
+    """PROVEN: every element is invertible. REFUTED: a witness is not. UNKNOWN: neither was shown.
+
+    Text shows the name; a format for numbers shows the number, which an int8 array holds.
+
+    >>> print(Verdict.PROVEN, f"{Verdict.REFUTED:>8} {Verdict.REFUTED:+d}")
+    PROVEN  REFUTED -1
+    """
 
     REFUTED = -1
     UNKNOWN = 0
     PROVEN = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        try:
+            return format(self.name, spec)
+        except ValueError:  # no format of a text
+            return format(int(self), spec)
 
 
 class Rigour(StrEnum):

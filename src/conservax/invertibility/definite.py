@@ -8,8 +8,7 @@ for a c somewhat above that loss gives λ_min(S) ≥ c − loss > 0.
 import math
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve, cholesky
-from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+import scipy
 
 from ..errors import InvalidInputError
 
@@ -90,30 +89,25 @@ def _factor_of_shifted(S: np.ndarray, shift: float) -> tuple[np.ndarray, float]:
     # what rounding the diagonal may have changed, and what rounding the factorisation may hide
     hidden = UNIT * float(np.max(diagonal)) + _loss(n, float(np.sum(diagonal)))
     try:
-        factor = cholesky(A, lower=True, overwrite_a=True, check_finite=False)
-    except LinAlgError:
+        factor = scipy.linalg.cholesky(A, lower=True, overwrite_a=True, check_finite=False)
+    except np.linalg.LinAlgError:
         return A, -math.inf
     if not np.all(np.isfinite(np.diagonal(factor))):
         return factor, -math.inf
     return factor, math.nextafter(shift - hidden * (1 + 4 * UNIT), -math.inf)
 
 
-class _Inverse(LinearOperator):
-    """v ↦ (RRᵀ)⁻¹ v for a lower triangular R."""
-
-    def __init__(self, factor: np.ndarray) -> None:
-        super().__init__(np.float64, factor.shape)
-        self.factor = factor
-
-    def _matvec(self, x: np.ndarray) -> np.ndarray:
-        return cho_solve((self.factor, True), x, check_finite=False)
-
-
 def _least_eigenvalue(factor: np.ndarray) -> float:
     """An estimate of the least eigenvalue of RRᵀ by Lanczos on its inverse; nothing rests on it."""
+    arpack = scipy.sparse.linalg
+    inverse = arpack.LinearOperator(
+        factor.shape,
+        lambda v: scipy.linalg.cho_solve((factor, True), v, check_finite=False),
+        dtype=np.float64,
+    )
     start = np.random.default_rng(0).normal(size=factor.shape[0])
     try:
-        largest = eigsh(_Inverse(factor), k=1, v0=start, ncv=12, maxiter=8, tol=1e-3)[0][0]  # pyright: ignore[reportArgumentType]
-    except ArpackError:
+        largest = arpack.eigsh(inverse, k=1, v0=start, ncv=12, maxiter=8, tol=1e-3)[0][0]
+    except arpack.ArpackError:
         return 0.0
     return (1 - 1e-3) / float(largest) if largest > 0 else 0.0

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lu_factor, lu_solve
+import scipy
 
 from ..calculus import AbsNormal
 from ..calculus.abs_normal import Group
@@ -83,7 +83,7 @@ class _Factor:
         self.matrix, self.diagonal = matrix, diagonal
         self.single, self.rest = np.flatnonzero(alone), np.flatnonzero(~alone)
         block = matrix[np.ix_(self.rest, self.rest)]
-        self.factor = lu_factor(block, overwrite_a=True, check_finite=False)
+        self.factor = scipy.linalg.lu_factor(block, overwrite_a=True, check_finite=False)
         pivots = np.einsum("ii->i", self.factor[0])
         tiny = UNIT * float(np.abs(self.factor[0]).max(initial=0.0)) * 1e-3
         pivots[np.abs(pivots) < tiny] = tiny
@@ -92,12 +92,12 @@ class _Factor:
         x = np.zeros_like(b)
         x[self.single] = b[self.single] / self.diagonal[self.single]
         remaining = b - self.matrix @ x
-        x[self.rest] = lu_solve(self.factor, remaining[self.rest], check_finite=False)
+        x[self.rest] = scipy.linalg.lu_solve(self.factor, remaining[self.rest], check_finite=False)
         return x
 
     def solve_transposed(self, c: np.ndarray) -> np.ndarray:
         y = np.zeros_like(c)
-        y[self.rest] = lu_solve(self.factor, c[self.rest], trans=1, check_finite=False)
+        y[self.rest] = scipy.linalg.lu_solve(self.factor, c[self.rest], trans=1, check_finite=False)
         remaining = c - self.matrix.T @ y
         y[self.single] = remaining[self.single] / self.diagonal[self.single]
         return y

@@ -7,7 +7,7 @@ Each proof returns β with ‖(I − W M)⁻¹ W‖₂ ≤ β for all W in the s
 import math
 
 import numpy as np
-from scipy.special import logsumexp
+import scipy
 
 from .bounds import UNIT, m_matrix_inverse_bound, verified_inverse
 from .definite import definite_margin
@@ -167,7 +167,7 @@ def best_scale(block: Block, start: np.ndarray) -> np.ndarray:
         if best > 1e-3:
             break
         t = sharpness / size
-        share = np.exp(-t * values - logsumexp(-t * values))
+        share = np.exp(-t * values - scipy.special.logsumexp(-t * values))
         gradient = ((vectors * (T @ vectors - T.T @ vectors)) * share).sum(axis=1)
         length = float(np.abs(gradient).max(initial=0.0))
         if length < 1e-12 * size or step < 1e-3:

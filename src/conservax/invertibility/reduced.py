@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
+import scipy
 
 from ..calculus import AbsNormal
 from ..calculus.abs_normal import Group
@@ -191,7 +190,9 @@ def partition(form: AbsNormal) -> list[Part]:
         labels[joined] = n + k
     else:
         if not np.all(np.diagonal(pattern)[:n]):
-            matched = maximum_bipartite_matching(csr_array(pattern[:n, :n]), perm_type="row")
+            matched = scipy.sparse.csgraph.maximum_bipartite_matching(
+                scipy.sparse.csr_array(pattern[:n, :n]), perm_type="row"
+            )
             if np.any(matched < 0):
                 return [everything]
             equations = np.asarray(matched, dtype=np.int64)
@@ -216,7 +217,11 @@ def partition(form: AbsNormal) -> list[Part]:
 def _components(pattern: np.ndarray) -> np.ndarray:
     """The strong component of each node of a square pattern."""
     if len(pattern) > 64:
-        return np.asarray(connected_components(csr_array(pattern), connection="strong")[1])
+        return np.asarray(
+            scipy.sparse.csgraph.connected_components(
+                scipy.sparse.csr_array(pattern), connection="strong"
+            )[1]
+        )
     reach = np.eye(len(pattern)) + pattern  # few nodes: paths of doubling length
     for _ in range(len(pattern).bit_length()):
         reach = np.minimum(reach @ reach, 1.0)

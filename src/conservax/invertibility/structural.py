@@ -7,9 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import lineax as lx
 import numpy as np
-from scipy.sparse.linalg import eigsh
+import scipy
 
 from ..errors import InvalidInputError
 from .certificate import Certificate, Verdict
@@ -242,7 +241,9 @@ def _two_norm(W: np.ndarray) -> float:
     else:  # nothing rests on it: a wrong estimate is not shown
         start = np.random.default_rng(0).normal(size=n)
         loose = {"tol": 1e-3, "ncv": 12}
-        estimate = float(eigsh(gram, k=1, v0=start, return_eigenvectors=False, **loose)[0])
+        estimate = float(
+            scipy.sparse.linalg.eigsh(gram, k=1, v0=start, return_eigenvectors=False, **loose)[0]
+        )
     for excess in (1e-6, 1e-1) if n <= _DENSE else (2e-3, 1e-1):
         s = estimate * (1 + excess)
         if s > size * size:
@@ -279,11 +280,14 @@ def _weighted_modulus(C: np.ndarray, d: np.ndarray | None) -> tuple[float, np.nd
 
 def _norm_of(W: Monotone) -> float | None:
     """(1 − m) + ‖A‖² + 2‖B‖ from the factors, None where one is an operator of unknown entries."""
+    # here, for to import the library should stay quick
+    from lineax import AbstractLinearOperator
+
     total = abs(1 - W.m)
     for factor, count in ((W.A, 1), (W.B, 2)):
         if factor is None:
             continue
-        if isinstance(factor, lx.AbstractLinearOperator):
+        if isinstance(factor, AbstractLinearOperator):
             return None
         norm = _norm_bound(np.abs(np.asarray(factor)))
         total += norm * norm if count == 1 else 2 * norm

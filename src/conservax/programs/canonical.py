@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
-from scipy import sparse
 
 from ..errors import InvalidInputError, MissingPackageError
 from ..solvers import Cones
@@ -47,7 +47,7 @@ class AffineMap:
     @classmethod
     def of(cls, matrix: Any, places: np.ndarray, shape: tuple[int, ...]) -> "AffineMap":
         """From a sparse matrix whose rows belong at ``places`` of the flat result."""
-        terms = sparse.coo_array(matrix)
+        terms = scipy.sparse.coo_array(matrix)
         return cls(shape, np.asarray(places)[terms.row], terms.col, terms.data)
 
     def depends_on(self, start: int, stop: int) -> bool:
@@ -224,7 +224,7 @@ def canonicalise(
     return Canonical(
         cones,
         _quadratic(program.reduced_P, n),
-        AffineMap.of(sparse.csr_array(program.q)[:n], np.arange(n), (n,)),
+        AffineMap.of(scipy.sparse.csr_array(program.q)[:n], np.arange(n), (n,)),
         *_constraints(program.reduced_A, m, n),
         size,
         slots,
@@ -261,7 +261,7 @@ def _constraints(reduced: Any, m: int, n: int) -> tuple[AffineMap, AffineMap]:
     """A and b of Ax + s = b: CVXPY's [A b] means Ax + b ∈ K, b being its last column."""
     rows, starts, _ = reduced.problem_data_index
     columns = np.repeat(np.arange(n + 1), np.diff(starts))
-    terms = sparse.csr_array(reduced.reduced_mat)
+    terms = scipy.sparse.csr_array(reduced.reduced_mat)
     last = columns == n
     return (
         AffineMap.of(-terms[~last], rows[~last] * n + columns[~last], (m, n)),
@@ -333,12 +333,19 @@ class _Outputs:
         }
 
     def names(self) -> tuple[tuple[str, range], ...]:
-        """The user's constraints: label or formula, and rows."""
+        """The user's constraints: name and rows."""
         return tuple(
-            (constraint.label or str(constraint), rows)
+            (self._name(constraint), rows)
             for constraint in self.problem.constraints
             if (rows := self._rows_of(constraint)) is not None
         )
+
+    def _name(self, constraint: Any) -> str:
+        """Its label or, for a formula may hold whole matrices, its number and shape."""
+        if constraint.label:
+            return constraint.label
+        number = [own.id for own in self.problem.constraints].index(constraint.id)
+        return f"constraints[{number}] ({' × '.join(map(str, constraint.shape)) or 'scalar'})"
 
     def auxiliary(self, n: int) -> tuple[int, ...]:
         """The columns that are none of the user's variables."""
@@ -374,14 +381,16 @@ class _Outputs:
         rows = self._rows_of(constraint)
         if rows is None:
             raise InvalidInputError(
-                f"the constraint {constraint} has no rows of its own in the cone program, so that its "
+                f"{self._name(constraint)} has no rows of its own in the cone program, so that its "
                 "dual variable cannot be returned."
             )
         cvxpy, own, shape = self.cvxpy, np.asarray(rows), dual.shape
         if isinstance(constraint, cvxpy.constraints.PSD):
             order = constraint.args[0].shape[0]
             if len(own) != len(triangle(order)[0]):
-                raise InvalidInputError(f"the dual variable of {constraint} is not one matrix.")
+                raise InvalidInputError(
+                    f"the dual variable of {self._name(constraint)} is not one matrix."
+                )
             return functools.partial(_read_dual_matrix, own, order)
         if isinstance(constraint, cvxpy.SOC):
             sizes = constraint.cone_sizes()

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.sparse import BCOO
-from scipy import sparse
+import scipy
 
 from ..errors import InvalidInputError
 from ..solvers.cones import Array
@@ -73,7 +72,16 @@ def is_definite(P: Any) -> bool:
 
 def is_sparse(matrix: Any) -> bool:
     """Whether it is a sparse matrix of JAX, of SciPy, or our own."""
-    return isinstance(matrix, SparseMatrix | BCOO) or sparse.issparse(matrix)
+    if isinstance(matrix, np.ndarray | jax.Array):
+        return False
+    return isinstance(matrix, SparseMatrix | _bcoo()) or scipy.sparse.issparse(matrix)
+
+
+def _bcoo() -> type[Any]:
+    # here, for to import the library should stay quick
+    from jax.experimental.sparse import BCOO
+
+    return BCOO
 
 
 def _of_one_kind(P: Any, A: Any) -> tuple[Matrix, Matrix]:
@@ -98,14 +106,14 @@ def _sparsified(name: str, matrix: Any) -> Any:
             f"{'batch' if value is not None else 'argument of a transformation'} and the other is sparse: "
             f"hand over {name} as jax.experimental.sparse.BCOO, its indices held fixed."
         )
-    return sparse.coo_array(value)
+    return scipy.sparse.coo_array(value)
 
 
 def _own_sparse(name: str, matrix: Any) -> SparseMatrix:
     if isinstance(matrix, SparseMatrix):
         return matrix
-    if not isinstance(matrix, BCOO):
-        parts: Any = sparse.coo_array(matrix)
+    if not isinstance(matrix, _bcoo()):
+        parts: Any = scipy.sparse.coo_array(matrix)
         return SparseMatrix(
             jnp.asarray(parts.data), jnp.asarray(parts.row), jnp.asarray(parts.col), parts.shape
         )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import sparse
+import scipy
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Array, Cones, Orthant, Zero
@@ -70,18 +70,18 @@ class _Parts(NamedTuple):
         """P and TᵀA of one item."""
         P, A = matrix_of_item(self.P, k), matrix_of_item(self.A, k)
         if not self.T:
-            return P, sparse.csr_matrix(A)
+            return P, scipy.sparse.csr_matrix(A)
         blocks, turned = [], iter(self.T)
         for block, _ in cones.pieces:
             if not isinstance(block, Zero | Orthant):
                 blocks += list(next(turned)[k])
             else:
-                blocks.append(sparse.eye(block.size))
-        return P, sparse.csr_matrix(sparse.block_diag(blocks).T @ A)
+                blocks.append(scipy.sparse.eye(block.size))
+        return P, scipy.sparse.csr_matrix(scipy.sparse.block_diag(blocks).T @ A)
 
 
 def _finite(*parts: Any) -> bool:
-    values = (part.data if sparse.issparse(part) else part for part in parts)
+    values = (part.data if scipy.sparse.issparse(part) else part for part in parts)
     return all(np.isfinite(value).all() for value in values)
 
 
@@ -127,11 +127,13 @@ def _test_batch(cones: Cones, tree: Any, *leaves: np.ndarray) -> tuple[np.ndarra
             if not system.solve(_noise(len(system.signs)))[1].all():
                 return -1, 0.0
         held = low[item] > 0
-        B = sparse.diags(np.sqrt(low[item][held])) @ turned_A[held]
+        B = scipy.sparse.diags(np.sqrt(low[item][held])) @ turned_A[held]
         first = _bound(P, B, dtype)
         held = high[item] > 0
-        weighted = sparse.diags(high[item][held]) @ turned_A[held]
-        second = _bound(sparse.diags(1 - high[item][held]), weighted.T, dtype) if first else 0.0
+        weighted = scipy.sparse.diags(high[item][held]) @ turned_A[held]
+        second = (
+            _bound(scipy.sparse.diags(1 - high[item][held]), weighted.T, dtype) if first else 0.0
+        )
         return (1, min(first, second)) if first and second else (0, 0.0)
 
     found = threaded(one, len(low))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import linprog
+import scipy
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Cones, Curved, triangle
@@ -243,7 +243,7 @@ class _Outer:
         """max objective · t, over the outer cone, which is cut until its answer is nearly inside."""
         t = np.zeros(self.count)
         for _ in range(_CUTS):
-            found = linprog(
+            found = scipy.optimize.linprog(
                 -objective,
                 A_ub=-np.array(self.cuts) if self.cuts else None,
                 b_ub=np.zeros(len(self.cuts)) if self.cuts else None,

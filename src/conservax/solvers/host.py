@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import lax
-from scipy import sparse
 
 from ..errors import MissingPackageError
 from .cones import Cones, Curved, SecondOrder, Semidefinite, Zero, triangle
@@ -211,15 +211,15 @@ def _entries(data: Any, item: int) -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(part[item]) for part in values)
 
 
-def matrix_of_item(matrix: Any, item: int) -> sparse.csc_matrix:
+def matrix_of_item(matrix: Any, item: int) -> "scipy.sparse.csc_matrix":
     """One matrix of a batch, dense or sparse, for SciPy, in double precision."""
     if isinstance(matrix, SparseMatrix):
         rows, columns = matrix.shape
         inside = (matrix.rows < rows) & (matrix.columns < columns)  # the rest fills up
         places = matrix.rows[inside], matrix.columns[inside]
         values = np.asarray(matrix.values[item][inside], np.float64)
-        return sparse.csc_matrix((values, places), shape=matrix.shape)
-    return sparse.csc_matrix(np.asarray(matrix[item], np.float64))
+        return scipy.sparse.csc_matrix((values, places), shape=matrix.shape)
+    return scipy.sparse.csc_matrix(np.asarray(matrix[item], np.float64))
 
 
 def threaded(run: Callable[[int], Any], count: int) -> list[Any]:
@@ -247,20 +247,23 @@ def rows_for_clarabel(cones: Cones) -> tuple[Any, Any]:
     """R and R⁻¹ with s_Clarabel = R s: matrices by upper triangles, and no duals of curved cones."""
     forth, back = [], []
     for block, _ in cones.pieces:
-        R: Any = sparse.eye(block.size)
+        R: Any = scipy.sparse.eye(block.size)
         if isinstance(block, Semidefinite):
             rows, columns, _ = triangle(block.dim)
             # the entry (i, j) of a lower triangle, column by column, is (j, i) of an upper one
-            R = sparse.kron(
-                sparse.eye(block.count), sparse.eye(len(rows)).tocsr()[np.lexsort((columns, rows))]
+            R = scipy.sparse.kron(
+                scipy.sparse.eye(block.count),
+                scipy.sparse.eye(len(rows)).tocsr()[np.lexsort((columns, rows))],
             )
         elif isinstance(block, Curved) and block.dual:
-            R = sparse.block_diag([_onto_primal(alpha) for alpha in block.alphas])
+            R = scipy.sparse.block_diag([_onto_primal(alpha) for alpha in block.alphas])
         forth.append(R)
         back.append(
-            sparse.csr_matrix(np.linalg.inv(R.toarray())) if isinstance(block, Curved) else R.T
+            scipy.sparse.csr_matrix(np.linalg.inv(R.toarray()))
+            if isinstance(block, Curved)
+            else R.T
         )
-    return sparse.block_diag(forth, format="csr"), sparse.block_diag(back, format="csr")
+    return scipy.sparse.block_diag(forth, format="csr"), scipy.sparse.block_diag(back, format="csr")
 
 
 def _onto_primal(alpha: float | None) -> np.ndarray:
@@ -301,12 +304,12 @@ def _clarabel(cones: Cones, tolerance: float, max_iterations: int | None) -> Cal
     }
 
     def solve(P: Any, c: np.ndarray, A: Any, b: np.ndarray) -> Answer:
-        upper = sparse.csc_matrix(sparse.triu(P))
+        upper = scipy.sparse.csc_matrix(scipy.sparse.triu(P))
         try:
             found = clarabel.DefaultSolver(
                 upper,
                 c,
-                sparse.csc_matrix(forth @ A),
+                scipy.sparse.csc_matrix(forth @ A),
                 forth @ b,
                 kinds,
                 settings,
@@ -345,8 +348,8 @@ def _scs(cones: Cones, tolerance: float, max_iterations: int | None) -> Callable
 
     def solve(P: Any, c: np.ndarray, A: Any, b: np.ndarray) -> Answer:
         data = {
-            "P": sparse.csc_matrix(sparse.triu(P)),
-            "A": sparse.csc_matrix(A),
+            "P": scipy.sparse.csc_matrix(scipy.sparse.triu(P)),
+            "A": scipy.sparse.csc_matrix(A),
             "b": np.array(b),
             "c": np.array(c),
         }

@@ -9,13 +9,15 @@ import hashlib
 import threading
 import weakref
 from collections import OrderedDict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
+import scipy
 
 from ..numerics import machine_epsilon
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import SuperLU
 
 _EPS = machine_epsilon(np.float64)
 _SHIFT, _SMALLER_SHIFT = _EPS**0.5, _EPS**0.75  # of the diagonal; the second where one does not do
@@ -65,7 +67,7 @@ class QuasiDefinite:
 
     def held(self, rows: np.ndarray) -> Any:
         """B in these rows of A."""
-        return sparse.diags(np.sqrt(self.d[rows])) @ self.A[rows]
+        return scipy.sparse.diags(np.sqrt(self.d[rows])) @ self.A[rows]
 
     def solve(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The solution for right-hand sides (n + k, columns), and for which of them it is one.
@@ -83,11 +85,11 @@ class QuasiDefinite:
         solution, met = self._refined(self.factor(_SMALLER_SHIFT), right)
         return (solution if met.all() else first), met
 
-    def factor(self, shift: float) -> SuperLU:
+    def factor(self, shift: float) -> "SuperLU":
         """The factors of the matrix with this multiple of diag(I, −I) added."""
         if shift not in self.factors:
-            shifted = self.matrix + sparse.diags(shift * self.signs)
-            self.factors[shift] = factorise(sparse.csc_matrix(shifted))
+            shifted = self.matrix + scipy.sparse.diags(shift * self.signs)
+            self.factors[shift] = factorise(scipy.sparse.csc_matrix(shifted))
             self.near = self._bordered = None
         return self.factors[shift]
 
@@ -168,20 +170,20 @@ def _largest(columns: np.ndarray) -> np.ndarray:
 def assemble(P: Any, B: Any, corner: np.ndarray) -> Any:
     """[[P, Bᵀ], [B, −diag(corner)]]."""
     n, k = P.shape[0], len(corner)
-    P, B, own = sparse.coo_matrix(P), sparse.coo_matrix(B), np.arange(n, n + k)
+    P, B, own = scipy.sparse.coo_matrix(P), scipy.sparse.coo_matrix(B), np.arange(n, n + k)
     rows = np.concatenate([P.row, B.row + n, B.col, own])
     columns = np.concatenate([P.col, B.col, B.row + n, own])
     values = np.concatenate([P.data, B.data, B.data, -corner])
-    matrix = sparse.csc_matrix((values, (rows, columns)), shape=(n + k, n + k))
+    matrix = scipy.sparse.csc_matrix((values, (rows, columns)), shape=(n + k, n + k))
     matrix.eliminate_zeros()
     return matrix
 
 
-def factorise(matrix: Any) -> SuperLU:
+def factorise(matrix: Any) -> "SuperLU":
     """LU along the diagonal, in an order that keeps the factors sparse."""
     pointers = (part.astype(np.intc) for part in (matrix.indices, matrix.indptr))
-    return splu(
-        sparse.csc_matrix((matrix.data, *pointers), shape=matrix.shape),
+    return scipy.sparse.linalg.splu(
+        scipy.sparse.csc_matrix((matrix.data, *pointers), shape=matrix.shape),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
@@ -195,12 +197,12 @@ def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
     the pivots of L D Lᵀ = M − E, with ‖E‖ at most γ ‖|L||U|‖∞ + ‖|L||U − DLᵀ|‖∞ (Higham 2002,
     Theorem 9.3; Sylvester's law). Of the second matrix n positive pivots make (1 − ‖E‖)(shift − ‖E‖).
     """
-    n, k, B = P.shape[0], B.shape[0], sparse.csr_matrix(B)
-    shifted = P - shift * sparse.eye(n)
+    n, k, B = P.shape[0], B.shape[0], scipy.sparse.csr_matrix(B)
+    shifted = P - shift * scipy.sparse.eye(n)
     products = float(np.sum(np.diff(B.indptr).astype(float) ** 2))
     formed = products <= _DENSER * (B.nnz + n)
     if formed:
-        matrix, k = sparse.csc_matrix(shifted + B.T @ B), 0
+        matrix, k = scipy.sparse.csc_matrix(shifted + B.T @ B), 0
         sizes = abs(B)
         terms = int(np.bincount(B.indices, minlength=1).max()) + 3
         rounding = terms * _EPS * float((sizes.T @ (sizes @ np.ones(n))).max(initial=0.0))
@@ -215,7 +217,7 @@ def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
     L, U = factor.L, factor.U
     pivots, one = U.diagonal(), np.ones(n + k)
     terms = int(np.bincount(L.indices, minlength=1).max()) + 2  # of the longest sum
-    asymmetry = abs(U - sparse.diags(pivots) @ L.T) @ one
+    asymmetry = abs(U - scipy.sparse.diags(pivots) @ L.T) @ one
     bounds = abs(L) @ (2 * terms * _EPS * (abs(U) @ one) + asymmetry)
     error = float(np.max(bounds, initial=0.0)) + rounding
     if np.sum(pivots > 0) != n or not error < min(shift, 0.5):
