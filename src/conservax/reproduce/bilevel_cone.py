@@ -56,8 +56,12 @@ def _solve(c: jax.Array, box: jax.Array) -> Inner:
         found = INNER(*jax.vmap(inner_data)(c, box))
         return found.primal, found.info.verdict
 
-    solution, slope, verdict = jax.jvp(solve, (c,), (jnp.ones_like(c),), has_aux=True)
-    return Inner(solution, slope, verdict)
+    solution, pull, verdict = jax.vjp(solve, c, has_aux=True)
+
+    def slope_of(unit: jax.Array) -> jax.Array:
+        return pull(jnp.broadcast_to(unit, solution.shape))[0]
+
+    return Inner(solution, jax.vmap(slope_of, out_axes=1)(jnp.eye(2)), verdict)
 
 
 def solve(c: np.ndarray, box: np.ndarray) -> Inner:

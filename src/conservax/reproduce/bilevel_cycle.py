@@ -127,7 +127,7 @@ def _draw(path: np.ndarray, points: np.ndarray, where: np.ndarray, note: str) ->
     ax.text(0.55, 3.4, "$s = (3, 5)$", fontsize=14, color="#4a5f94", bbox=_PLATE)
     ax.text(2.75, 2.6, "$s = (0, 0)$", fontsize=14, color="#8f6d1c", bbox=_PLATE)
     ax.set_title("Gradient descent through an implicit layer, step 0.01")
-    fig.legend(loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.5)
+    fig.legend(loc="outside lower center", ncols=2, columnspacing=1.2, handletextpad=0.5)
     return fig
 
 
