@@ -45,7 +45,7 @@ def difference_gradient(f: Program, x: jax.Array) -> jax.Array:
 
 
 def seconds(updates: Sequence[Program], x: jax.Array, budget: float) -> np.ndarray:
-    """Time of one call of each `update`, x ↦ x + something small, inside a compiled loop.
+    """Processor time of one call of each `update`, x ↦ x + something small, in a compiled loop.
 
     The loop hides the cost of dispatch; its length is chosen so that a round lasts `budget`. The
     updates take turns, and the fastest of ROUNDS counts: whatever else the machine does makes a
@@ -53,9 +53,9 @@ def seconds(updates: Sequence[Program], x: jax.Array, budget: float) -> np.ndarr
     """
 
     def clock(loop: Callable[..., jax.Array], count: int) -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         loop(x, count).block_until_ready()
-        return (time.perf_counter() - begin) / count
+        return (time.process_time() - begin) / count
 
     loops, counts = [], []
     for update in updates:
@@ -111,8 +111,8 @@ def run(quick: bool, tick: Ticker) -> Outcome:
                  float(differences[-1])),
     ]  # fmt: skip
     remarks = (
-        f"Timings on this machine, JAX compiled and warm, the fastest of {ROUNDS} compiled loops; "
-        f"they vary from run to run. AD over all n: {min(reverse):.2f} to {max(reverse):.2f}.",
+        f"Processor time on this machine, JAX compiled and warm, the fastest of {ROUNDS} loops; "
+        f"times vary from run to run. AD over all n: {min(reverse):.2f} to {max(reverse):.2f}.",
     )
     return Outcome(_draw(sizes, reverse, differences), claims, remarks)
 
