@@ -18,7 +18,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-reproduce: $(VENV)/.stamp-plots ## Draw the figures of the paper and check its claims (OUT=reproduction, ARGS=--quick)
+reproduce: $(VENV)/.stamp-reproduce ## Draw the figures of the paper and check its claims (OUT=reproduction, ARGS=--quick)
 	$(BIN)/conservax reproduce --out "$(OUT)" $(ARGS)
 
 test: $(VENV)/.stamp-test ## Run the tests and the doctests (JOBS=2, ARGS="-k name")

@@ -314,7 +314,8 @@ def test_reproduce_prints_the_claims_and_fails_when_one_fails(run, monkeypatch, 
     def fake_run(names, out, quick):
         asked.update(names=names, out=out, quick=quick)
         claims = (claim("the first", True), claim("the second", holds))
-        return SimpleNamespace(claims=claims, ok=holds, page=out / "index.html", seconds=1.0)
+        page = out / "index.html"
+        return SimpleNamespace(claims=claims, ok=holds, page=page, seconds=1.0, missing="")
 
     monkeypatch.setattr(reproduce, "run", fake_run)
     result = run("reproduce", "one", "--out", "figures", "--quick")

@@ -349,6 +349,8 @@ def reproduce(
     held = sum(claim.holds for claim in result.claims)
     summary = f"{held} of {len(result.claims)} claims hold, in {result.seconds:.0f} s."
     out.print(f"\n{summary} The page: {result.page}", soft_wrap=True)
+    if result.missing:
+        out.print(result.missing, markup=False, soft_wrap=True)
     raise typer.Exit(ExitCode.OK if result.ok else ExitCode.REFUTED)
 
 

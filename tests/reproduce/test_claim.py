@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from conservax import Verdict
 from conservax.reproduce import claim
 
 
@@ -27,6 +28,10 @@ from conservax.reproduce import claim
         (claim.about("c", "s", -1.0, -1.05, 0.1), True),
         (claim.about("c", "s", -1.0, 1.0, 0.1), False),
         (claim.counts("c", "s", 3, 2, "cases"), False),
+        (claim.has_verdict("c", "s", Verdict.REFUTED, Verdict.REFUTED), True),
+        (claim.has_verdict("c", "s", Verdict.REFUTED, Verdict.UNKNOWN), False),
+        (claim.has_verdict("c", "s", Verdict.PROVEN, Verdict.UNKNOWN), False),
+        (claim.has_verdict("c", "s", Verdict.UNKNOWN, Verdict.REFUTED), False),
     ],
 )
 def test_holds_follows_from_the_numbers(made, holds):

@@ -4,7 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from conservax.reproduce import bilevel_cycle_cone, degenerate_programs, lorenz_cone, peers, style
+from conservax.reproduce import (
+    bilevel_cone,
+    bilevel_cycle_cone,
+    degenerate_programs,
+    lorenz_cone,
+    peers,
+    style,
+)
 from conservax.reproduce.degenerate_cases import CASES
 
 MEASURED = np.linspace(0.0, 1.0, len(CASES))
@@ -21,9 +28,11 @@ def test_absent(monkeypatch):
     with style.applied():
         table = degenerate_programs._draw(MEASURED, MEASURED, VERDICTS, None)
         path = np.ones((3, 3))
-        ascent = lorenz_cone._draw(path, path, {})
-        near = (np.ones((11, 2)), np.r_[np.zeros(10), np.nan], np.ones(11))
-        cycle = bilevel_cycle_cone._draw(path[:, :2], None, path[:, :2], path[0, :2], near, None)
+        ascent = lorenz_cone._draw(path, path, {}, "stays")
+        near = bilevel_cone.Inner(np.ones((11, 2)), np.zeros((11, 2)), np.ones(11, np.int8))
+        cycle = bilevel_cycle_cone._draw(
+            path[:, :2], None, path[:, :2], path[0, :2], near, None, ""
+        )
     assert peers.MISSING in words(table)
     assert f"cvxpylayers: {peers.MISSING}" in words(ascent)
     assert f"cvxpylayers: {peers.MISSING}" in words(cycle)

@@ -9,17 +9,38 @@ c = 0 its solution is a corner of the box; on the line every point of the box is
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from conservax.programs import ConeProgram, Cones, ProgramSolution
+from conservax.programs import ConeProgram, Cones
 
 from . import bilevel, peers
+from .claim import Ticker
 
 INNER = ConeProgram(Cones(nonnegative=4))
-Point = tuple[jax.Array, jax.Array, jax.Array]
+BATCH = 20
+"""Programs that are solved together. One size, so that all experiments share one compilation."""
+
 Data = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+class Inner(NamedTuple):
+    """Solutions of inner problems, their derivatives in c, and their verdicts."""
+
+    solution: np.ndarray  # (count, 2)
+    slope: np.ndarray  # (count, 2)
+    verdict: np.ndarray  # (count,)
+
+
+class Descent(NamedTuple):
+    """Points, gradients and verdicts of several descents, the step first."""
+
+    path: np.ndarray  # (steps, runs, 2)
+    gradient: np.ndarray  # (steps, runs, 2)
+    verdict: np.ndarray  # (steps, runs)
 
 
 def inner_data(c: jax.Array, box: jax.Array) -> Data:
@@ -29,27 +50,50 @@ def inner_data(c: jax.Array, box: jax.Array) -> Data:
     return jnp.zeros((2, 2)), -c * jnp.ones(2), A, b
 
 
-def inner_solution(c: jax.Array, box: jax.Array) -> ProgramSolution:
-    """As a batch of one, for a program that cannot be solved is NaN there, and no error."""
-    batched = INNER(*(part[None] for part in inner_data(c, box)))
-    return jax.tree.map(lambda part: part[0], batched)
+@jax.jit
+def _solve(c: jax.Array, box: jax.Array) -> Inner:
+    def solve(c: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = INNER(*jax.vmap(inner_data)(c, box))
+        return found.primal, found.info.verdict
+
+    solution, pull, verdict = jax.vjp(solve, c, has_aux=True)
+
+    def slope_of(unit: jax.Array) -> jax.Array:
+        return pull(jnp.broadcast_to(unit, solution.shape))[0]
+
+    return Inner(solution, jax.vmap(slope_of, out_axes=1)(jnp.eye(2)), verdict)
 
 
-def objective(u: jax.Array, constants: bilevel.Constants) -> tuple[jax.Array, jax.Array]:
-    """f(u) = Σ weights (u − s(u))², and the verdict on the inner problem."""
-    solution = inner_solution(bilevel.side(u, constants), constants.box)
-    return jnp.sum(constants.weights * (u - solution.primal) ** 2), solution.info.verdict
+def solve(c: np.ndarray, box: np.ndarray) -> Inner:
+    """Solve up to BATCH inner problems through the layer, c (count,) and box (count, 2)."""
+    count, rest = len(c), BATCH - len(c)
+    padded = _solve(np.pad(c, (0, rest), "edge"), np.pad(box, ((0, rest), (0, 0)), "edge"))
+    return Inner(*(np.asarray(part)[:count] for part in padded))
 
 
-@jax.jit(static_argnames=("steps",))
-def descend(start: jax.Array, constants: bilevel.Constants, steps: int) -> Point:
-    """Gradient descent through the layer: the path, and gradient and verdict at each point."""
+def gradient(u: np.ndarray, constants: bilevel.Constants) -> tuple[np.ndarray, np.ndarray]:
+    """∇f at each row of u, and the verdict on its inner problem.
 
-    def step(u: jax.Array, _: None) -> tuple[jax.Array, Point]:
-        gradient, verdict = jax.grad(objective, has_aux=True)(u, constants)
-        return u - bilevel.STEP * gradient, (u, gradient, verdict)
+    f(u) = Σ weights (u − s)² with s = s(c(u)), so ∇f = r − (r · ∂s/∂c) ∇c, r = 2 weights (u − s).
+    ``constants`` has a row for each of u.
+    """
+    slope = np.asarray(constants.slope)
+    c = np.sum(slope * u, axis=1) + np.asarray(constants.offset)
+    inner = solve(c, np.asarray(constants.box))
+    r = 2 * np.asarray(constants.weights) * (u - inner.solution)
+    return r - np.sum(r * inner.slope, axis=1, keepdims=True) * slope, inner.verdict
 
-    return jax.lax.scan(step, start, None, length=steps)[1]
+
+def descend(starts: np.ndarray, constants: bilevel.Constants, steps: int, tick: Ticker) -> Descent:
+    """Gradient descent through the layer, one run from each row of ``starts``."""
+    u, taken = np.asarray(starts), []
+    for step in range(steps):
+        slope, verdict = gradient(u, constants)
+        taken.append((u, slope, verdict))
+        u = u - bilevel.STEP * slope
+        if step % 100 == 0:
+            tick(step / steps)
+    return Descent(*(np.stack(part) for part in zip(*taken, strict=True)))
 
 
 def peer_inner(setup: str = "SCS, lsqr") -> peers.Layer:

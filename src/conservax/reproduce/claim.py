@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conservax import Verdict
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Value = str | float | int | bool | list[Any]
 """Whatever JSON can carry: a number, a list of numbers, or a line of text."""
+
+MEASURED = "Measured here; nothing published"
+"""The source of a claim that is no one else's."""
 
 Ticker = Callable[[float], None]
 """Called with the fraction of an experiment that is done."""
@@ -41,6 +46,11 @@ class Claim:
         return asdict(self)
 
 
+def ours(source: str) -> str:
+    """The source of a statement whose number, a bound or a tolerance, is not in the source."""
+    return f"{source}; the number is ours"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one experiment produced."""
@@ -54,7 +64,8 @@ class Outcome:
 class Experiment:
     """One figure or example of the literature.
 
-    `run(quick, tick)` computes, draws and measures; `quick` asks for fewer iterations.
+    `run(quick, tick)` computes, draws and measures; `quick` asks for fewer iterations. `compares`:
+    part of it is a comparison with cvxpylayers, left out where that is not installed.
     """
 
     name: str
@@ -62,6 +73,7 @@ class Experiment:
     source: str
     description: str
     run: Callable[[bool, Ticker], Outcome]
+    compares: bool = False
 
 
 def plain(value: Any, digits: int = 10) -> Value:
@@ -77,6 +89,11 @@ def plain(value: Any, digits: int = 10) -> Value:
         return int(array)
     number = float(f"{float(array):.{digits}g}") + 0.0  # no minus zero
     return number if np.isfinite(number) else str(number)  # JSON has no infinities
+
+
+def has_verdict(name: str, source: str, wanted: Verdict, found: Verdict) -> Claim:
+    """`found` is `wanted`; UNKNOWN is neither PROVEN nor REFUTED."""
+    return Claim(name, source, wanted.name, Verdict(found).name, found == wanted)
 
 
 def agrees(name: str, source: str, published: Any, measured: Any, tolerance: float = 1e-9) -> Claim:

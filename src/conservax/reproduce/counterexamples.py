@@ -19,7 +19,18 @@ import numpy as np
 import conservax as cx
 
 from . import style
-from .claim import Claim, Experiment, Outcome, Ticker, agrees, at_least, at_most, same_points
+from .claim import (
+    Claim,
+    Experiment,
+    Outcome,
+    Ticker,
+    agrees,
+    at_least,
+    at_most,
+    has_verdict,
+    ours,
+    same_points,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,9 +121,8 @@ def _nested() -> list[Claim]:
                np.linalg.norm(mean, -2), 1e-12),
         Claim("that mean: in the hull, in the set", MULTI_AFFINE, "True, False",
               f"{inside}, {outside}", inside and not outside),
-        Claim("certificate for the program", MULTI_AFFINE, "PROVEN", report.verdict.name,
-              report.verdict == cx.Verdict.PROVEN),
-        at_least("its margin on the whole set", MULTI_AFFINE, 0.2, report.margin or 0.0),
+        has_verdict("certificate for the program", MULTI_AFFINE, cx.Verdict.PROVEN, report.verdict),
+        at_least("its margin on the whole set", ours(MULTI_AFFINE), 0.2, report.margin or 0.0),
     ]  # fmt: skip
 
 
@@ -139,8 +149,8 @@ def _shared_square() -> list[Claim]:
     return [
         agrees("(1 − 2q)²: determinants at q = 0 and q = 1", RANK, [1.0, 1.0], ends),
         agrees("determinant at q = ½", RANK, 0.0, np.linalg.det(J.element([0.5]))),
-        Claim("certificate of a program with that set", RANK, "REFUTED", report.verdict.name,
-              report.verdict == cx.Verdict.REFUTED),
+        has_verdict("certificate of a program with that set", RANK, cx.Verdict.REFUTED,
+                    report.verdict),
     ]  # fmt: skip
 
 
@@ -154,8 +164,8 @@ def _cyclic() -> list[Claim]:
         same_points("cyclic: the pieces of the program", RANK, PERMUTATIONS, vertices),
         agrees("their determinants", RANK, np.ones(3), np.linalg.det(vertices)),
         agrees("rank of their mean, an element too", RANK, 1, np.linalg.matrix_rank(mean)),
-        Claim("certificate of this program", RANK, "not PROVEN", report.verdict.name,
-              report.verdict != cx.Verdict.PROVEN),
+        has_verdict("certificate of this program: not proven by equal signs, no witness found", RANK,
+                    cx.Verdict.UNKNOWN, report.verdict),
     ]  # fmt: skip
 
 
@@ -167,14 +177,14 @@ def _heavy_ball(steps: int) -> list[Claim]:
     alone = [np.abs(np.linalg.eigvals(step_jacobian(c))).max() for c in CURVATURE]
     growth = piggyback_norms(GROWING, steps + 1)[-1] / piggyback_norms(GROWING, 1)[0]
     return [
-        Claim("heavy ball: certificate of the implicit derivative", PIGGYBACK, "PROVEN",
-              report.verdict.name, report.verdict == cx.Verdict.PROVEN),
+        has_verdict("heavy ball: certificate of the implicit derivative", PIGGYBACK,
+                    cx.Verdict.PROVEN, report.verdict),
         same_points("vertices of dx/dθ = 1/curvature, for x and for the previous x", PIGGYBACK,
                     [[1.0, 1.0], [4.0, 4.0]], implicit),
         agrees("eigenvalues of the word M₁M₁M¼M¼", PIGGYBACK, [-9 / 8, -9 / 32],
                np.sort(np.linalg.eigvals(word).real)),
-        at_most("spectral radius of M₁ and of M¼ alone", PIGGYBACK, 1 - 1e-9, max(alone)),
-        at_least(f"piggyback derivative after {steps} steps along that word", PIGGYBACK,
+        at_most("spectral radius of M₁ and of M¼ alone", ours(PIGGYBACK), 1 - 1e-9, max(alone)),
+        at_least(f"piggyback derivative after {steps} steps along that word", ours(PIGGYBACK),
                  0.5 * (9 / 8) ** (steps // 4), growth),
     ]  # fmt: skip
 

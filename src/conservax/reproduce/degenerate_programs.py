@@ -17,11 +17,10 @@ import conservax as cx
 from conservax.programs import ConeProgram
 
 from . import peers, style
-from .claim import Experiment, Outcome, Ticker, at_least, at_most, counts, same_points
+from .claim import MEASURED, Experiment, Outcome, Ticker, at_least, at_most, counts, same_points
 from .degenerate_cases import CASES, CONES, Case, Data
 
 SOURCE = "Two-test theorem; closed forms"
-HERE = "This run"
 SLACK = 1e-3
 """An answer of cvxpylayers counts as valid within this: its solvers stop at a tolerance."""
 
@@ -38,8 +37,8 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     upper, _ = derivatives("upper", batch, tangents)
     tick(0.5)
     program = ConeProgram(CONES)
-    reasons = {
-        case.name: program.check(*case.data(jnp.array(case.point))).reason
+    reports = {
+        case.name: program.check(*case.data(jnp.array(case.point)))
         for case, verdict in zip(CASES, verdicts, strict=True)
         if verdict == cx.Verdict.REFUTED
     }
@@ -69,22 +68,23 @@ def run(quick: bool, tick: Ticker) -> Outcome:
         counts("PROVEN where the condition holds, REFUTED where it fails", SOURCE, len(CASES),
                sum(right), "programs"),
         counts("NaN wherever REFUTED", SOURCE, len(silent), sum(map(bool, silent)), "programs"),
-        at_most("the valid sets, by brute force: largest error of an end", HERE, 1e-4,
+        at_most("the valid sets, by brute force: largest error of an end", MEASURED, 1e-4,
                 float(max(gaps))),
-        counts("the linear program's solution jumps, by brute force", HERE, 1,
+        counts("the linear program's solution jumps, by brute force", MEASURED, 1,
                sum(found is None for found in brute), "programs"),
     ]  # fmt: skip
     remarks = [
-        f"conservax REFUTED – {name}: {reason.rstrip('.')}." for name, reason in reasons.items()
+        f"conservax {report.verdict.name} – {name}: {report.reason.rstrip('.')}."
+        for name, report in reports.items()
     ]
     if theirs is not None:
         wrong = invalid(theirs)
         given = sum(answer is not None for answers in theirs.values() for answer in answers)
         claims.append(
             at_least("cvxpylayers: answers outside the valid set, of "
-                     f"{given} given without error or warning", HERE, 1, len(wrong))
+                     f"{given} given without error or warning", MEASURED, 1, len(wrong))
         )  # fmt: skip
-        remarks.append(f"{peers.name()}. Red: no valid answer.")
+        remarks.append(f"{peers.name()}. Red marks and figures are answers that are not valid.")
     else:
         remarks.append(peers.name())
     return Outcome(_draw(lower, upper, verdicts, theirs), claims, remarks)
@@ -288,14 +288,13 @@ def _number(value: float, decimals: int = 9) -> str:
 
 EXPERIMENT = Experiment(
     name="degenerate-programs",
-    title="Nine degenerate programs, and what each tool returns",
+    title="Nine degenerate programs and their derivatives",
     source=SOURCE,
     description=(
         "At a degenerate point a solution has several valid derivatives, or none. conservax returns "
-        "the two ends of the set at will, the same whichever solver ran before, and a verdict: where "
-        "the condition is refuted it returns no number. cvxpylayers returns one number, chosen by "
-        "its solver’s last digits, which may lie outside the set, and says nothing; red marks and "
-        "figures are answers that are not valid. All nine are solved as one batch."
+        "the two ends of the set at will, and a verdict: where the condition is refuted it returns "
+        "no number. All nine are solved as one batch."
     ),
     run=run,
+    compares=True,
 )

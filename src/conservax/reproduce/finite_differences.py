@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import style
-from .claim import Experiment, Outcome, Ticker, about, at_most, within_factor
+from .claim import Experiment, Outcome, Ticker, about, at_most, ours, within_factor
 
 SOURCE = "Truncation against round-off (Nocedal and Wright, Numerical Optimization, Section 8.1)"
 EPS = float(np.finfo(np.float64).eps)
@@ -52,7 +52,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
         forward.append(median_error((up - here) / h))
         central.append(median_error((up - down) / (2 * h)))
         tick((i + 1) / len(steps))
-    ad = median_error(jax.vmap(jax.grad(f))(points))
+    ad = median_error(jax.jit(jax.vmap(jax.grad(f)))(points))
     forward, central = np.array(forward), np.array(central)
     best = [float(steps[np.argmin(errors)]) for errors in (forward, central)]
 
@@ -65,8 +65,8 @@ def run(quick: bool, tick: Ticker) -> Outcome:
               slope(steps, central, 1e-4, 1e-2), 0.05),
         about("round-off, forward: error grows like h to the power", SOURCE, -1.0,
               slope(steps, forward, 1e-14, 1e-10), 0.1),
-        at_most("error of AD, in units of ε", SOURCE, 16.0, ad / EPS),
-        at_most("error of AD / best error of central differences", SOURCE, 1e-2,
+        at_most("error of AD, in units of ε", ours(SOURCE), 16.0, ad / EPS),
+        at_most("error of AD / best error of central differences", ours(SOURCE), 1e-2,
                 ad / float(central.min())),
     ]  # fmt: skip
     return Outcome(_draw(steps, forward, central, ad, best), claims)

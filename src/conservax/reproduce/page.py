@@ -14,7 +14,12 @@ from .claim import Experiment, Outcome, format_value
 
 
 def write_page(
-    outcomes: Sequence[tuple[Experiment, Outcome, float]], out: Path, *, quick: bool, seconds: float
+    outcomes: Sequence[tuple[Experiment, Outcome, float]],
+    out: Path,
+    *,
+    quick: bool,
+    seconds: float,
+    missing: str = "",
 ) -> Path:
     """Write OUT/index.html with the figures of OUT inlined, and return its path."""
     template = files("conservax.reproduce").joinpath("page.html.jinja").read_text(encoding="utf-8")
@@ -28,6 +33,7 @@ def write_page(
             "outcome": outcome,
             "seconds": elapsed,
             "image": base64.b64encode((out / f"{experiment.name}.png").read_bytes()).decode(),
+            "inches": outcome.figure.get_figwidth(),
             "held": sum(claim.holds for claim in outcome.claims),
         }
         for experiment, outcome, elapsed in outcomes
@@ -38,6 +44,7 @@ def write_page(
         total=sum(len(outcome.claims) for _, outcome, _ in outcomes),
         quick=quick,
         seconds=seconds,
+        missing=missing,
         jax_version=version("jax"),
     )
     page = out / "index.html"

@@ -1,4 +1,4 @@
-"""cvxpylayers beside conservax, where it is installed: ``pip install 'conservax[bench]'``."""
+"""cvxpylayers beside conservax, where it is installed: ``pip install 'conservax[reproduce]'``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ SETUPS: dict[str, dict[str, str]] = {
 MISSING = "not installed"
 """What a figure says in the place of cvxpylayers' answers."""
 
+ABSENT = (
+    f"cvxpylayers is {MISSING}, so nothing is compared with it here: "
+    "pip install 'conservax[reproduce]'"
+)
+"""What a caption says there."""
+
 Layer = Callable[..., jax.Array]
 Answer = TypeVar("Answer")
 
@@ -34,7 +40,7 @@ def installed() -> bool:
 def name() -> str:
     """What a caption says of it."""
     if not installed():
-        return f"cvxpylayers is {MISSING}: its part of the figure is empty."
+        return f"{ABSENT}."
     return f"cvxpylayers {version('cvxpylayers')} with diffcp {version('diffcp')}"
 
 

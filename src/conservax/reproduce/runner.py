@@ -28,6 +28,7 @@ from . import (
     inverse,
     lorenz,
     lorenz_cone,
+    peers,
     relu_variants,
     style,
     torus,
@@ -64,11 +65,15 @@ class UnknownExperimentError(ConservaxError, ValueError):
 
 @dataclass(frozen=True)
 class Report:
-    """All claims of a run, in the order of the page, and where they were written."""
+    """All claims of a run, in the order of the page, and where they were written.
+
+    `missing` says which comparisons were not made and how to get them; empty if all were.
+    """
 
     claims: tuple[Claim, ...]
     page: Path
     seconds: float
+    missing: str = ""
 
     @property
     def ok(self) -> bool:
@@ -115,8 +120,16 @@ def run(
     claims = tuple(claim for _, outcome, _ in outcomes for claim in outcome.claims)
     text = json.dumps([claim.as_json() for claim in claims], indent=2, ensure_ascii=False)
     (out / "claims.json").write_text(text + "\n", encoding="utf-8")
-    page = write_page(outcomes, out, quick=quick, seconds=seconds)
-    return Report(claims, page, seconds)
+    missing = _missing(chosen)
+    page = write_page(outcomes, out, quick=quick, seconds=seconds, missing=missing)
+    return Report(claims, page, seconds, missing)
+
+
+def _missing(chosen: Sequence[Experiment]) -> str:
+    without = [experiment.name for experiment in chosen if experiment.compares]
+    if peers.installed() or not without:
+        return ""
+    return f"{peers.ABSENT}. Left out in: {', '.join(without)}."
 
 
 def _select(names: Sequence[str] | None) -> list[Experiment]:

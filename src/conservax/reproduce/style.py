@@ -72,7 +72,11 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save(fig: Figure, stem: Path) -> None:
-    """Write STEM.png and STEM.svg."""
+    """Write STEM.png and STEM.svg, laid out once."""
+    engine = fig.get_layout_engine()
+    if engine is not None:
+        engine.execute(fig)
+        fig.set_layout_engine("none")
     fig.savefig(stem.with_suffix(".png"), dpi=PNG_DPI)
     fig.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
 
