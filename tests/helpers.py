@@ -596,6 +596,12 @@ def central_difference(fun: Callable[[np.ndarray], Any], x: Any, step: float = 1
     return np.stack(columns, axis=-1)
 
 
+def on_numpy(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """``fun`` under jit with NumPy results: an operation on JAX arrays outside jit is a compilation."""
+    jitted = jax.jit(fun)
+    return lambda *args: jax.tree.map(np.asarray, jitted(*args))
+
+
 def soft_threshold(z: Any, level: Any) -> Any:
     """The proximal map of level·|·| in the form z − clip(z, ±level), NumPy or JAX."""
     module = jnp if isinstance(z, jax.Array) or isinstance(level, jax.Array) else np
