@@ -1,6 +1,7 @@
 """Cones: Moreau's decomposition, finite differences, and the extremes of their Clarke Jacobians."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -261,7 +262,7 @@ def test_a_product_is_its_factors_one_after_the_other():
 
     @on_numpy
     def all_of_it(v):
-        parts = [v[i:j] for i, j in zip(ends[:-1], ends[1:], strict=True)]
+        parts = [v[i:j] for i, j in itertools.pairwise(ends)]
         return (
             (product.project(v), product.clarke(v), jax.jacobian(product.project)(v)),
             product.dual().project(-v),
