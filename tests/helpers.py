@@ -7,6 +7,7 @@ gradients (every choice at every tie), and one-sided derivatives. To add an oper
 one with several results (a sort) says all its choices at once, and an instruction picks an entry.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -555,12 +556,17 @@ def as_set(matrices: Any, digits: int = 9) -> np.ndarray:
     return np.unique(rounded, axis=0).reshape(-1, *stack.shape[1:])
 
 
+@functools.lru_cache(maxsize=8)
+def _derivatives(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Derivatives at a stack of points, compiled once for all stacks of a shape."""
+    return on_numpy(jax.vmap(jax.jacobian(fun)))
+
+
 def limits(fun, x, count: int = 600, radius: float = 1e-7) -> np.ndarray:
     """Derivatives at random points next to x, without near-duplicates: the limits that x sees."""
     rng = np.random.default_rng(0)
     steps = radius * rng.normal(size=(count, *np.shape(x)))
-    found = jax.jit(jax.vmap(jax.jacobian(fun)))(x + steps)
-    found = np.asarray(found).reshape(count, -1, max(1, np.size(x)))
+    found = _derivatives(fun)(np.asarray(x) + steps).reshape(count, -1, max(1, np.size(x)))
     return found[np.unique(np.round(found, 4), axis=0, return_index=True)[1]]
 
 
@@ -594,6 +600,12 @@ def central_difference(fun: Callable[[np.ndarray], Any], x: Any, step: float = 1
             / (2 * step)
         )
     return np.stack(columns, axis=-1)
+
+
+def on_numpy(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """``fun`` under jit with NumPy results: an operation on JAX arrays outside jit is a compilation."""
+    jitted = jax.jit(fun)
+    return lambda *args: jax.tree.map(np.asarray, jitted(*args))
 
 
 def soft_threshold(z: Any, level: Any) -> Any:

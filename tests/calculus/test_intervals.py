@@ -1,5 +1,6 @@
 """Intervals: exact rational arithmetic, mpmath, and brute force on random programs lie inside."""
 
+import functools
 from fractions import Fraction
 
 import jax
@@ -15,7 +16,7 @@ from conservax.calculus.enclosures import IntervalProgram
 from conservax.calculus.interval_functions import SMOOTH
 from conservax.calculus.intervals import Interval
 from conservax.errors import DiscontinuousError, UnsupportedOperationError
-from helpers import line_of, points, programs
+from helpers import line_of, on_numpy, points, programs
 
 numbers = st.floats(-1e9, 1e9, allow_subnormal=False) | st.sampled_from(
     [0.0, 1.0, -2.0, 0.1, 3.0, 1e-160, -1e-300, 5e-324, 1e160]
@@ -196,12 +197,23 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
+def flattened(name):
+    return lambda x: jnp.concatenate([jnp.ravel(o) for o in jax.tree.leaves(FUNCTIONS[name](x))])
+
+
+@functools.cache
+def compiled(name):
+    """The value and the Jacobian of a function of the table, compiled once for all boxes."""
+    flat = flattened(name)
+    return on_numpy(lambda x: (flat(x), jax.jacfwd(flat)(x)))
+
+
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @pytest.mark.parametrize("radius", [0.0, 1e-7, 0.1])
 def test_programs_lie_inside_with_their_slopes(name, radius):
     """At each point of the box the value; between two, the mean value theorem."""
     rng = np.random.default_rng(len(name))
-    flat = lambda x: jnp.concatenate([jnp.ravel(o) for o in jax.tree.leaves(FUNCTIONS[name](x))])  # noqa: E731
+    flat = flattened(name)
     for _ in range(3):
         center = rng.normal(size=4)
         if name == "integers":
@@ -209,10 +221,9 @@ def test_programs_lie_inside_with_their_slopes(name, radius):
         value, J = enclose(flat, center, radius)
         assert np.all(np.isfinite(J.lo))
         with jax.enable_x64(True):
-            run = jax.jit(flat)
             xs = center + radius * rng.uniform(-1, 1, (20, 4))
-            ys = np.array([run(jnp.asarray(x)) for x in xs])
-            near = np.array(jax.jacfwd(flat)(jnp.asarray(center)))
+            ys = np.array([compiled(name)(x)[0] for x in xs])
+            near = compiled(name)(center)[1]
         slack = 1e-13 * (1 + np.max(np.abs(ys)))
         assert np.all(value.lo - slack <= ys)
         assert np.all(ys <= value.hi + slack)

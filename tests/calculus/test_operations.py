@@ -4,6 +4,7 @@
 (or ``make fuzz``) runs that many here.
 """
 
+import math
 import os
 from fractions import Fraction
 
@@ -14,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import conservax as cx
 from conservax import errors
 from helpers import OPERATIONS, Program, assert_same_set, at, points, programs
+from side_by_side import SideBySide
 
 PROGRAMS = int(os.environ.get("CONSERVAX_PROGRAMS", "0"))
 NEW = (
@@ -25,87 +26,121 @@ NEW = (
 ).split()
 ORIGIN = (Fraction(0), Fraction(0))
 MAX_CHOICES = 600
+TOGETHER = 10  # programs that are compiled as one
 DIRECTIONS = st.lists(points(2), min_size=2, max_size=2)
 
 
 def share(of_350: int) -> settings:
-    """This property's part of the programs: ``of_350`` in ``make test``, in proportion when asked."""
+    """This property's part of the programs: ``of_350`` in ``make test``, in proportion when asked.
+
+    An example is ``TOGETHER`` programs, compiled as one.
+    """
     count = of_350 * PROGRAMS // 350 if PROGRAMS else of_350
-    return settings(max_examples=max(1, count), suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=math.ceil(count / TOGETHER), suppress_health_check=list(HealthCheck)
+    )
 
 
-def agree(program: Program, fun, xs, directions) -> None:
-    """Vertices, one-sided derivatives and JAX's element of ``fun``, whose straight line is ``program``."""
-    jacobian, derivative = cx.conservative_jacobian(fun), jax.jacobian(fun)
-    for x in xs:
-        if program.choices(x) > MAX_CHOICES:  # more than brute force is for
-            continue
-        J = jacobian(at(x))
-        assert_same_set(J.vertices(), program.jacobians(x))
-        # JAX's top_k puts 0 before −0, which are one number here: an element of the set all the same
-        if all(i.operation != "top_k" for i in program.instructions):
-            np.testing.assert_allclose(J.element("jax"), derivative(at(x)), atol=1e-12)
-        for v in directions:
-            try:
-                actual = J.directional([float(c) for c in v])
-            except errors.UnsupportedOperationError as error:
-                # a comparison that the direction does not move decides nothing to first order
-                assert "comparison" in str(error)  # noqa: PT017
-            else:
-                np.testing.assert_allclose(actual, program.directional(x, v), atol=1e-9)
+def cases(*program: st.SearchStrategy) -> st.SearchStrategy:
+    """What makes one program, with a point and directions, as often as are compiled together.
+
+    Hypothesis begins with the simplest program in every place, which would be an example lost.
+    """
+    several = st.lists(
+        st.tuples(*program, points(2), DIRECTIONS), min_size=TOGETHER, max_size=TOGETHER
+    )
+    return several.filter(lambda drawn: any(case[:-2] != drawn[0][:-2] for case in drawn))
+
+
+def agree(programs: list[Program], functions, xs, directions) -> None:
+    """Vertices, one-sided derivatives and JAX's element of functions, whose straight lines are ``programs``.
+
+    Every other one starts at the origin and is seen at its point later, so that both have as many kinks.
+    """
+    side_by_side = SideBySide(functions)
+    for turn in (0, 1):
+        at_origin = [p % 2 == turn for p in range(len(programs))]
+        where = [ORIGIN if zero else x for zero, x in zip(at_origin, xs, strict=True)]
+        places = [at(x) for x in where]
+        sets, derivatives = side_by_side.sets(places), side_by_side.derivatives(places)
+        for case in zip(programs, where, sets, derivatives, directions, strict=True):
+            agrees(*case)
+
+
+def agrees(program: Program, x, J, derivative, directions) -> None:
+    """One set against brute force at x."""
+    if program.choices(x) > MAX_CHOICES:  # more than brute force is for
+        return
+    assert_same_set(J.vertices(), program.jacobians(x))
+    # JAX's top_k puts 0 before −0, which are one number here: an element of the set all the same
+    if all(i.operation != "top_k" for i in program.instructions):
+        np.testing.assert_allclose(J.element("jax"), derivative, atol=1e-12)
+    for v in directions:
+        try:
+            actual = J.directional([float(c) for c in v])
+        except errors.UnsupportedOperationError as error:
+            # a comparison that the direction does not move decides nothing to first order
+            assert "comparison" in str(error)  # noqa: PT017
+        else:
+            np.testing.assert_allclose(actual, program.directional(x, v), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if n not in ("constant", "add", "sub")])
 def test_each_operation_alone(name):
     @share(10)
-    @given(
-        programs(outputs=2, length=3, kinks=2, operations=(name, "add", "scale")),
-        points(2),
-        DIRECTIONS,
-    )
-    def holds(program: Program, x, directions):
-        agree(program, program.to_jax(), [x, ORIGIN], directions)
+    @given(cases(programs(outputs=2, length=3, kinks=2, operations=(name, "add", "scale"))))
+    def holds(drawn):
+        several, xs, directions = zip(*drawn, strict=True)
+        agree(several, [p.to_jax() for p in several], xs, directions)
 
     holds()
 
 
 @share(60)
-@given(programs(outputs=2, kinks=4), points(2), DIRECTIONS)
-def test_programs_of_all_operations(program: Program, x, directions):
-    agree(program, program.to_jax(), [x, ORIGIN], directions)
+@given(cases(programs(outputs=2, kinks=4)))
+def test_programs_of_all_operations(drawn):
+    several, xs, directions = zip(*drawn, strict=True)
+    agree(several, [p.to_jax() for p in several], xs, directions)
+
+
+def under_jit_and_vmap(program: Program):
+    return jax.jit(lambda x: jax.vmap(program.to_jax())(x[None])[0])
 
 
 @share(40)
-@given(programs(outputs=2, kinks=4, operations=NEW), points(2), DIRECTIONS)
-def test_programs_under_jit_and_vmap(program: Program, x, directions):
-    fun = jax.jit(lambda x: jax.vmap(program.to_jax())(x[None])[0])
-    agree(program, fun, [x, ORIGIN], directions)
+@given(cases(programs(outputs=2, kinks=4, operations=NEW)))
+def test_programs_under_jit_and_vmap(drawn):
+    several, xs, directions = zip(*drawn, strict=True)
+    agree(several, [under_jit_and_vmap(p) for p in several], xs, directions)
 
 
 @share(25)
-@given(
-    programs(outputs=2, length=4, kinks=2),
-    st.sampled_from([(2,), (3,), (2, 1), (1, 2)]),
-    points(2),
-    DIRECTIONS,
-)
-def test_scans_of_programs(program: Program, lengths, x, directions):
-    fun, written_out = program.scanned(*lengths), program.repeated(int(np.prod(lengths)))
-    agree(written_out, fun, [x, ORIGIN], directions)
+@given(cases(programs(outputs=2, length=4, kinks=2), st.sampled_from([(2,), (3,), (2, 1), (1, 2)])))
+def test_scans_of_programs(drawn):
+    steps, lengths, xs, directions = zip(*drawn, strict=True)
+    loops = [p.scanned(*n) for p, n in zip(steps, lengths, strict=True)]
+    written_out = [p.repeated(int(np.prod(n))) for p, n in zip(steps, lengths, strict=True)]
+    agree(written_out, loops, xs, directions)
+
+
+def after(first: Program, loop):
+    before = first.to_jax()
+    return lambda x: loop(jnp.asarray(before(x)))
 
 
 @share(8)
 @given(
-    programs(outputs=2, length=3, kinks=1, operations=NEW),
-    programs(outputs=2, length=3, kinks=1, operations=NEW),
-    points(2),
-    DIRECTIONS,
+    cases(
+        programs(outputs=2, length=3, kinks=1, operations=NEW),
+        programs(outputs=2, length=3, kinks=1, operations=NEW),
+    )
 )
-def test_programs_before_and_after_a_nested_scan(first: Program, body: Program, x, directions):
-    before, loop = first.to_jax(), body.scanned(2, 1)
+def test_programs_before_and_after_a_nested_scan(drawn):
+    firsts, bodies, xs, directions = zip(*drawn, strict=True)
+    pairs = list(zip(firsts, bodies, strict=True))
     agree(
-        first.then(body.repeated(2)),
-        lambda x: loop(jnp.asarray(before(x))),
-        [x, ORIGIN],
+        [first.then(body.repeated(2)) for first, body in pairs],
+        [after(first, body.scanned(2, 1)) for first, body in pairs],
+        xs,
         directions,
     )

@@ -1,5 +1,6 @@
 """``select``: same values, chosen derivatives, under every transformation."""
 
+import functools
 import re
 from fractions import Fraction
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 import conservax as cx
 from conservax import errors
-from helpers import Program, at, points, programs
+from helpers import Program, at, on_numpy, points, programs
+from side_by_side import SideBySide
 
 relu, relu6 = jax.nn.relu, jax.nn.relu6
 
@@ -62,35 +64,72 @@ SCALAR = {
 }
 
 
+def of_all(*questions):
+    """x ↦ {name: the answers for SCALAR[name] at x}: one compilation for all functions of the table."""
+    return on_numpy(
+        lambda x: {name: [q(fun)(x) for q in questions] for name, fun in SCALAR.items()}
+    )
+
+
+def derivative(fun):
+    """f′ by ``jax.jvp``."""
+    return lambda x: jax.jvp(fun, (x,), (jnp.ones_like(x),))[1]
+
+
+@functools.cache
+def defaults(dtype):
+    """For each point: slopes of JAX and of ``select``, and JAX's element of each set."""
+    slopes = of_all(jax.grad, lambda fun: jax.grad(cx.select(fun, "jax")))
+    side_by_side = SideBySide(SCALAR.values())
+    found = []
+    for point in (0.0, 0.5, -0.75):
+        x = dtype(point)
+        sets = side_by_side.sets([x] * len(SCALAR))
+        elements = [J.element("jax").item() for J in sets]
+        found.append((slopes(x), dict(zip(SCALAR, elements, strict=True))))
+    return found
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SCALAR)
 def test_the_default_is_jax_grad(name, dtype):
-    fun = SCALAR[name]
-    jacobian = cx.conservative_jacobian(fun)
-    for point in (0.0, 0.5, -0.75):
-        x = jnp.asarray(point, dtype)
-        expected = jax.grad(fun)(x)
-        for slope in (jax.grad(cx.select(fun, "jax"))(x), jacobian(x).element("jax").item()):
+    for slopes, elements in defaults(dtype):
+        expected, selected = slopes[name]
+        for slope in (selected, elements[name]):
             np.testing.assert_allclose(slope, expected, rtol=4 * np.finfo(dtype).eps)
+
+
+@functools.cache
+def through_the_interpreter():
+    by_name = of_all(
+        jax.grad,
+        lambda fun: jax.grad(cx.select(fun, {})),
+        lambda fun: derivative(cx.select(fun, {})),
+    )
+    return [by_name(x) for x in (0.0, 0.5, -0.75)]
 
 
 @pytest.mark.parametrize("name", SCALAR)
 def test_a_dict_that_names_nothing_is_jax_grad_through_the_interpreter(name):
-    fun, chosen = SCALAR[name], cx.select(SCALAR[name], {})
-    for x in (0.0, 0.5, -0.75):
-        np.testing.assert_allclose(jax.grad(chosen)(x), jax.grad(fun)(x), rtol=1e-15)
-        np.testing.assert_allclose(jax.jvp(chosen, (x,), (1.0,))[1], jax.grad(fun)(x), rtol=1e-15)
+    for answers in through_the_interpreter():
+        expected, reverse, forward = answers[name]
+        np.testing.assert_allclose(reverse, expected, rtol=1e-15)
+        np.testing.assert_allclose(forward, expected, rtol=1e-15)
+
+
+@functools.cache
+def values(policy, dtype):
+    """Values of the functions, and with a selection, compiled apart."""
+    plain, chosen = of_all(lambda fun: fun), of_all(lambda fun: cx.select(fun, policy))
+    return [(plain(x), chosen(x)) for x in map(dtype, (0.0, 0.3, -0.7))]
 
 
 @pytest.mark.parametrize("name", SCALAR)
 @pytest.mark.parametrize(("policy", "dtype"), [("lower", np.float32), ("upper", np.float64)])
 def test_values_are_untouched(name, policy, dtype):
-    fun = jax.jit(SCALAR[name])
-    chosen = jax.jit(cx.select(SCALAR[name], policy))
-    for point in (0.0, 0.3, -0.7):
-        x = jnp.asarray(point, dtype)
-        assert chosen(x).dtype == dtype
-        assert chosen(x) == fun(x)
+    for plain, chosen in values(policy, dtype):
+        assert chosen[name][0].dtype == dtype
+        assert chosen[name][0] == plain[name][0]
 
 
 @pytest.mark.parametrize(
@@ -119,28 +158,43 @@ def test_lower_and_upper_under_every_transformation(name, lower, upper):
     for policy, expected in (("lower", lower), ("upper", upper)):
         chosen = cx.select(fun, policy)
         assert np.isclose(jax.grad(chosen)(0.0), expected)
-        assert np.isclose(jax.jit(jax.grad(chosen))(0.0), expected)
-        assert np.isclose(jax.jvp(chosen, (0.0,), (1.0,))[1], expected)
-        batch = jnp.array([0.0, 0.5, 0.0])
-        inside = jax.vmap(jax.grad(chosen))(batch)
+        at_a_point, batched = transformed(policy)
+        reverse, forward = at_a_point[name]
+        assert np.isclose(reverse, expected)
+        assert np.isclose(forward, expected)
+        inside, outside, plain = batched[name]
         np.testing.assert_allclose(inside[0], expected, rtol=1e-12)
         np.testing.assert_allclose(inside[2], expected, rtol=1e-12)
-        np.testing.assert_allclose(inside[1], jax.grad(fun)(0.5), rtol=1e-12)
-        outside = jax.grad(lambda x, c=chosen: jnp.sum(jax.vmap(c)(x)))(batch)
+        np.testing.assert_allclose(inside[1], plain[1], rtol=1e-12)
         np.testing.assert_allclose(outside, inside, rtol=1e-12)
+
+
+@functools.cache
+def transformed(policy):
+    """Derivatives with a selection under jit: at 0 in both modes, and of a batch in any order."""
+    at_a_point = of_all(
+        lambda fun: jax.grad(cx.select(fun, policy)), lambda fun: derivative(cx.select(fun, policy))
+    )
+    batched = of_all(
+        lambda fun: jax.vmap(jax.grad(cx.select(fun, policy))),
+        lambda fun: jax.grad(lambda x: jnp.sum(jax.vmap(cx.select(fun, policy))(x))),
+        lambda fun: jax.vmap(jax.grad(fun)),
+    )
+    return at_a_point(0.0), batched(np.array([0.0, 0.5, 0.0]))
 
 
 @settings(max_examples=10)
 @given(programs(outputs=2), st.lists(points(2), min_size=2, max_size=2))
 def test_selected_derivatives_are_elements_found_by_brute_force(program: Program, xs):
-    for policy in ("lower", "upper"):
-        fun = cx.select(program.to_jax(), policy)
-        forward, reverse = jax.jit(jax.jacfwd(fun)), jax.jit(jax.jacrev(fun))
-        for x in [(Fraction(0), Fraction(0)), *xs]:
-            np.testing.assert_array_equal(fun(at(x)), program.to_jax()(at(x)))
-            gap = np.abs(forward(at(x)) - program.jacobians(x)).max(axis=(1, 2)).min()
+    chosen = [cx.select(program.to_jax(), policy) for policy in ("lower", "upper")]
+    plain = on_numpy(program.to_jax())
+    selected = on_numpy(lambda x: [(f(x), jax.jacfwd(f)(x), jax.jacrev(f)(x)) for f in chosen])
+    for x in [(Fraction(0), Fraction(0)), *xs]:
+        for value, forward, reverse in selected(at(x)):
+            np.testing.assert_array_equal(value, plain(at(x)))
+            gap = np.abs(forward - program.jacobians(x)).max(axis=(1, 2)).min()
             assert gap < 1e-9
-            np.testing.assert_allclose(reverse(at(x)), forward(at(x)), atol=1e-9)
+            np.testing.assert_allclose(reverse, forward, atol=1e-9)
 
 
 def test_the_second_derivative_follows_the_same_piece():
@@ -148,18 +202,19 @@ def test_the_second_derivative_follows_the_same_piece():
     fun = lambda x: jnp.where(x > 0, x**2, -3 * x**2)  # noqa: E731
     for policy, expected in (("lower", -6.0), ("upper", 2.0)):
         chosen = cx.select(fun, policy)
+        hessian = jax.jit(jax.hessian(chosen))
         assert jax.hessian(chosen)(0.0) == expected
-        assert jax.grad(jax.grad(chosen))(0.0) == expected
-        assert jax.jit(jax.hessian(chosen))(0.0) == expected
-        assert jax.hessian(chosen)(0.5) == 2.0
-        assert jax.hessian(chosen)(-0.5) == -6.0
+        assert jax.jit(jax.grad(jax.grad(chosen)))(0.0) == expected
+        assert hessian(0.0) == expected
+        assert hessian(0.5) == 2.0
+        assert hessian(-0.5) == -6.0
 
 
 def test_hessian_of_a_product_with_a_kink():
     # f = |x| exp(y): ∂²f/∂x∂y = s exp(y) with the slope s chosen for |·|
     fun = lambda v: jnp.abs(v[0]) * jnp.exp(v[1])  # noqa: E731
     for policy, s in (("lower", -1.0), ("upper", 1.0)):
-        H = jax.hessian(cx.select(fun, policy))(jnp.array([0.0, 0.5]))
+        H = on_numpy(jax.hessian(cx.select(fun, policy)))(np.array([0.0, 0.5]))
         np.testing.assert_allclose(H, [[0, s * np.exp(0.5)], [s * np.exp(0.5), 0]], atol=1e-12)
 
 
@@ -176,8 +231,9 @@ def test_pytrees_keywords_and_integer_arguments_pass_through():
 def test_no_nan_leaks_from_the_branch_not_taken():
     safe = lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)  # noqa: E731
     for policy in ("lower", "upper", {}):
-        assert jax.grad(cx.select(safe, policy))(-1.0) == 0.0
-        np.testing.assert_allclose(jax.grad(cx.select(safe, policy))(4.0), 0.25, rtol=1e-12)
+        slope = jax.jit(jax.grad(cx.select(safe, policy)))
+        assert slope(-1.0) == 0.0
+        np.testing.assert_allclose(slope(4.0), 0.25, rtol=1e-12)
 
 
 def test_a_masked_maximum_keeps_finite_gradients():
@@ -240,14 +296,12 @@ def test_in_a_scan_each_iteration_takes_its_own_weight():
     fun = lambda x: jax.lax.fori_loop(0, 3, lambda i, y: jnp.abs(y) + y, x)  # noqa: E731
     (name,) = names(fun, 0.0)
     assert cx.sites(fun)(0.0)[0].shape == (3,)
+    J = cx.conservative_jacobian(fun)(0.0)
     for q in ([0.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.5, 0.25]):
         expected = np.prod([2 * w for w in q])
-        np.testing.assert_allclose(
-            jax.grad(cx.select(fun, {name: np.array(q)}))(0.0), expected, atol=1e-14
-        )
-        np.testing.assert_allclose(
-            cx.conservative_jacobian(fun)(0.0).element(q).item(), expected, atol=1e-14
-        )
+        slope = jax.jit(jax.grad(cx.select(fun, {name: np.array(q)})))(0.0)
+        np.testing.assert_allclose(slope, expected, atol=1e-14)
+        np.testing.assert_allclose(J.element(q).item(), expected, atol=1e-14)
 
 
 def test_in_nested_scans_weights_are_indexed_outer_loop_first():

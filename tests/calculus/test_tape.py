@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from conservax.calculus.interpreter import measured_outputs, run_program
 from conservax.calculus.planning import trace
 from conservax.calculus.tape import Discover, Linearise, Select
-from helpers import Program, at, points, programs
+from helpers import Program, at, on_numpy, points, programs
 
 
 def discover(fun, *args):
@@ -27,16 +27,19 @@ def test_every_tape_computes_the_programs_value(program: Program, x):
     fun, point = program.to_jax(), at(x)
     traced = trace(lambda leaves: fun(*leaves), [point], (True,))
     expected = program(x)
-    base = jnp.full(traced.size, 0.25)
-    tapes = [
-        Discover(traced.dtype),
-        Select("upper"),
-        Select("jax"),
-        Select(jnp.full(traced.size, 0.5)),
-        Linearise(base, jnp.zeros(traced.size)),
-    ]
-    for tape in tapes:
-        (value,) = run_program(traced, [point], tape)
+
+    @on_numpy
+    def run_each(x):
+        tapes = [
+            Discover(traced.dtype),
+            Select("upper"),
+            Select("jax"),
+            Select(jnp.full(traced.size, 0.5)),
+            Linearise(jnp.full(traced.size, 0.25), jnp.zeros(traced.size)),
+        ]
+        return [run_program(traced, [x], tape) for tape in tapes]
+
+    for (value,) in run_each(point):
         np.testing.assert_array_equal(value, expected)
 
 

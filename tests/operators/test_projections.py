@@ -13,10 +13,9 @@ from jaxopt import projection as theirs
 import conservax as cx
 from conservax import errors
 from conservax.operators import projections as ours
-from helpers import assert_same_set, line_of
+from helpers import assert_same_set, line_of, on_numpy
 
-RNG = np.random.default_rng(0)
-A = RNG.normal(size=(2, 4))
+A = np.random.default_rng(0).normal(size=(2, 4))
 OPERATORS = {
     "non_negative": (ours.projection_non_negative, theirs.projection_non_negative),
     "box": (
@@ -62,13 +61,14 @@ EXACT = {"simplex", "l1_ball"}
 def compiled(name):
     """value, forward and reverse Jacobian of an operator on vectors (4,), each compiled once."""
     fun = OPERATORS[name][0]
-    return jax.jit(fun), jax.jit(jax.jacfwd(fun)), jax.jit(jax.jacrev(fun))
+    return on_numpy(fun), on_numpy(jax.jacfwd(fun)), on_numpy(jax.jacrev(fun))
 
 
 def points():
     """Random points, and points with ties and zeros, at which most operators have kinks."""
-    yield from RNG.normal(size=(6, 4)) * np.array([[0.1], [0.5], [1], [1], [3], [10]])
-    yield from RNG.integers(-2, 3, size=(8, 4)) / 2.0
+    rng = np.random.default_rng(1)
+    yield from rng.normal(size=(6, 4)) * np.array([[0.1], [0.5], [1], [1], [3], [10]])
+    yield from rng.integers(-2, 3, size=(8, 4)) / 2.0
     yield np.zeros(4)
     yield np.array([1.0, 0, 0, 0])
     yield np.array([0.5, 0.5, 0, 0])
@@ -86,11 +86,13 @@ def assert_element_of_a_projection(V):
 def test_values_agree_with_a_peer_and_derivatives_are_between_0_and_the_identity(name):
     value, forward, reverse = compiled(name)
     peer = OPERATORS[name][1]
+    if peer is not None:
+        tolerance = 1e-4 if name == "box_section" else 1e-12  # jaxopt bisects
+        theirs_at = on_numpy(jax.vmap(peer))(np.array(list(points())))
+        ours_at = [value(x) for x in points()]
+        np.testing.assert_allclose(ours_at, theirs_at, atol=tolerance)
     for x in points():
-        if peer is not None:
-            tolerance = 1e-4 if name == "box_section" else 1e-12  # jaxopt bisects
-            np.testing.assert_allclose(value(x), peer(jnp.array(x)), atol=tolerance)
-        V = np.asarray(forward(x))
+        V = forward(x)
         assert_element_of_a_projection(V)
         np.testing.assert_allclose(reverse(x), V, atol=1e-12)
 
@@ -100,7 +102,7 @@ def test_projections_are_firmly_nonexpansive_and_idempotent(name):
     value = compiled(name)[0]
     some = list(points())
     for x, y in zip(some, some[::-1], strict=True):
-        p, q = np.asarray(value(x)), np.asarray(value(y))
+        p, q = value(x), value(y)
         assert (p - q) @ (p - q) <= (p - q) @ (x - y) + 1e-12
         np.testing.assert_allclose(value(p), p, atol=1e-12)
         assert (x - p) @ (q - p) <= 1e-12 * (1 + abs(x).max() ** 2)  # the variational inequality
@@ -109,7 +111,7 @@ def test_projections_are_firmly_nonexpansive_and_idempotent(name):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_derivatives_are_limits_of_finite_differences_nearby(name):
     value, forward, _ = compiled(name)
-    for x in RNG.normal(size=(4, 4)):
+    for x in np.random.default_rng(2).normal(size=(4, 4)):
         steps = 1e-6 * np.eye(4)
         quotients = [(value(x + h) - value(x - h)) / 2e-6 for h in steps]
         np.testing.assert_allclose(np.transpose(quotients), forward(x), atol=1e-8)
@@ -120,11 +122,12 @@ def test_float32_batches_and_gradients_of_compiled_functions(name):
     value, forward, _ = compiled(name)
     batch = np.array(list(points()), np.float32)
     fun = OPERATORS[name][0]
-    out = jax.vmap(fun)(batch)
+    out = on_numpy(jax.vmap(fun))(batch)
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, [value(x.astype(float)) for x in batch], atol=3e-5)
-    x = jnp.array(RNG.normal(size=4))
-    gradient = jax.grad(lambda x: jnp.sum(value(x) ** 2))(x)
+    x = np.random.default_rng(3).normal(size=4)
+    within = jax.jit(fun)
+    gradient = on_numpy(jax.grad(lambda x: jnp.sum(within(x) ** 2)))(x)
     np.testing.assert_allclose(gradient, 2 * forward(x).T @ value(x), atol=1e-12)
 
 
@@ -143,15 +146,16 @@ def test_float32_batches_and_gradients_of_compiled_functions(name):
     ],
 )
 def test_the_calculus_knows_the_set_and_jax_returns_its_element(name, x):
-    fun = OPERATORS[name][0]
-    x = jnp.array(x, float)
-    J = cx.conservative_jacobian(fun)(x)
-    element = np.asarray(jax.jacrev(fun)(x))
+    value, _, reverse = compiled(name)
+    x = np.array(x, float)
+    J = cx.conservative_jacobian(OPERATORS[name][0])(jnp.array(x))
+    element = reverse(x)
     np.testing.assert_allclose(J.element("jax"), element, atol=1e-12)
     assert J.contains(element, tol=1e-9)
+    rng = np.random.default_rng(4)
     for sign in (1, -1):  # both one-sided derivatives, by the value alone
-        for v in RNG.normal(size=(3, 4)) * sign:
-            quotient = (fun(x + 1e-7 * v) - fun(x)) / 1e-7
+        for v in rng.normal(size=(3, 4)) * sign:
+            quotient = (value(x + 1e-7 * v) - value(x)) / 1e-7
             np.testing.assert_allclose(J.directional(v), quotient, atol=1e-5)
 
 
@@ -183,31 +187,30 @@ def test_the_set_of_the_second_order_cone_off_the_apex_is_the_closed_form():
     ],
 )
 def test_where_the_set_is_unknown_the_calculus_refuses_and_jax_returns_an_element(fun, x):
-    J = np.asarray(jax.jacrev(fun)(jnp.array(x))).reshape(x.size, x.size)
+    J = on_numpy(jax.jacrev(fun))(x).reshape(x.size, x.size)
     assert_element_of_a_projection(J)
     with pytest.raises(errors.UnsupportedOperationError, match="projection_"):
         cx.conservative_jacobian(fun)(jnp.array(x))
 
 
 def test_no_nan_at_0_in_any_mode_where_jaxopt_has_one():
-    zero = jnp.zeros(3)
-    assert np.isnan(jax.jacrev(theirs.projection_l2_sphere)(zero)).any()
+    zero = np.zeros(3)
+    assert np.isnan(on_numpy(jax.jacrev(theirs.projection_l2_sphere))(zero)).any()
     for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
-        assert np.all(np.isfinite(derivative(ours.projection_l2_ball)(zero)))
+        assert np.all(np.isfinite(on_numpy(derivative(ours.projection_l2_ball))(zero)))
     np.testing.assert_array_equal(jax.jacrev(ours.projection_l2_ball)(zero), np.eye(3))
 
 
 def test_spheres():
     sphere = ours.projection_l2_sphere
-    x = jnp.array([3.0, 4.0])
-    np.testing.assert_allclose(sphere(x, 2.0), [1.2, 1.6], rtol=1e-14)
-    np.testing.assert_allclose(
-        jax.jacfwd(sphere)(x), (np.eye(2) - np.outer(x, x) / 25) / 5, atol=1e-14
-    )
+    x = np.array([3.0, 4.0])
+    forward, reverse = on_numpy(jax.jacfwd(sphere)), on_numpy(jax.jacrev(sphere))
+    np.testing.assert_allclose(on_numpy(sphere)(x, 2.0), [1.2, 1.6], rtol=1e-14)
+    np.testing.assert_allclose(forward(x), (np.eye(2) - np.outer(x, x) / 25) / 5, atol=1e-14)
     np.testing.assert_array_equal(sphere(jnp.zeros(2)), [1.0, 0.0])
     # the map jumps at 0: no derivative, in any mode, and the calculus says so
-    assert np.isnan(jax.jacfwd(sphere)(jnp.zeros(2))).any()
-    assert np.isnan(jax.jacrev(sphere)(jnp.zeros(2))).any()
+    assert np.isnan(forward(np.zeros(2))).any()
+    assert np.isnan(reverse(np.zeros(2))).any()
     with pytest.raises(errors.NotLipschitzError):
         cx.conservative_jacobian(sphere)(jnp.zeros(2))
     np.testing.assert_allclose(
@@ -227,15 +230,17 @@ def test_pytrees():
 
 def test_derivatives_in_the_parameters():
     x = jnp.array([2.0, 0.5, -1.0])
-    for fun in (
+    projections = (
         ours.projection_simplex,
         ours.projection_l1_ball,
         ours.projection_l2_ball,
         ours.projection_linf_ball,
-    ):
-        for r in (0.7, 1.3):
-            quotient = (fun(x, r + 1e-6) - fun(x, r - 1e-6)) / 2e-6
-            np.testing.assert_allclose(jax.jacfwd(fun, 1)(x, r), quotient, atol=1e-8)
+    )
+    values = on_numpy(lambda r: jnp.stack([fun(x, r) for fun in projections]))
+    slopes = on_numpy(lambda r: jnp.stack([jax.jacfwd(fun, 1)(x, r) for fun in projections]))
+    for r in (0.7, 1.3):
+        quotients = (values(r + 1e-6) - values(r - 1e-6)) / 2e-6
+        np.testing.assert_allclose(slopes(r), quotients, atol=1e-8)
     w = jnp.array([1.0, 2.0, 0.5])
 
     def section(w, c, lower, upper):
@@ -244,16 +249,20 @@ def test_derivatives_in_the_parameters():
     at = (w, 1.0, -jnp.ones(3), jnp.array([1.0, 0.3, 2.0]))
     from jax.test_util import check_grads
 
-    check_grads(section, at, order=1, atol=1e-6, rtol=1e-6)
+    check_grads(jax.jit(section), at, order=1, atol=1e-6, rtol=1e-6)
 
 
 def test_a_radius_of_0_and_a_box_of_one_point_do_not_move():
     for fun in (ours.projection_l1_ball, ours.projection_l2_ball, ours.projection_simplex):
-        for x in (jnp.zeros(2), jnp.array([1.0, 2.0])):
-            np.testing.assert_array_equal(fun(x, 0.0), np.zeros(2))
-            np.testing.assert_array_equal(jax.jacrev(fun)(x, 0.0), np.zeros((2, 2)))
-    one = jax.jacfwd(lambda x: ours.projection_box(x, (1.0, 1.0)))(jnp.ones(2))
+        value, reverse = on_numpy(fun), on_numpy(jax.jacrev(fun))
+        for x in (np.zeros(2), np.array([1.0, 2.0])):
+            np.testing.assert_array_equal(value(x, 0.0), np.zeros(2))
+            np.testing.assert_array_equal(reverse(x, 0.0), np.zeros((2, 2)))
+    one = on_numpy(jax.jacfwd(lambda x: ours.projection_box(x, (1.0, 1.0))))(np.ones(2))
     np.testing.assert_array_equal(one, np.zeros((2, 2)))
+
+
+simplex = on_numpy(ours.projection_simplex)
 
 
 @settings(max_examples=25)
@@ -261,7 +270,7 @@ def test_a_radius_of_0_and_a_box_of_one_point_do_not_move():
 def test_the_simplex_meets_its_conditions_at_ties_too(entries, value):
     """p ≥ 0, Σp = value, x − p = τ on the support and ≤ τ off it."""
     x = np.array(entries) / 2
-    p = np.asarray(ours.projection_simplex(jnp.array(x), value))
+    p = simplex(x, value)
     assert abs(p.sum() - value) < 1e-12
     assert p.min() >= 0
     slack = x - p
@@ -296,11 +305,11 @@ def test_hessians_at_smooth_points():
         (ours.projection_psd_cone, X),
         (ours.projection_exponential_cone, jnp.array([1.0, 1.0, 1.0])),
     ):
-        second = jax.jit(jax.jacfwd(jax.jacrev(fun)))(x)
-        v = jnp.asarray(RNG.normal(size=x.shape))
-        first = jax.jit(jax.jacfwd(fun))
+        second, x = on_numpy(jax.jacfwd(jax.jacrev(fun)))(x), np.asarray(x)
+        v = np.random.default_rng(5).normal(size=x.shape)
+        first = on_numpy(jax.jacfwd(fun))
         quotient = (first(x + 1e-5 * v) - first(x - 1e-5 * v)) / 2e-5
-        np.testing.assert_allclose(jnp.tensordot(second, v, x.ndim), quotient, atol=1e-6)
+        np.testing.assert_allclose(np.tensordot(second, v, x.ndim), quotient, atol=1e-6)
 
 
 def test_kinks_and_refusals_name_the_line_that_calls_the_operator():
