@@ -9,11 +9,13 @@ JOBS ?= 2
 PROGRAMS ?= 5000
 INSTANCES ?= 100000
 PER_CONE ?= 2000
+# where the tests keep what they compiled, for later runs and other clones
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conservax
 # the threads of dense factorisations wait for each other where others keep the cores busy
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-latest fuzz soundness robustness lint format bench dist clean distclean
+.PHONY: help reproduce test test-all test-latest fuzz soundness robustness lint format bench dist clean distclean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +24,11 @@ reproduce: $(VENV)/.stamp-reproduce ## Draw the figures of the paper and check i
 	$(BIN)/conservax reproduce --out "$(OUT)" $(ARGS)
 
 test: $(VENV)/.stamp-test ## Run the tests and the doctests (JOBS=2, ARGS="-k name")
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-all: ## The tests again as XLA compiles for users, the long fuzzers, the newest JAX: hours
+	XLA_FLAGS= $(MAKE) test fuzz
+	$(MAKE) soundness robustness test-latest
 
 test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
 	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
@@ -53,11 +59,11 @@ dist: $(VENV)/.stamp-dist ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
 clean: ## Remove what the other targets wrote, but not the environments
-	rm -rf reproduction build dist .pytest_cache .ruff_cache .hypothesis .jax_cache
+	rm -rf reproduction build dist .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## Remove the environments too
-	rm -rf $(VENV) .venv-latest
+distclean: clean ## Remove the environments and the compiled programs in the user's cache too
+	rm -rf $(VENV) .venv-latest $(CACHE)
 
 $(VENV)/bin/python .venv-latest/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "conservax needs Python 3.11 or newer; say which: make PYTHON=python3.11")'
