@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import IntEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +60,7 @@ Each command explains itself, with an example: conservax check --help
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"conservax {version('conservax')}")
+        typer.echo(f"conservax {cx.__version__}")
         raise typer.Exit
 
 
@@ -402,6 +401,8 @@ def info(
         conservax info
         conservax info --json > environment.json
     """
+    from importlib.metadata import PackageNotFoundError, version
+
     import jax
     import jax.numpy as jnp
 
