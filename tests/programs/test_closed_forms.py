@@ -1,5 +1,6 @@
 """Oracles: the closed forms of textbook programs, differentiated by JAX in every datum."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,28 +13,37 @@ from scipy.optimize import nnls
 from conservax.invertibility import Verdict
 from conservax.programs import ConeProgram, Cones, QuadraticProgram
 from conservax.solvers.cones import smat, svec
+from programs.compiled import Frame, solution_and_slopes
 
-RNG = np.random.default_rng(3)
-X, Y = RNG.normal(size=(8, 3)), RNG.normal(size=8)
+
+def draw():
+    rng = np.random.default_rng(3)
+    X, Y = rng.normal(size=(8, 3)), rng.normal(size=8)
+    return X, Y, rng.normal(size=(6, 4)), rng.normal(size=(2, 3))
+
+
+X, Y, R, MATRIX = draw()
 SUPPORT = nnls(X, Y)[0] > 0
-R = RNG.normal(size=(6, 4))
-MATRIX = RNG.normal(size=(2, 3))
 
 
 class Case(NamedTuple):
-    """A program and its solution in closed form, both functions of the same data."""
+    """A program and its solution in closed form, both functions of the same data.
 
-    layer: Callable
+    ``program``: data ↦ the cones and P, c, A, b. The solution is what comes first in x.
+    """
+
+    program: Callable
     closed: Callable
     data: tuple
 
 
 def quadratic(*data):
-    return QuadraticProgram()(*data).primal
+    program, data = QuadraticProgram().conic(*data)
+    return program.cones, data
 
 
 def conic(cones, *data):
-    return ConeProgram(cones)(*data).primal
+    return cones, data
 
 
 def least_squares(X, y):
@@ -105,7 +115,7 @@ def water_filling(noise, gain, power):
     A = jnp.concatenate([sums, bounds, cone])
     b = jnp.concatenate([power[None], none, jnp.stack([noise, 2 * gain, -noise], axis=1).ravel()])
     P, c = jnp.zeros((2 * k, 2 * k), noise.dtype), jnp.concatenate([none, one])
-    return conic(Cones(zero=1, nonnegative=k, second_order=(3,) * k), P, c, A, b)[:k]
+    return conic(Cones(zero=1, nonnegative=k, second_order=(3,) * k), P, c, A, b)
 
 
 def water_filling_closed(noise, gain, power):
@@ -116,13 +126,13 @@ def water_filling_closed(noise, gain, power):
     return jnp.maximum(levels[wet - 1] * gain - noise, 0)
 
 
-def group_prox(p, lam, selection="lower"):
+def group_prox(p, lam):
     """min ½‖x − p‖² + λt, (t, x) in the second-order cone."""
     n = len(p)
     eye = jnp.eye(n + 1, dtype=p.dtype)
     P, c = eye.at[n, n].set(0), jnp.append(-p, lam)
     A, b = -jnp.roll(eye, 1, axis=0), jnp.zeros(n + 1, p.dtype)
-    return ConeProgram(Cones(second_order=(n + 1,)), selection=selection)(P, c, A, b).primal[:n]
+    return conic(Cones(second_order=(n + 1,)), P, c, A, b)
 
 
 def group_prox_closed(p, lam):
@@ -140,12 +150,11 @@ def second_order_closed(p):
     return (p[0] + length) / 2 * jnp.append(jnp.ones(1, p.dtype), p[1:] / length)
 
 
-def semidefinite(p, selection="lower"):
+def semidefinite(p):
     """p is svec of the matrix."""
     eye = jnp.eye(len(p), dtype=p.dtype)
     order = {3: 2, 6: 3}[len(p)]
-    program = ConeProgram(Cones(semidefinite=(order,)), selection=selection)
-    return program(eye, -p, -eye, jnp.zeros_like(p)).primal
+    return conic(Cones(semidefinite=(order,)), eye, -p, -eye, jnp.zeros_like(p))
 
 
 def semidefinite_closed(p):
@@ -176,8 +185,7 @@ def nuclear_prox(Y, lam):
     P = jnp.asarray(np.diag(np.arange(len(TRACES)) < 6), dtype)
     c = jnp.zeros(len(TRACES), dtype).at[:6].set(-Y.ravel()) + lam / 2 * jnp.asarray(TRACES, dtype)
     A = -jnp.asarray(LIFT, dtype)
-    x = conic(Cones(semidefinite=(5,)), P, c, A, jnp.zeros(A.shape[0], dtype))
-    return x[:6].reshape(2, 3)
+    return conic(Cones(semidefinite=(5,)), P, c, A, jnp.zeros(A.shape[0], dtype))
 
 
 def nuclear_prox_closed(Y, lam):
@@ -209,37 +217,96 @@ CASES = {
 }
 
 
+# programs of one frame are one batch: linear cones, and curved ones
+LINEAR = Frame(Cones(zero=1, nonnegative=8), 4)
+CURVED = Frame(Cones(zero=1, nonnegative=3, second_order=(3, 3, 3, 4), semidefinite=(3, 5)), 15)
+FRAMES = dict.fromkeys(CASES, LINEAR)
+FRAMES |= dict.fromkeys(
+    ("water filling", "group prox", "second-order cone", "semidefinite cone", "nuclear prox"),
+    CURVED,
+)
+
+
 def with_jacobians(fun, data):
+    """fun(*data), and its derivative in each datum."""
     everything = tuple(range(len(data)))
-    return jax.jit(lambda *data: (fun(*data), jax.jacrev(fun, everything)(*data)))(*data)
+    jacobian = jax.jacfwd(lambda *data: (fun(*data),) * 2, everything, has_aux=True)
+    return jacobian(*data)[::-1]
+
+
+@functools.cache
+def exact():
+    """Each case's closed form, and the data of its program, with their derivatives."""
+    functions = {name: case.closed for name, case in CASES.items()}
+    programs = {name: lambda *d, own=case: own.program(*d)[1] for name, case in CASES.items()}
+
+    @jax.jit
+    def everything(data):
+        return tuple(
+            {name: with_jacobians(fun, data[name]) for name, fun in functions.items()}
+            for functions in (functions, programs)
+        )
+
+    return jax.device_get(everything({name: CASES[name].data for name in CASES}))
+
+
+def cones_of(program, data):
+    return program(*map(jnp.asarray, data))[0]
+
+
+def chained(slopes, data_slopes):
+    """∂x/∂(P, c, A, b) · ∂(P, c, A, b)/∂datum."""
+    return sum(
+        np.tensordot(np.asarray(own, float), inner, axes=own.ndim - 1)
+        for own, inner in zip(slopes, data_slopes, strict=True)
+    )
+
+
+@functools.cache
+def found(frame, precision):
+    """Each case's solution and its derivatives, all cases of a frame in one batch."""
+    names = [name for name in CASES if FRAMES[name] is frame]
+    cones = {name: cones_of(*CASES[name][::2]) for name in names}
+    data = {name: exact()[1][name] for name in names}
+    batch = [frame.embed(cones[name], *data[name][0]) for name in names]
+    batch = tuple(np.stack(part).astype(precision) for part in zip(*batch, strict=True))
+    solution, slopes = solution_and_slopes(ConeProgram(frame.cones), jax.jacrev)(*batch)
+    answers = {}
+    for i, name in enumerate(names):
+        k = exact()[0][name][0].size
+        own = frame.own(cones[name], len(data[name][0][1]), [part[i] for part in slopes])
+        inner = zip(*data[name][1], strict=True)  # by datum, of P, c, A, b each
+        jacobians = [chained([part[:k] for part in own], datum) for datum in inner]
+        answers[name] = solution.primal[i, :k], jacobians
+    return answers
 
 
 @pytest.mark.parametrize("precision", [np.float64, np.float32])
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_derivatives_in_every_datum(name, precision):
-    layer, closed, data = CASES[name]
-    value, jacobians = with_jacobians(layer, tuple(jnp.asarray(d, precision) for d in data))
-    truth, slopes = with_jacobians(closed, tuple(jnp.asarray(d, np.float64) for d in data))
+    value, jacobians = found(FRAMES[name], precision)[name]
+    truth, slopes = exact()[0][name]
     tolerance = 1e-8 if precision == np.float64 else 1e-3
     assert value.dtype == precision
-    for found, exact in zip((value, *jacobians), (truth, *slopes), strict=True):
-        assert np.linalg.norm(exact) > 0
-        assert np.linalg.norm(found - exact) <= tolerance * np.linalg.norm(exact)
+    for own, expected in zip((value, *jacobians), (truth, *slopes), strict=True):
+        own = np.reshape(own, expected.shape)
+        assert np.linalg.norm(expected) > 0
+        assert np.linalg.norm(own - expected) <= tolerance * np.linalg.norm(expected)
 
 
 def test_the_cases_have_something_to_decide():
     """Constraints that bind and others that do not, singular values above and below the threshold."""
     assert 0 < SUPPORT.sum() < 3
     for name in ("box", "simplex", "water filling"):
-        value = np.asarray(CASES[name].closed(*map(jnp.asarray, CASES[name].data)))
+        value = exact()[0][name][0]
         assert 0 < np.sum(np.isin(value, [0.0, -0.1, 0.7])) < value.size
     assert np.sum(np.linalg.svd(MATRIX)[1] > 0.6) in (1, 2)
     assert np.all(np.abs(np.linalg.eigvalsh(smat(jnp.asarray(SYMMETRIC), 3))) > 0.05)
 
 
-def relu(p, selection):
+def relu(p):
     one = jnp.eye(1)
-    return QuadraticProgram(selection=selection)(one, -p, G=-one, h=jnp.zeros(1)).primal
+    return quadratic(one, -p, None, None, -one, jnp.zeros(1))
 
 
 def to_the_segment(matrix, start, end):
@@ -260,7 +327,7 @@ DEGENERATE = {
         np.eye(3),
     ),
     "group prox at ‖p‖ = 1": (
-        lambda p, selection: group_prox(p, jnp.ones(()), selection),
+        lambda p: group_prox(p, jnp.ones(())),
         UNIT,
         np.zeros((2, 2)),
         np.outer(UNIT, UNIT),
@@ -268,20 +335,51 @@ DEGENERATE = {
 }
 
 
+def tie(q):
+    """min q₁x₁ + q₂x₂ over x₁ + x₂ ≥ 1, x ≥ 0."""
+    G, h = jnp.array([[-1.0, -1], [-1, 0], [0, -1]]), jnp.array([-1.0, 0, 0])
+    return quadratic(jnp.zeros((2, 2)), q, None, None, G, h)
+
+
+@functools.cache
+def at_the_degenerate_points(selection):
+    """By name: solution, forward and reverse Jacobian in p, verdict; all in one batch."""
+    frame = Frame(Cones(nonnegative=3, second_order=(3,), semidefinite=(2,)), 3)
+    layers = {name: case[:2] for name, case in DEGENERATE.items()} | {"tie": (tie, np.ones(2))}
+    cones = {name: cones_of(layer, (point,)) for name, (layer, point) in layers.items()}
+
+    @jax.jit
+    def data(points):
+        return {
+            name: with_jacobians(lambda p, own=layer: own(p)[1], (points[name],))
+            for name, (layer, _) in layers.items()
+        }
+
+    known = jax.device_get(data({name: point for name, (_, point) in layers.items()}))
+    batch = [frame.embed(cones[name], *known[name][0]) for name in layers]
+    run = solution_and_slopes(ConeProgram(frame.cones, selection=selection), jax.jacfwd, jax.jacrev)
+    solution, *modes = run(*(np.stack(part) for part in zip(*batch, strict=True)))
+    answers = {}
+    for i, (name, (_, point)) in enumerate(layers.items()):
+        inner, k = [part[0] for part in known[name][1]], len(point)
+        own = [
+            frame.own(cones[name], len(known[name][0][1]), [part[i] for part in slopes])
+            for slopes in modes
+        ]
+        forward, reverse = (chained([part[:k] for part in slopes], inner) for slopes in own)
+        answers[name] = solution.primal[i, :k], forward, reverse, solution.info.verdict[i]
+    return answers
+
+
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_at_a_degenerate_point_each_selection_is_an_element_of_the_set(name):
-    layer, point, start, end = DEGENERATE[name]
+    _, _, start, end = DEGENERATE[name]
     found = {}
     for selection in ("lower", "upper"):
-
-        def both(p, selection=selection):
-            jacobians = jax.jacfwd(layer)(p, selection), jax.jacrev(layer)(p, selection)
-            return jnp.stack(jacobians)
-
-        forward, reverse = jax.jit(both)(jnp.asarray(point))
+        _, forward, reverse, _ = at_the_degenerate_points(selection)[name]
         np.testing.assert_allclose(forward, reverse, atol=1e-12)
-        assert to_the_segment(np.asarray(forward), start, end) <= 1e-9
-        found[selection] = np.asarray(forward)
+        assert to_the_segment(forward, start, end) <= 1e-9
+        found[selection] = forward
     # left out, the weakly active piece lets the solution move; kept, it holds it
     np.testing.assert_allclose(found["lower"], end, atol=1e-9)
     np.testing.assert_allclose(found["upper"], start, atol=1e-9)
@@ -289,17 +387,8 @@ def test_at_a_degenerate_point_each_selection_is_an_element_of_the_set(name):
 
 @pytest.mark.parametrize("selection", ["lower", "upper"])
 def test_a_linear_program_with_a_tie_has_no_derivative_and_says_so(selection):
-    """min x₁ + x₂ over x₁ + x₂ ≥ 1, x ≥ 0."""
-    G, h = jnp.array([[-1.0, -1], [-1, 0], [0, -1]]), jnp.array([-1.0, 0, 0])
-    layer = QuadraticProgram(selection=selection)
-
-    @jax.jit
-    def solve(q):
-        solution = layer(jnp.zeros((2, 2)), q, G=G, h=h)
-        jacobian = jax.jacrev(lambda q: layer(jnp.zeros((2, 2)), q, G=G, h=h).primal)(q)
-        return solution, jacobian
-
-    solution, jacobian = solve(jnp.ones(2))
-    np.testing.assert_allclose(jnp.sum(solution.primal), 1.0, atol=1e-9)
-    assert solution.info.verdict == Verdict.REFUTED
-    assert np.all(np.isnan(jacobian))
+    primal, forward, reverse, verdict = at_the_degenerate_points(selection)["tie"]
+    np.testing.assert_allclose(np.sum(primal), 1.0, atol=1e-9)
+    assert verdict == Verdict.REFUTED
+    assert np.all(np.isnan(forward))
+    assert np.all(np.isnan(reverse))

@@ -20,14 +20,31 @@ from conservax.operators import cones as operators
 from conservax.programs import ConeProgram, Cones, Solver, Status
 from conservax.programs.curved_blocks import turn
 
-CURVED = {
-    "exponential": (Cones(exponential=1), operators.Exponential()),
-    "dual exponential": (Cones(dual_exponential=1), operators.Dual(operators.Exponential())),
-    "power 0.1": (Cones(power=(0.1,)), operators.Power(0.1)),
-    "power 0.5": (Cones(power=(0.5,)), operators.Power(0.5)),
-    "power 0.8": (Cones(power=(0.8,)), operators.Power(0.8)),
-    "dual power 0.3": (Cones(power=(-0.3,)), operators.Dual(operators.Power(0.3))),
+# the cones of one group are the blocks of one program, which is compiled once
+GROUPS = {
+    "exponential": Cones(exponential=1, dual_exponential=1),
+    "power": Cones(power=(0.1, 0.5, 0.8, -0.3)),
 }
+CURVED = {  # the group, the place in it, and the cone
+    "exponential": ("exponential", 0, operators.Exponential()),
+    "dual exponential": ("exponential", 1, operators.Dual(operators.Exponential())),
+    "power 0.1": ("power", 0, operators.Power(0.1)),
+    "power 0.5": ("power", 1, operators.Power(0.5)),
+    "power 0.8": ("power", 2, operators.Power(0.8)),
+    "dual power 0.3": ("power", 3, operators.Dual(operators.Power(0.3))),
+}
+INSIDE = {  # far from every kink
+    "exponential": np.array([[0.0, 20.0, 60.0], [-20.0, 20.0, 20.0]]),
+    "power": np.tile([40.0, 40.0, 0.0], (4, 1)),
+}
+
+
+def among(name, p):
+    """The cones of the group of ``name``, its own rows, and p there beside points inside the others."""
+    group, place, _ = CURVED[name]
+    whole = INSIDE[group].copy()
+    whole[place] = p
+    return GROUPS[group], slice(3 * place, 3 * place + 3), whole.ravel()
 
 
 @functools.cache
@@ -39,26 +56,31 @@ def projection(cones: Cones, solver="auto", selection="lower"):
     def project(p):
         eye = jnp.eye(m, dtype=p.dtype)
         solution = program(eye, -p, -eye, jnp.zeros_like(p))
-        return solution.primal, solution.info
+        return solution.primal, (solution.primal, solution.info)
 
-    both = jax.jacrev(project, has_aux=True)
-    return jax.jit(lambda p: (project(p)[0], *both(p)))
+    @jax.jit
+    def run(p):
+        J, (x, info) = jax.jacrev(project, has_aux=True)(p)
+        return x, J, info
+
+    return run
 
 
 @pytest.mark.parametrize("name", CURVED)
 def test_projections_and_their_jacobians(name):
-    cones, cone = CURVED[name]
-    project = projection(cones)
+    group, place, cone = CURVED[name]
+    project, own = projection(GROUPS[group]), slice(3 * place, 3 * place + 3)
     rng = np.random.default_rng(1)
     for p in rng.normal(size=(12, 3)):
-        x, J, info = project(p)
-        np.testing.assert_allclose(x, cone.project(jnp.asarray(p)), atol=1e-9)
+        x, J, info = project(np.tile(p, len(INSIDE[group])))
+        np.testing.assert_allclose(x[own], cone.project(jnp.asarray(p)), atol=1e-9)
         step = 1e-5
         sides = [
             (cone.project(jnp.asarray(p + step * e)) - cone.project(jnp.asarray(p - step * e)))
             for e in np.eye(3)
         ]
-        np.testing.assert_allclose(J, np.stack(sides, axis=1) / (2 * step), atol=2e-7)
+        np.testing.assert_allclose(J[own, own], np.stack(sides, axis=1) / (2 * step), atol=2e-7)
+        np.testing.assert_allclose(np.delete(J[own], np.r_[own], axis=1), 0, atol=1e-9)
         assert info.status == Status.SOLVED
         assert info.verdict == 1
         assert info.solver == Solver.CLARABEL
@@ -81,61 +103,78 @@ def entropy(solver: str):
 def test_the_softmax_is_an_entropy_program(solver):
     p = jnp.array([0.3, -1.0, 2.0])
     layer = entropy(solver)
-    np.testing.assert_allclose(layer(p), jax.nn.softmax(p), atol=1e-12)
-    np.testing.assert_allclose(jax.jacrev(layer)(p), jax.jacobian(jax.nn.softmax)(p), atol=1e-12)
+    J, x = jax.jit(jax.jacrev(lambda p: (layer(p),) * 2, has_aux=True))(p)
+    share = np.exp(p) / np.exp(p).sum()
+    np.testing.assert_allclose(x, share, atol=1e-12)
+    np.testing.assert_allclose(J, np.diag(share) - np.outer(share, share), atol=1e-12)
 
 
 def test_the_softmax_has_second_derivatives_under_vmap():
     many = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
     layer = entropy("clarabel")
-    expected = jax.vmap(jax.hessian(lambda p: jax.nn.softmax(p)[0]))(many)
+    expected = jax.jit(jax.vmap(jax.hessian(lambda p: jax.nn.softmax(p)[0])))(many)
     found = jax.jit(jax.vmap(jax.jacfwd(jax.jacrev(lambda p: layer(p)[0]))))(many)
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 SMOOTH = {
-    "second-order": (Cones(second_order=(3,)), operators.SecondOrder(3), (jax.jacfwd, jax.jacrev)),
-    "semidefinite": (Cones(semidefinite=(2,)), operators.PositiveSemidefinite(2), (jax.jacrev,)),
-    "exponential": (Cones(exponential=1), operators.Exponential(), (jax.jacrev,)),
-    "power": (Cones(power=(0.3,)), operators.Power(0.3), (jax.jacrev,)),
+    "second-order": operators.SecondOrder(3),
+    "semidefinite": operators.PositiveSemidefinite(2),
+    "exponential": operators.Exponential(),
+    "power": operators.Power(0.3),
+}
+HESSIANS = {
+    "forward": (jax.jacfwd, Cones(second_order=(3,)), ("second-order",)),
+    "reverse": (
+        jax.jacrev,
+        Cones(second_order=(3,), semidefinite=(2,), exponential=1, power=(0.3,)),
+        tuple(SMOOTH),
+    ),
 }
 
 
-@pytest.mark.parametrize("name", SMOOTH)
-def test_hessians_are_those_of_the_projection(name):
-    cones, cone, modes = SMOOTH[name]
-    program = ConeProgram(cones)
-    weights = jnp.array([1.0, -0.5, 0.7])
-    p = jnp.array([0.4, -1.0, 0.3])
+@pytest.mark.parametrize("outer", HESSIANS)
+def test_hessians_are_those_of_the_projection(outer):
+    mode, cones, names = HESSIANS[outer]
+    program, m = ConeProgram(cones), cones.size
+    weights = jnp.tile(jnp.array([1.0, -0.5, 0.7]), len(names))
+    p = jnp.tile(jnp.array([0.4, -1.0, 0.3]), len(names))
 
     def value(p):
-        return weights @ program(jnp.eye(3), -p, -jnp.eye(3), jnp.zeros(3)).primal
+        return weights @ program(jnp.eye(m), -p, -jnp.eye(m), jnp.zeros(m)).primal
 
-    gradient, step = jax.jit(jax.grad(lambda p: weights @ cone.project(p))), 1e-5
-    expected = np.stack(
-        [(gradient(p + step * e) - gradient(p - step * e)) / (2 * step) for e in np.eye(3)]
-    )
-    assert np.abs(expected).max() > 1e-2
-    for outer in modes:
-        np.testing.assert_allclose(jax.jit(outer(jax.grad(value)))(p), expected, atol=1e-8)
+    def closed(p):
+        return weights @ jnp.concatenate(
+            [SMOOTH[name].project(p[3 * k : 3 * k + 3]) for k, name in enumerate(names)]
+        )
+
+    gradient, step = jax.jit(jax.vmap(jax.grad(closed))), 1e-5
+    moved = step * np.eye(m)
+    expected = (gradient(p + moved) - gradient(p - moved)) / (2 * step)
+    for k in range(len(names)):
+        own = slice(3 * k, 3 * k + 3)
+        assert np.abs(expected[own, own]).max() > 1e-2
+    np.testing.assert_allclose(jax.jit(mode(jax.grad(value)))(p), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("selection", ["lower", "upper"])
 def test_at_the_boundary_the_derivative_is_one_sided(selection):
     """At the point (0, 1, 1) of the cone the set is conv{I, I − nnᵀ}, n = (1, 1, −1)/√3."""
     point, normal = np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, -1.0]) / np.sqrt(3)
-    _, J, info = projection(CURVED["exponential"][0], selection=selection)(point)
+    cones, own, p = among("exponential", point)
+    _, J, info = projection(cones, selection=selection)(p)
     # "upper" keeps the constraint in
     held = np.outer(normal, normal) if selection == "upper" else 0.0
-    np.testing.assert_allclose(J, np.eye(3) - held, atol=1e-9)
+    np.testing.assert_allclose(J[own, own], np.eye(3) - held, atol=1e-9)
     assert info.verdict == 1
 
 
 def test_at_the_apex_the_verdict_is_open_and_the_derivative_that_of_a_neighbour():
-    cones, _ = CURVED["exponential"]
-    x, J, info = projection(cones)(np.zeros(3))
-    np.testing.assert_allclose(x, 0, atol=1e-9)
+    cones, own, p = among("exponential", np.zeros(3))
+    x, J, info = projection(cones)(p)
+    np.testing.assert_allclose(x[own], 0, atol=1e-9)
     assert info.verdict == 0
+    J = J[own, own]
     values = np.linalg.eigvalsh((J + J.T) / 2)
     assert (values >= -1e-9).all()
     assert (values <= 1 + 1e-9).all()
@@ -147,12 +186,21 @@ def test_a_mixed_product_in_order_of_its_cones():
     parts = [operators.SecondOrder(3), operators.Exponential(), operators.Power(0.3)]
     p = jnp.asarray(np.random.default_rng(3).normal(size=9))
     x, J, info = projection(cones)(p)
-    expected = jnp.concatenate([cone.project(p[3 * k : 3 * k + 3]) for k, cone in enumerate(parts)])
+
+    @jax.jit
+    def closed(p):
+        own = [p[3 * k : 3 * k + 3] for k in range(3)]
+        pairs = list(zip(parts, own, strict=True))
+        values = [cone.project(v) for cone, v in pairs]
+        return jnp.concatenate(values), [jax.jacrev(cone.project)(v) for cone, v in pairs]
+
+    expected, blocks = closed(p)
     np.testing.assert_allclose(x, expected, atol=1e-9)
-    for k, cone in enumerate(parts):
+    J = np.array(J)
+    for k, block in enumerate(blocks):
         own = slice(3 * k, 3 * k + 3)
-        np.testing.assert_allclose(J[own, own], jax.jacrev(cone.project)(p[own]), atol=1e-7)
-        J = J.at[own, own].set(0)
+        np.testing.assert_allclose(J[own, own], block, atol=1e-7)
+        J[own, own] = 0
     np.testing.assert_allclose(J, 0, atol=1e-9)
     assert info.verdict == 1
 
@@ -170,15 +218,16 @@ def test_whichever_solver_ran_the_derivative_is_the_same(solver):
 
 
 def test_in_single_precision_and_beside_a_failed_item():
-    p = jnp.asarray(np.random.default_rng(2).normal(size=(4, 3)), jnp.float32)
-    bad = p.at[2].set(jnp.nan)
-    project = projection(CURVED["power 0.1"][0])
+    p = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    bad = p.copy()
+    bad[2] = np.nan
+    project = projection(Cones(power=(0.1,)))
     x, J, info = jax.vmap(project)(bad)
     assert x.dtype == jnp.float32
     assert info.status.tolist() == [Status.SOLVED, Status.SOLVED, Status.STALLED, Status.SOLVED]
     assert np.isnan(x[2]).all()
     keep = np.array([0, 1, 3])
-    exact = jax.vmap(operators.Power(0.1).project)(np.asarray(p, float)[keep])
+    exact = jax.jit(jax.vmap(operators.Power(0.1).project))(np.asarray(p, float)[keep])
     np.testing.assert_allclose(x[keep], exact, atol=2e-4)
     assert np.isfinite(J[keep]).all()
 
@@ -188,24 +237,24 @@ def test_infeasible_and_unbounded():
     rows = np.concatenate([[[0.0, 0.0, 1.0]], -np.eye(3)])  # z = −1 in the cone
     with pytest.raises(InfeasibleError, match="constraints"):
         program(np.zeros((3, 3)), np.ones(3), rows, np.array([-1.0, 0, 0, 0]))
-    with pytest.raises(UnboundedError, match="without bound"):  # z grows
-        ConeProgram(Cones(exponential=1))(
-            np.zeros((3, 3)), np.array([0.0, 0.0, -1.0]), -np.eye(3), np.zeros(3)
-        )
+    rows[0] = [1.0, 0.0, 0.0]  # x = 0, and z grows
+    with pytest.raises(UnboundedError, match="without bound"):
+        program(np.zeros((3, 3)), np.array([0.0, 0.0, -1.0]), rows, np.zeros(4))
 
 
 @pytest.mark.parametrize("name", CURVED)
 def test_the_report_bounds_the_singular_values_of_the_system(name):
-    cones, cone = CURVED[name]
-    program, eye = ConeProgram(cones), np.eye(3)
+    cone = CURVED[name][2]
+    project = jax.jit(lambda v: (cone.project(v), jax.jacobian(cone.project)(v)))
     for p in np.random.default_rng(2).normal(size=(4, 3)):
-        report = program.check(eye, -p, -eye, np.zeros(3))
+        cones, own, whole = among(name, p)
+        eye = np.eye(cones.size)
+        report = ConeProgram(cones).check(eye, -whole, -eye, np.zeros(cones.size))
         assert report.verdict == Verdict.PROVEN
         assert report.unique
-        # V at v = y − s = x − p + … : the projection onto K* is v + P_K(−v)
-        x = np.asarray(cone.project(jnp.asarray(p)))
-        v = (x - p) - x
-        V = eye - np.asarray(jax.jacobian(cone.project)(jnp.asarray(-v)))
+        # V at v = y − s = −p: the projection onto K* is v + P_K(−v)
+        V = np.zeros(eye.shape)  # inside the other cones it vanishes
+        V[own, own] = np.eye(3) - project(p)[1]
         U = np.block([[eye, -V], [-eye, V - eye]])
         least = np.linalg.svd(U, compute_uv=False)[-1]
         np.testing.assert_allclose(report.sigma_min, least, rtol=1e-7)
@@ -218,22 +267,27 @@ def test_the_report_bounds_the_singular_values_of_the_system(name):
 @pytest.mark.parametrize("name", CURVED)
 def test_the_report_bounds_all_elements_at_a_kink(name):
     """The point p off K has the normal p − x and the ray x: kinks lie at x and, of the polar, at p − x."""
-    cones, cone = CURVED[name]
-    program, eye, tried = ConeProgram(cones), np.eye(3), 0
+    cone, eye, tried = CURVED[name][2], np.eye(3), 0
+    project = jax.jit(cone.project)
     for p in np.random.default_rng(4).normal(size=(20, 3)):
-        x = np.asarray(cone.project(jnp.asarray(p)))
+        x = np.asarray(project(p))
         if min(np.abs(x).min(), np.abs(p - x).min()) < 0.1:  # inside K or its polar, or at an edge
             continue
         tried += 1
         normal, ray = (a / np.linalg.norm(a) for a in (p - x, x))
         n, r = np.outer(normal, normal), np.outer(ray, ray)
         for kink, ends in ((x, (eye - n, eye)), (p - x, (0 * r, r))):
-            report = program.check(eye, -kink, -eye, np.zeros(3))
+            cones, own, whole = among(name, kink)
+            m = cones.size
+            report = ConeProgram(cones).check(np.eye(m), -whole, -np.eye(m), np.zeros(m))
             assert report.verdict == Verdict.PROVEN
             assert [k.operation for k in report.kinks] == [report.kinks[0].operation]
             assert report.kinks[0].distance <= 1e-8
-            elements = [eye - (ends[0] + q * (ends[1] - ends[0])) for q in np.linspace(0, 1, 11)]
-            systems = [np.block([[eye, -V], [-eye, V - eye]]) for V in elements]
+            elements = np.zeros((11, m, m))  # inside the other cones they vanish
+            for V, q in zip(elements, np.linspace(0, 1, 11), strict=True):
+                V[own, own] = eye - (ends[0] + q * (ends[1] - ends[0]))
+            one = np.eye(m)
+            systems = [np.block([[one, -V], [-one, V - one]]) for V in elements]
             least = [np.linalg.svd(U, compute_uv=False)[-1] for U in systems]
             np.testing.assert_allclose(report.sigma_min, min(least[0], least[-1]), rtol=1e-6)
             assert 0 < report.margin <= min(least)
@@ -275,25 +329,30 @@ def test_no_normal_turns_further_than_its_bound(alpha, ray, size, error, seed):
 
 
 def test_the_report_says_where_the_set_is_not_known():
-    program, eye = ConeProgram(Cones(exponential=1)), np.eye(3)
-    apex = program.check(eye, np.zeros(3), -eye, np.zeros(3))
+    cones, _, p = among("exponential", np.zeros(3))
+    eye = np.eye(cones.size)
+    apex = ConeProgram(cones).check(eye, -p, -eye, np.zeros(cones.size))
     assert apex.verdict == Verdict.UNKNOWN
     assert "apex" in apex.reason
 
 
 def test_the_report_refutes_a_flat_objective_and_rows_that_depend():
-    exponential = -np.eye(3)
-    free = ConeProgram(Cones(exponential=1)).check(
-        np.diag([1.0, 1.0, 1.0, 0.0]), np.zeros(4) - [0.2, 1.0, 4.0, 0.0],
-        np.hstack([exponential, np.zeros((3, 1))]), np.zeros(3),
-    )  # fmt: skip
+    # x₁₋₃ in the cone; x₄ is free at first; the two equations hold x₅, x₆, then x₁ + x₂ + x₃ twice
+    program = ConeProgram(Cones(zero=2, exponential=1))
+    cone = np.hstack([-np.eye(3), np.zeros((3, 3))])
+    free = program.check(
+        np.diag([1.0, 1.0, 1.0, 0.0, 1.0, 1.0]),
+        -np.array([0.2, 1.0, 4.0, 0.0, 0.0, 0.0]),
+        np.vstack([np.eye(6)[4:], cone]),
+        np.zeros(5),
+    )
     assert free.verdict == Verdict.REFUTED
     assert free.second_order is False
     assert free.recheck()[0] < 1e-12
-    twice = ConeProgram(Cones(zero=2, exponential=1)).check(
-        np.eye(3),
-        -np.ones(3),
-        np.vstack([np.ones((2, 3)), exponential]),
+    twice = program.check(
+        np.eye(6),
+        -np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]),
+        np.vstack([[[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]] * 2, cone]),
         np.array([4.0, 4, 0, 0, 0]),
     )
     assert twice.verdict == Verdict.REFUTED
@@ -328,7 +387,7 @@ def test_a_root_in_fifty_digits():
     with mpmath.workdps(50):
         exact = mpmath.log(mpmath.fsum(mpmath.exp(x) for x in p))
         shares = [mpmath.exp(x - exact) for x in p]
-    found, gradient = jax.value_and_grad(value)(jnp.array(p))
+    found, gradient = jax.jit(jax.value_and_grad(value))(jnp.array(p))
     np.testing.assert_allclose(found, float(exact), rtol=1e-12)
     np.testing.assert_allclose(gradient, [float(s) for s in shares], rtol=1e-11)
 
@@ -339,4 +398,4 @@ def test_a_hessian_that_vanishes():
     def total(p):
         return program(jnp.eye(3), -p, -jnp.eye(3), jnp.zeros(3)).primal.sum()
 
-    np.testing.assert_array_equal(jax.hessian(total)(jnp.array([1.0, -1.0, 2.0])), 0)
+    np.testing.assert_array_equal(jax.jit(jax.hessian(total))(jnp.array([1.0, -1.0, 2.0])), 0)

@@ -97,18 +97,29 @@ class CurvedCone(NamedTuple):
     locate: Callable[[jax.Array], Found]
 
 
+def at_unit_size(
+    find: Callable[..., Found], v: jax.Array, *shape: jax.Array
+) -> tuple[Found, jax.Array]:
+    """``find`` at v/‖v‖∞, and ‖v‖∞; ``shape``: further arguments of ``find``."""
+    scale = jnp.max(jnp.abs(v))
+    scale = jnp.where(scale > 0, scale, 1)
+    return find(v / scale, *shape), scale
+
+
+def at_own_size(found: Found, scale: jax.Array) -> Found:
+    """What was found at v/‖v‖∞, for v."""
+    return found._replace(point=found.point * scale, margin=found.margin * scale)
+
+
 def curved_cone(name: str, find: Callable[[jax.Array], Found]) -> CurvedCone:
     """The cone that ``find`` projects onto, given points with ‖v‖∞ = 1."""
 
     @jax.jit
     def scaled(v: jax.Array) -> tuple[Found, jax.Array]:
-        scale = jnp.max(jnp.abs(v))
-        scale = jnp.where(scale > 0, scale, 1)
-        return find(v / scale), scale
+        return at_unit_size(find, v)
 
     def locate(v: jax.Array) -> Found:
-        found, scale = scaled(v)
-        return found._replace(point=found.point * scale, margin=found.margin * scale)
+        return at_own_size(*scaled(v))
 
     def value(v: jax.Array) -> tuple[jax.Array, jax.Array]:
         found = locate(v)

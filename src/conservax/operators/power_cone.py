@@ -10,7 +10,15 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from .curved_cones import CurvedCone, Found, curved_cone, increasing_root, unit
+from .curved_cones import (
+    CurvedCone,
+    Found,
+    at_own_size,
+    at_unit_size,
+    curved_cone,
+    increasing_root,
+    unit,
+)
 
 
 def _coordinate(x: jax.Array, product: jax.Array) -> jax.Array:
@@ -21,7 +29,7 @@ def _coordinate(x: jax.Array, product: jax.Array) -> jax.Array:
     return jnp.where(x > 0, (x + root) / 2, small)
 
 
-def _find(v: jax.Array, alpha: float) -> Found:
+def _find(v: jax.Array, alpha: float | jax.Array) -> Found:
     x, y, z = v
     beta, height = 1 - alpha, jnp.abs(z)
     tiny = jnp.finfo(v.dtype).tiny
@@ -59,11 +67,10 @@ def _find(v: jax.Array, alpha: float) -> Found:
     turn = alpha * beta * r * (tangent[0] * b - tangent[1] * a) ** 2
     curvature = jnp.where(bottom > 0, turn / jnp.where(bottom > 0, bottom, 1), jnp.inf)
 
-    def across(edge: jax.Array, depth: jax.Array, power: float) -> jax.Array:
+    def across(edge: jax.Array, depth: jax.Array, power: float | jax.Array) -> jax.Array:
         # next to an edge the boundary is depth = |z|^(1/power) edge^(1 − 1/power)
-        if power == 0.5:
-            return edge / jnp.where(edge > 0, edge + 2 * depth, 1)
-        return jnp.full_like(edge, float(power < 0.5))
+        even = edge / jnp.where(edge > 0, edge + 2 * depth, 1)
+        return jnp.where(power == 0.5, even, jnp.where(power < 0.5, jnp.ones_like(edge), 0))
 
     flat = jnp.where(
         x > 0,
@@ -96,7 +103,13 @@ def power_cone(alpha: float) -> CurvedCone:
     return curved_cone("projection_power_cone", functools.partial(_find, alpha=alpha))
 
 
-def boundary_normal(v: jax.Array, alpha: float) -> jax.Array:
+@jax.jit
+def power_cone_located(v: jax.Array, alpha: jax.Array) -> Found:
+    """``power_cone(alpha).locate(v)`` for an exponent that is an array: one program serves all."""
+    return at_own_size(*at_unit_size(_find, v, alpha))
+
+
+def boundary_normal(v: jax.Array, alpha: float | jax.Array) -> jax.Array:
     """The unit outer normal of K at a point of its boundary with x, y > 0."""
     x, y = (jnp.where(a > 0, a, 1) for a in v[:2])
     return unit(
@@ -104,7 +117,7 @@ def boundary_normal(v: jax.Array, alpha: float) -> jax.Array:
     )
 
 
-def boundary_ray(v: jax.Array, alpha: float) -> jax.Array:
+def boundary_ray(v: jax.Array, alpha: float | jax.Array) -> jax.Array:
     """The unit outer normal of K°, a ray of K, at a point of its boundary with x, y < 0."""
     x, y = (jnp.where(a < 0, -a, 1) for a in v[:2])
     return unit(

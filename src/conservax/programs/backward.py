@@ -62,9 +62,13 @@ class Place(NamedTuple):
 def linear_solve(cones: Cones, transposed: bool) -> Callable[[Place, Array], Array]:
     """(place, right) ↦ U(V)⁻¹ right, or U(V)⁻ᵀ right; right is (batch, n + m, columns)."""
 
+    @jax.jit  # traced once, however often a derivative meets it
+    def chunk(place: Place, right: Array) -> Array:
+        return _solve(place, right, cones, transposed)
+
     @custom_vmap
     def solve(place: Place, right: Array) -> Array:
-        return in_chunks(lambda place, right: _solve(place, right, cones, transposed), place, right)
+        return in_chunks(chunk, place, right)
 
     @solve.def_vmap
     def _(axis_size: int, in_batched: Any, place: Place, right: Array) -> tuple[Array, bool]:

@@ -5,9 +5,6 @@ normal n and t = n × d, the derivative of P_K at w is d dᵀ + t tᵀ/(1 + bend
 has the eigenvectors (d, t, n) and the eigenvalues (0, bend/(1 + bend), 1).
 """
 
-import itertools
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +17,13 @@ from ..operators.exponential_cone import (
     exponential_ray,
     exponential_ray_turn,
 )
-from ..operators.power_cone import boundary_normal, boundary_ray, boundary_turn, power_cone
+from ..operators.power_cone import (
+    boundary_normal,
+    boundary_ray,
+    boundary_turn,
+    power_cone,
+    power_cone_located,
+)
 from ..solvers.cones import Array, Curved
 
 
@@ -34,12 +37,11 @@ def curved(block: Curved, v: Array, dual: Array, slack: Array) -> tuple[Array, A
     w = v.reshape(shape) if block.dual else -v.reshape(shape)
     dual, slack = (jnp.max(t.reshape(shape), axis=-1) for t in (dual, slack))
     near, far = (slack, dual) if block.dual else (dual, slack)
-    found, start = [], 0
-    for alpha, group in itertools.groupby(block.alphas):
-        own = slice(start, start + len(list(group)))
-        found.append(jax.vmap(jax.vmap(_located(alpha)))(w[:, own], near[:, own], far[:, own]))
-        start = own.stop
-    T, low, high, known = (jnp.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    # the exponents are an array, so that many cones compile as quickly as one
+    exponential = block.alphas[0] is None
+    alphas = None if exponential else jnp.asarray(block.alphas, v.dtype)
+    each = jax.vmap(jax.vmap(_located, (0, 0, 0, None if exponential else 0)), (0, 0, 0, None))
+    T, low, high, known = each(w, near, far, alphas)
     if not block.dual:
         low, high = 1 - high, 1 - low
     return T, low.reshape(len(v), -1), high.reshape(len(v), -1), jnp.all(known, axis=1)
@@ -63,42 +65,38 @@ def turn(alpha: float | None, dual: bool, v: np.ndarray, error: float, ray: bool
 
 
 def _located(
-    alpha: float | None,
-) -> Callable[[Array, Array, Array], tuple[Array, Array, Array, Array]]:
-    """w ↦ T, d_lo, d_hi of P_K at w, and whether they are extremes of the set.
+    w: Array, near: Array, far: Array, alpha: Array | None
+) -> tuple[Array, Array, Array, Array]:
+    """T, d_lo, d_hi of P_K at w (3,), and whether they are extremes of the set.
 
-    ``near`` and ``far``: within what the distance to K, and to its polar, counts as zero.
+    ``near`` and ``far``: within what the distance to K, and to its polar, counts as zero. ``alpha``: of
+    a power cone; None is the exponential one.
     """
-    cone: CurvedCone = EXPONENTIAL_CONE if alpha is None else power_cone(alpha)
-
-    def at(w: Array, near: Array, far: Array) -> tuple[Array, Array, Array, Array]:
-        found = cone.locate(w)
-        limit_near, limit_far = jnp.maximum(near, 0.0), jnp.maximum(far, 0.0)
-        away = jnp.sqrt(jnp.sum((w - found.point) ** 2))
-        near_polar = jnp.sqrt(jnp.sum(found.point**2)) <= away
-        near_polar = jnp.where(found.inside, False, near_polar | found.polar)
-        # outside K the distance to it is that of the dual variable, inside it is the slack's
-        limit = jnp.where(
-            near_polar,
-            jnp.where(found.polar, limit_near, limit_far),
-            jnp.where(found.inside, limit_far, limit_near),
-        )
-        kink = found.margin <= limit
-        normal, ray, on_boundary, on_polar = _edges(alpha, w, limit)
-        on_boundary, on_polar = kink & on_boundary & ~near_polar, kink & on_polar & near_polar
-        T, d = _frame(found, w)
-        # on the boundary I − nnᵀ ≼ V ≼ I, on the polar's 0 ≼ V ≼ ddᵀ
-        T = jnp.where(on_boundary, _frame_of(normal, 2), jnp.where(on_polar, _frame_of(ray, 0), T))
-        one, zero, last = jnp.ones(3, w.dtype), jnp.zeros(3, w.dtype), jnp.arange(3) == 2
-        low = jnp.where(on_boundary, jnp.where(last, zero, one), jnp.where(on_polar, zero, d))
-        first = jnp.arange(3) == 0
-        high = jnp.where(on_boundary, one, jnp.where(on_polar, jnp.where(first, one, zero), d))
-        return T, low, high, ~kink | on_boundary | on_polar
-
-    return at
+    found = EXPONENTIAL_CONE.locate(w) if alpha is None else power_cone_located(w, alpha)
+    limit_near, limit_far = jnp.maximum(near, 0.0), jnp.maximum(far, 0.0)
+    away = jnp.sqrt(jnp.sum((w - found.point) ** 2))
+    near_polar = jnp.sqrt(jnp.sum(found.point**2)) <= away
+    near_polar = jnp.where(found.inside, False, near_polar | found.polar)
+    # outside K the distance to it is that of the dual variable, inside it is the slack's
+    limit = jnp.where(
+        near_polar,
+        jnp.where(found.polar, limit_near, limit_far),
+        jnp.where(found.inside, limit_far, limit_near),
+    )
+    kink = found.margin <= limit
+    normal, ray, on_boundary, on_polar = _edges(alpha, w, limit)
+    on_boundary, on_polar = kink & on_boundary & ~near_polar, kink & on_polar & near_polar
+    T, d = _frame(found, w)
+    # on the boundary I − nnᵀ ≼ V ≼ I, on the polar's 0 ≼ V ≼ ddᵀ
+    T = jnp.where(on_boundary, _frame_of(normal, 2), jnp.where(on_polar, _frame_of(ray, 0), T))
+    one, zero, last = jnp.ones(3, w.dtype), jnp.zeros(3, w.dtype), jnp.arange(3) == 2
+    low = jnp.where(on_boundary, jnp.where(last, zero, one), jnp.where(on_polar, zero, d))
+    first = jnp.arange(3) == 0
+    high = jnp.where(on_boundary, one, jnp.where(on_polar, jnp.where(first, one, zero), d))
+    return T, low, high, ~kink | on_boundary | on_polar
 
 
-def _edges(alpha: float | None, w: Array, limit: Array) -> tuple[Array, Array, Array, Array]:
+def _edges(alpha: Array | None, w: Array, limit: Array) -> tuple[Array, Array, Array, Array]:
     """Normals of K and of its polar at w, and whether either boundary is smooth there."""
     if alpha is None:
         return exponential_normal(w), exponential_ray(w), w[1] > limit, w[0] > limit

@@ -28,9 +28,13 @@ from .spectrum import apply_element, spectrum
 def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
     """(P, c, A, b) ↦ Outcome for a batch, differentiable in all four any number of times."""
 
+    @jax.jit  # each derivative traces the solve again, and finds it here
+    def chunk(data: Data) -> Outcome:
+        return solve_and_polish(data, cones, settings)
+
     @custom_vmap
     def forward(P: Matrix, c: Array, A: Matrix, b: Array) -> Outcome:
-        return in_chunks(lambda data: solve_and_polish(data, cones, settings), Data(P, c, A, b))
+        return in_chunks(chunk, Data(P, c, A, b))
 
     @forward.def_vmap
     def _(axis_size: int, in_batched: Any, *data: Any) -> tuple[Outcome, Any]:

@@ -4,8 +4,10 @@ Every element at v is V = T diag(d) Tᵀ with T orthogonal, blockwise; eigenvalu
 tolerance of zero leave a choice, between d_lo (the least element) and d_hi (the greatest).
 """
 
+import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ..solvers.cones import (
@@ -43,6 +45,11 @@ class Spectrum(NamedTuple):
     bounded: Array
 
 
+# A solve and its derivatives meet the three functions below dozens of times: each is traced once.
+_traced_once = functools.partial(jax.jit, static_argnames="cones")
+
+
+@_traced_once
 def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
     """Decompose v (batch, m); without tolerances only the signs count, zero as negative.
 
@@ -65,11 +72,13 @@ def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
     return Spectrum(tuple(basis), join(low), join(high), bounded)
 
 
+@_traced_once
 def rotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
     """Tᵀ x for (batch, m, columns)."""
     return _blockwise(_ROTATE, basis, x, cones)
 
 
+@_traced_once
 def unrotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
     """T x for (batch, m, columns)."""
     return _blockwise(_UNROTATE, basis, x, cones)
