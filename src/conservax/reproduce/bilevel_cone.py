@@ -51,7 +51,7 @@ def inner_data(c: jax.Array, box: jax.Array) -> Data:
 
 
 @jax.jit
-def _solve(c: jax.Array, box: jax.Array) -> Inner:
+def _solve(c: jax.Array, box: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     def solve(c: jax.Array) -> tuple[jax.Array, jax.Array]:
         found = INNER(*jax.vmap(inner_data)(c, box))
         return found.primal, found.info.verdict
@@ -61,7 +61,7 @@ def _solve(c: jax.Array, box: jax.Array) -> Inner:
     def slope_of(unit: jax.Array) -> jax.Array:
         return pull(jnp.broadcast_to(unit, solution.shape))[0]
 
-    return Inner(solution, jax.vmap(slope_of, out_axes=1)(jnp.eye(2)), verdict)
+    return solution, jax.vmap(slope_of, out_axes=1)(jnp.eye(2)), verdict
 
 
 def solve(c: np.ndarray, box: np.ndarray) -> Inner:
