@@ -128,7 +128,9 @@ class _Keeper:
             things.move_to_end(key)
             return things[key]
         made = make()
-        things[key_now()] = made  # tracing may itself have changed what is read: a list that logs calls
+        things[key_now()] = (
+            made  # tracing may itself have changed what is read: a list that logs calls
+        )
         while len(things) > _KEPT:
             things.popitem(last=False)
         return made

@@ -14,6 +14,7 @@ from jax import lax
 
 from ..errors import UnsupportedOperationError
 from .kinks import Entry, SiteSpec, carrying, cut, register
+from .sizes import of_monotone
 from .torn import Steering
 
 
@@ -66,7 +67,9 @@ def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
     order = value = jnp.moveaxis(outs[0], axis, -1)
     size: Any = 0.0
     if tape.measures:
-        size = 2 * jnp.max(jnp.moveaxis(tape.size(0), axis, -1), axis=-1, keepdims=True)
+        sizes = of_monotone(_sorted(step), operands[:1], (tape.size(0),), outs[0], tape.tau)
+        sizes = jnp.moveaxis(sizes, axis, -1)
+        size = sizes[..., 1:] + sizes[..., :-1]
     pairs = jnp.arange(max(value.shape[-1] - 1, 0))
     ties = jnp.abs(value[..., 1:] - value[..., :-1])
     rounds = []
@@ -113,9 +116,18 @@ def _exchanged(p: Any, q: Any, r: Any, axis: int) -> Any:
     return p + first - jnp.pad(moved, ends)
 
 
-def _size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-    largest = jnp.max(sizes[0], axis=step.eqn.params["dimension"], keepdims=True)
-    return [jnp.broadcast_to(largest, outs[0].shape), *[None] * (len(outs) - 1)]
+def _sorted(step: Any) -> Any:
+    return lambda x: jnp.sort(x, axis=step.eqn.params["dimension"])
+
+
+def _size(
+    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+) -> list[Any]:
+    """The k-th smallest entry increases in every entry."""
+    return [
+        of_monotone(_sorted(step), values[:1], sizes[:1], outs[0], tau),
+        *[None] * (len(outs) - 1),
+    ]
 
 
 register("sort", Entry(_sites, _run, size=_size, orders=True))
