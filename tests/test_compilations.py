@@ -77,9 +77,7 @@ CALLS = {
     "check of a partial": lambda: cx.check(functools.partial(residual, scale=2.0), ZERO, ZERO),
     "check of a method": lambda: cx.check(MODEL.residual, ZERO, ZERO),
     "check of a module": lambda: cx.check(layer(), ZERO, ZERO),
-    "check with a module": lambda: cx.check(
-        call_layer, ZERO, layer(), jnp.zeros(3)
-    ),
+    "check with a module": lambda: cx.check(call_layer, ZERO, layer(), jnp.zeros(3)),
     "check of a solver": lambda: solve.check(ZERO, ZERO, scale=1.0),
     "implicit_jacobian": lambda: cx.implicit_jacobian(residual)(ZERO, ZERO),
     "inverse_jacobian": lambda: cx.inverse_jacobian(twice)(ZERO),

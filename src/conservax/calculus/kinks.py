@@ -144,7 +144,8 @@ def _run_abs(tape: Any, step: Any, x: Any) -> Any:
 
 def _run_clamp(tape: Any, step: Any, low: Any, x: Any, high: Any) -> Any:
     """clamp(l, x, h) = min(max(x, l), h): two kinks; at a bound JAX gives x the slope 0."""
-    value = step.eqn.primitive.bind(low, x, high)
+    # JAX has no derivative of a clamp in scalar bounds, and none is needed
+    value = step.eqn.primitive.bind(*map(lax.stop_gradient, (low, x, high)))
     inner = jnp.maximum(x, low)
     q0, r0 = tape.kink(difference(x, low), tape.size(0) + tape.size(1), 0.0)
     inner = cut(carrying(inner, mix(q0, x, jnp.broadcast_to(low, x.shape))), 1, r0)
