@@ -113,7 +113,7 @@ def permuted(tape: Any, order: Order, value: Any, size: Any) -> Any:
 
 
 def _turned(value: Any) -> Any:
-    """Places of sorted entries (last axis) with each run of equal ones turned round: all comparators at q = 0."""
+    """Places of sorted entries (last axis) with each run of equal ones turned round, q = 0 throughout."""
     n, axis = value.shape[-1], value.ndim - 1
     place = jnp.broadcast_to(jnp.arange(n), value.shape)
     parted = value[..., 1:] > value[..., :-1]
