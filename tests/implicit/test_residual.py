@@ -13,8 +13,8 @@ EPS = np.finfo(float).eps
 def test_value_scale_and_size():
     r = measure_residual(lambda y, t: 3 * y - t, jnp.array([1.0, 2.0]), (jnp.array([3.0, 7.0]),))
     assert (r.value, r.unknowns, r.dtype) == (1.0, 2, np.float64)
-    assert r.scale == 13.0  # |3·2| + |7|
-    np.testing.assert_allclose(r.relative, 1 / 13)
+    assert r.scale == 19.0  # |3|·|2| + |2|·|3| + |7|
+    np.testing.assert_allclose(r.relative, 1 / 19)
 
 
 @pytest.mark.parametrize("rtol", [-1e-9, float("nan")])

@@ -82,13 +82,14 @@ def plan_root(
     planner.add_site(step, "root", "root", (unknowns,), None, scope, at)
     infos = [Info(planner.fresh(), True) for _ in range(root.leaves)]
     kept = [operands[i] for i in step.kept]
-    sub, _ = planner.block(
-        residual,
-        [*infos, *kept],
-        scope._replace(call=step.origin if root.hidden else None),
-        at + step.own_size,
-        whole=True,
-    )
+    with planner.apart():
+        sub, _ = planner.block(
+            residual,
+            [*infos, *kept],
+            scope._replace(call=step.origin if root.hidden else None),
+            at + step.own_size,
+            whole=True,
+        )
     step.action, step.blocks = "root", (sub,)
     return [r._replace(varied=i < root.leaves) for i, r in enumerate(results)]
 
@@ -112,7 +113,10 @@ def plan_scan(
             Info(planner.fresh(), v, o.torn and i < first)
             for i, (o, v) in enumerate(zip(operands, varied, strict=True))
         ]
-        sub, outs = planner.block(params["jaxpr"], infos, inside, at + step.own_size, whole=True)
+        with planner.apart():
+            sub, outs = planner.block(
+                params["jaxpr"], infos, inside, at + step.own_size, whole=True
+            )
         after = [v or o.varied for v, o in zip(varied[first:last], outs, strict=False)]
         if after == varied[first:last]:
             break
@@ -138,16 +142,18 @@ def plan_while(
     first = n_cond + n_body
     while True:
         infos = [Info(planner.fresh(), v) for v in varied]
-        cond, _ = planner.block(
-            params["cond_jaxpr"], [*infos[:n_cond], *infos[first:]], inside, start
-        )
-        body, outs = planner.block(
-            params["body_jaxpr"],
-            [*infos[n_cond:first], *infos[first:]],
-            inside,
-            start + cond.size,
-            whole=True,
-        )
+        with planner.apart():
+            cond, _ = planner.block(
+                params["cond_jaxpr"], [*infos[:n_cond], *infos[first:]], inside, start
+            )
+        with planner.apart():
+            body, outs = planner.block(
+                params["body_jaxpr"],
+                [*infos[n_cond:first], *infos[first:]],
+                inside,
+                start + cond.size,
+                whole=True,
+            )
         after = [v or o.varied for v, o in zip(varied[first:], outs, strict=True)]
         if after == varied[first:]:
             break
@@ -170,7 +176,8 @@ def plan_switch(
     outs: list[list[Info]] = []
     shapes = [v.aval.shape for v in step.eqn.outvars]
     for closed in step.eqn.params["branches"]:
-        sub, results = planner.block(closed, rest, scope, inner_at, felt, whole=True)
+        with planner.apart():
+            sub, results = planner.block(closed, rest, scope, inner_at, felt, whole=True)
         inner_at += sub.size
         blocks.append(sub)
         outs.append(results)

@@ -271,13 +271,26 @@ def nearest_point(
             if np.all(keep):  # round-off: drop the one that should have fallen to zero
                 keep[int(np.argmin(np.where(falling, weights, np.inf)))] = False
             points, weights = points[keep], weights[keep] / weights[keep].sum()
-        moved = weights @ points
+        moved = _across(points, weights @ points)
         if np.linalg.norm(moved) >= length:  # no progress beyond round-off
             points, weights = before
             break
         x = moved
     upper = float(np.linalg.norm(x))
     return Nearest(x.reshape(target.shape) + target, min(max(lower, 0.0), upper), upper)
+
+
+def _across(points: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """x without its components along the affine hull of the points: of its nearest point they are round-off.
+
+    Beside a point that is nearly in the hull that round-off would turn the direction.
+    """
+    if len(points) == 1 or len(points) > points.shape[1]:
+        return x
+    basis = np.linalg.qr((points[1:] - points[0]).T)[0]
+    for _ in range(2):
+        x = x - basis @ (basis.T @ x)
+    return x
 
 
 def _affine_minimiser(points: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Run a planned program with a tape: each equation as JAX would, each kink as the tape says."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,12 +9,13 @@ import numpy as np
 from jax.extend import core as jex_core
 from jax.flatten_util import ravel_pytree
 
-from . import smooth
 from .decided import decided_kink
 from .jaxprs import bind
+from .kinks import difference
 from .meeting import combine
 from .program import Block, Program, Step
 from .sides import Value, branch, branched, decided, mended, push
+from .sizes import sizes_after
 from .sorting import permuted
 from .tape import Discover
 from .torn import Torn, of_comparison
@@ -69,7 +69,7 @@ def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
 
     if tape.watches:
         tape.watch(step, values, again)
-    sizes = smooth.sizes_after(eqn, values, [o.size for o in operands], outs, again)
+    sizes = sizes_after(eqn, values, [o.size for o in operands], outs, again, tape.tau)
     return [Value(o, s) for o, s in zip(outs, sizes, strict=True)]
 
 
@@ -91,7 +91,7 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         return [Value(o) for o in outs]
     return [
         Value(o, s if jnp.issubdtype(o.dtype, jnp.floating) else None)
-        for o, s in zip(outs, step.entry.size(step, sizes, outs), strict=True)
+        for o, s in zip(outs, step.entry.size(step, values, sizes, outs, tape.tau), strict=True)
     ]
 
 
@@ -102,7 +102,7 @@ def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         return [Value(value, torn=Torn(side, side, None, None))]
     if step.first:
         u, *v = operands[::-1] if step.swap else operands
-        z = jnp.broadcast_to(u.value - (v[0].value if v else 0), value.shape)
+        z = jnp.broadcast_to(difference(u.value, v[0].value) if v else u.value, value.shape)
         total = sum(o.measure for o in operands) if tape.measures else 0.0
         tape.torn[step.comparison] = tape.compare(z, total, step.side)
     above, steering = tape.torn[step.comparison]
@@ -147,8 +147,14 @@ def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
             jax.lax.select_n(jnp.asarray(i, jnp.int32), *values)
             for i in (index.value, torn.upper, torn.lower)
         )
-        sizes = [c.measure for c in cases] if tape.measures else []
-        size = functools.reduce(jnp.maximum, sizes) if sizes else 0.0
+        size = 0.0
+        if tape.measures:
+            sizes = [c.measure for c in cases]
+            own, above, below = (
+                jax.lax.select_n(jnp.asarray(i, jnp.int32), *sizes)
+                for i in (index.value, torn.upper, torn.lower)
+            )
+            size = jnp.where(torn.steering.active, jnp.maximum(above, below), own)
         results.append(branched(value, upper, lower, size, torn, index.value, tape))
     return results
 

@@ -19,11 +19,28 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .sizes import of_monotone, settled, size_of
+
 SiteSpec = tuple[str, str, tuple[int, ...], tuple[float, float] | None]
 
 
-def _largest_operand(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-    return [jnp.broadcast_to(functools.reduce(jnp.maximum, sizes), outs[0].shape)]
+def _largest_operand(
+    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+) -> list[Any]:
+    return [settled(outs[0], functools.reduce(jnp.maximum, sizes))]
+
+
+def _increasing(
+    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+) -> list[Any]:
+    """Maxima and their like increase in every operand: a loser has a say only where it may win."""
+    run = functools.partial(step.eqn.primitive.bind, **step.eqn.params)
+    return [of_monotone(run, values, sizes, outs[0], tau)]
+
+
+def difference(u: Any, v: Any) -> Any:
+    """u − v, the increment of a kink; equal infinities are exact and tie with nothing."""
+    return jnp.where(jnp.isinf(u) & (u == v), jnp.inf, u - v)
 
 
 @dataclass(frozen=True)
@@ -32,15 +49,17 @@ class Entry:
 
     ``sites(step, planner)`` gives (operation, kind, shape, slopes) of each group of kinks, in the
     order in which ``run(tape, step, *operands)`` hands their increments to the tape;
-    ``dictionary`` is its o-minimal dictionary; ``size(step, sizes, outs)`` gives the sizes of the
-    results, by default the largest operand's; ``varies`` is False for what is locally constant; ``orders``
-    says that further results are indices in the order of the first.
+    ``dictionary`` is its o-minimal dictionary; ``size(step, operands, sizes, outs, tau)`` gives the
+    sizes of the results (``sizes.py``), by default the largest operand's; ``varies`` is False for what
+    is locally constant; ``orders`` says that further results are indices in the order of the first.
     """
 
     sites: Callable[[Any, Any], Sequence[SiteSpec]]
     run: Callable[..., Any]
     dictionary: str = "ALG"
-    size: Callable[[Any, Sequence[Any], Sequence[Any]], list[Any]] = _largest_operand
+    size: Callable[[Any, Sequence[Any], Sequence[Any], Sequence[Any], Any], list[Any]] = (
+        _largest_operand
+    )
     varies: bool = True
     orders: bool = False
 
@@ -105,7 +124,7 @@ def _binary(operation: str, upper_first: bool) -> Entry:
         value = step.eqn.primitive.bind(u, v)
         swap = not step.in_varied[0]  # z = varied − constant: "upper" is the side of a large input
         big, small = (v, u) if swap else (u, v)
-        z = _full(lax.sub(big, small) if big.dtype == small.dtype else big - small, value.shape)
+        z = _full(difference(big, small), value.shape)
         tie = 0.5 if step.tie == "balanced" else (0.0 if upper_first else 1.0)
         q, r = tape.kink(z, tape.size(0) + tape.size(1), tie)
         above, below = (big, small) if upper_first else (small, big)
@@ -115,7 +134,7 @@ def _binary(operation: str, upper_first: bool) -> Entry:
         slopes = (0.0, 1.0) if upper_first else (1.0, 0.0)
         return [(operation, "kink", _shape(step), slopes)]
 
-    return Entry(sites, run)
+    return Entry(sites, run, size=_increasing)
 
 
 def _run_abs(tape: Any, step: Any, x: Any) -> Any:
@@ -125,11 +144,12 @@ def _run_abs(tape: Any, step: Any, x: Any) -> Any:
 
 def _run_clamp(tape: Any, step: Any, low: Any, x: Any, high: Any) -> Any:
     """clamp(l, x, h) = min(max(x, l), h): two kinks; at a bound JAX gives x the slope 0."""
-    value = step.eqn.primitive.bind(low, x, high)
+    # JAX has no derivative of a clamp in scalar bounds, and none is needed
+    value = step.eqn.primitive.bind(*map(lax.stop_gradient, (low, x, high)))
     inner = jnp.maximum(x, low)
-    q0, r0 = tape.kink(x - low, tape.size(0) + tape.size(1), 0.0)
+    q0, r0 = tape.kink(difference(x, low), tape.size(0) + tape.size(1), 0.0)
     inner = cut(carrying(inner, mix(q0, x, jnp.broadcast_to(low, x.shape))), 1, r0)
-    q1, r1 = tape.kink(inner - high, tape.size(0) + tape.size(1) + tape.size(2), 1.0)
+    q1, r1 = tape.kink(difference(inner, high), tape.size(0) + tape.size(1) + tape.size(2), 1.0)
     return cut(carrying(value, mix(q1, jnp.broadcast_to(high, x.shape), inner)), -1, r1)
 
 
@@ -146,13 +166,7 @@ def _extremum(operation: str, sign: int) -> Entry:
     def sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
         return [(operation, "tie", step.eqn.invars[0].aval.shape, (0.0, 1.0))]
 
-    def size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-        finite = jnp.where(
-            jnp.isfinite(sizes[0]), sizes[0], 0
-        )  # a mask of infinities measures nothing
-        return [jnp.maximum(jnp.max(finite, axis=step.eqn.params["axes"]), jnp.abs(outs[0]))]
-
-    return Entry(sites, run, size=size)
+    return Entry(sites, run, size=_increasing)
 
 
 def _jump(
@@ -170,7 +184,9 @@ def _jump(
         lambda step, _: [(operation, "jump", _shape(step), None)],
         run,
         dictionary,
-        size=_largest_operand if varies else lambda step, sizes, outs: [jnp.abs(outs[0])],
+        size=_largest_operand
+        if varies
+        else lambda step, values, sizes, outs, tau: [size_of(outs[0], None)],
         varies=varies,
     )
 
@@ -220,6 +236,7 @@ register(
             ("clamp (upper bound)", "kink", _shape(step), (1.0, 0.0)),
         ],
         _run_clamp,
+        size=_increasing,
     ),
 )
 register("reduce_max", _extremum("reduce_max", 1))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .kinks import Entry, SiteSpec, carrying, register
+from .sizes import settled
 
 _MARKER = "conservax.norm"
 
@@ -83,8 +84,10 @@ def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
     return [carrying(value, jnp.sum(direction * rows + r, axis=axis))]
 
 
-def _size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-    return [_value(jnp.moveaxis(sizes[-1], _axis(step), -1))]
+def _size(
+    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+) -> list[Any]:
+    return [settled(outs[0], _value(jnp.moveaxis(sizes[-1], _axis(step), -1)))]
 
 
 register(_MARKER, Entry(_sites, _run, size=_size))

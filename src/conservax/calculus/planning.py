@@ -8,7 +8,8 @@ by name, file and line whatever the calculus does not know.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -101,6 +102,7 @@ class _Planner:
         self.numbers: dict[Any, int] = {}
         self.counter = itertools.count()
         self.comparisons: dict[Any, int] = {}
+        self.comparison_numbers = itertools.count()
         self.sort_rounds = sort_rounds
 
     def number(self, key: Any) -> int:
@@ -111,6 +113,13 @@ class _Planner:
 
     def fresh(self) -> int:
         return next(self.counter)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Blocks that run with a tape of their own share no comparison with what is outside."""
+        outside, self.comparisons = self.comparisons, {}
+        yield
+        self.comparisons = outside
 
     def block(
         self,
@@ -399,7 +408,9 @@ class _Planner:
         step.entry = name
         key = (u, v, step.side)
         step.first = key not in self.comparisons
-        step.comparison = self.comparisons.setdefault(key, len(self.comparisons))
+        if step.first:
+            self.comparisons[key] = next(self.comparison_numbers)
+        step.comparison = self.comparisons[key]
         if step.first:
             self.add_site(step, name, "comparison", step.eqn.outvars[0].aval.shape, None, scope, at)
         return [plain[0]._replace(torn=True)]

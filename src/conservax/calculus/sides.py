@@ -16,6 +16,7 @@ from .decided import decided_branch
 from .jaxprs import bind
 from .kinks import carrying, mix
 from .program import Step
+from .sizes import size_of, sizes_after
 from .torn import Steering, Torn, broadcast_steering
 
 
@@ -29,7 +30,7 @@ class Value:
 
     @property
     def measure(self) -> Any:
-        return smooth.size_of(jnp.asarray(self.value), self.size)
+        return size_of(jnp.asarray(self.value), self.size)
 
 
 def mended(operand: Value, tape: Any) -> Value:
@@ -129,12 +130,24 @@ def branch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     outs, uppers, lowers = through(values[place]), through(torn.upper), through(torn.lower)
     sizes: Sequence[Any] = [0.0] * len(outs)
     if tape.measures:
-        sizes = smooth.sizes_after(
-            step.eqn, values, [o.size for o in operands], outs, lambda *v: bind(step.eqn, *v)
-        )
+
+        def sizes_at(side: Any, results: Sequence[Any]) -> list[Any]:
+            at = [*values[:place], jnp.asarray(side), *values[place + 1 :]]
+            sizes = [None if i == place else o.size for i, o in enumerate(operands)]
+            return sizes_after(
+                step.eqn, at, sizes, results, lambda *v: bind(step.eqn, *v), tape.tau
+            )
+
+        # away from the switch the branch that was not taken has no say
         sizes = [
-            jnp.maximum(s, jnp.maximum(jnp.abs(u), jnp.abs(v)))
-            for s, u, v in zip(sizes, uppers, lowers, strict=True)
+            jnp.where(broadcast_steering(torn, o.shape)[1].active, jnp.maximum(u, v), s)
+            for o, s, u, v in zip(
+                outs,
+                sizes_at(values[place], outs),
+                sizes_at(torn.upper, uppers),
+                sizes_at(torn.lower, lowers),
+                strict=True,
+            )
         ]
     return [
         branched(o, u, v, s, torn, values[place], tape)

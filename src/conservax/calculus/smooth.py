@@ -1,14 +1,4 @@
-"""Operations that are smooth where they are defined: their dictionary, and how sizes pass through.
-
-The size of a value is the magnitude of the terms that made it (running error analysis): at least
-its absolute value, larger after a cancellation. A kink is measured against it.
-"""
-
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import jax
-import jax.numpy as jnp
+"""Operations that are smooth where they are defined, and their dictionary."""
 
 _ALG, _AN, _EXP = "ALG", "AN", "EXP"
 _PFAFF, _BOUNDED = (
@@ -51,20 +41,6 @@ STRUCTURAL = {
 JOINS = {"concatenate", "stack"}
 # The _to forms order NaN too, which no varied value may be.
 COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne", "lt_to", "le_to", "eq_to"}
-_SUMS = {
-    "reduce_sum",
-    "reduce_window_sum",
-    "psum",
-    "cumsum",
-    "scatter-add",
-    "scatter_add",
-    "pad",
-    "scatter",
-    "dynamic_update_slice",
-    "split",
-}
-_ELEMENTWISE_ADD = {"add", "sub", "add_any"}
-_BILINEAR = {"mul", "dot_general", "conv_general_dilated"}
 UNARY = set(
     "exp exp2 log log1p expm1 tanh logistic sinh cosh sin cos tan atan asin acos asinh acosh atanh "
     "sqrt rsqrt square integer_pow erf erfc erf_inv lgamma digamma neg real imag "
@@ -77,42 +53,3 @@ ELEMENTWISE = (
     | {"and", "or", "xor", "not", "add", "sub", "mul", "div", "pow", "max", "min", "abs", "sign", "select_n",
        "clamp", "add_any", "rem", "floor", "ceil", "round"}
 )  # fmt: skip
-
-
-def size_of(value: Any, size: Any) -> Any:
-    """The recorded size of a value, or its absolute value if nothing was recorded."""
-    return jnp.abs(value) if size is None else size
-
-
-def sizes_after(
-    eqn: Any,
-    values: Sequence[Any],
-    sizes: Sequence[Any],
-    outs: Sequence[Any],
-    bind: Callable[..., Any],
-) -> list[Any]:
-    """Sizes of the outputs of a smooth equation, given its inputs, their sizes and its outputs."""
-    name = eqn.primitive.name
-    if not all(jnp.issubdtype(jnp.result_type(o), jnp.floating) for o in outs):
-        return [None] * len(outs)
-    floats = [jnp.issubdtype(jnp.result_type(v), jnp.floating) for v in values]
-    full = [size_of(v, s) if f else v for v, s, f in zip(values, sizes, floats, strict=True)]
-    if name in STRUCTURAL or name in _SUMS:
-        made = bind(*full)
-    elif name in _ELEMENTWISE_ADD:
-        made = [full[0] + full[1]]
-    elif name in _BILINEAR:
-        u, v = (jnp.abs(x) for x in values)
-        left, right = bind(full[0], v), bind(u, full[1])
-        made = [jnp.maximum(a, b) for a, b in zip(left, right, strict=True)]
-    elif name == "div":
-        u, v = (jnp.abs(x) for x in values)
-        made = [jnp.maximum(full[0] / v, u * full[1] / (v * v))]
-    elif name == "select_n":
-        made = bind(values[0], *full[1:])
-    elif name in UNARY:
-        slope = jax.jvp(lambda x: bind(x)[0], (values[0],), (full[0],))[1]
-        made = [jnp.abs(slope)]
-    else:  # every output entry may have been made from the largest one
-        made = [jnp.broadcast_to(jnp.max(jnp.abs(o), initial=0.0), o.shape) for o in outs]
-    return [jnp.maximum(jnp.abs(o), m) for o, m in zip(outs, made, strict=True)]

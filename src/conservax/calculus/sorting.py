@@ -14,14 +14,20 @@ from jax import lax
 
 from ..errors import UnsupportedOperationError
 from .kinks import Entry, SiteSpec, carrying, cut, register
+from .sizes import of_monotone
 from .torn import Steering
 
 
 class Order(NamedTuple):
-    """What a sort leaves for those that use its order: each round's comparators, the keys' gaps."""
+    """What a sort leaves for those that use its order: each round's comparators, the keys' gaps.
+
+    ``turned`` stands in place of the rounds where a policy decides all of them: the places of the
+    entries, equal ones in the order that it asks for.
+    """
 
     rounds: tuple[Steering, ...]
     ties: Any
+    turned: Any = None
 
 
 def active_comparators(near: np.ndarray, rounds: int) -> tuple[np.ndarray, int]:
@@ -66,11 +72,18 @@ def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
     order = value = jnp.moveaxis(outs[0], axis, -1)
     size: Any = 0.0
     if tape.measures:
-        size = 2 * jnp.max(jnp.moveaxis(tape.size(0), axis, -1), axis=-1, keepdims=True)
+        sizes = of_monotone(_sorted(step), operands[:1], (tape.size(0),), outs[0], tape.tau)
+        sizes = jnp.moveaxis(sizes, axis, -1)
+        size = sizes[..., 1:] + sizes[..., :-1]
     pairs = jnp.arange(max(value.shape[-1] - 1, 0))
     ties = jnp.abs(value[..., 1:] - value[..., :-1])
-    rounds = []
-    for t in range(step.slots[0][0]):
+    rounds: list[Steering] = []
+    turned = None
+    if tape.decides:
+        turned = _turned(value) if tape.policy == "lower" else jnp.arange(value.shape[-1])
+        order = jnp.take_along_axis(order, jnp.broadcast_to(turned, value.shape), -1)
+        order = carrying(value, order)
+    for t in range(0 if tape.decides else step.slots[0][0]):
         z = order[..., 1:] - order[..., :-1]
         slots = tape.next_slots(z.shape)
         q, r = tape.kink(z, jnp.broadcast_to(size, z.shape), 1.0)
@@ -79,25 +92,35 @@ def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
         order = carrying(value, _exchanged(order, q, r, -1))
     if any(step.felt[1:]) and value.ndim > 1:
         tape.jump(ties, 1.0)
-    tape.orders[id(step)] = Order(tuple(rounds), ties)
+    tape.orders[id(step)] = Order(tuple(rounds), ties, turned)
     outs[0] = jnp.moveaxis(order, -1, axis)
     return outs
 
 
 def permuted(tape: Any, order: Order, value: Any, size: Any) -> Any:
     """A gathered array whose neighbours (along axis 0) swap with the comparators of the sort."""
+    if order.turned is not None:
+        return carrying(value, value[order.turned])
     p = value
     for steering in order.rounds:
         gap = p[1:] - p[:-1]
         across = gap.shape[:1] + (1,) * (gap.ndim - 1)
         by = Steering(*(jnp.broadcast_to(jnp.reshape(a, across), gap.shape) for a in steering))
-        if tape.decides:
-            q, r = by.q.astype(gap.dtype), 0.0
-        else:
-            kept = jnp.ones(gap.shape, bool)
-            q, r = tape.branch(p[1:], p[:-1], size, kept, by, kept)
+        kept = jnp.ones(gap.shape, bool)
+        q, r = tape.branch(p[1:], p[:-1], size, kept, by, kept)
         p = carrying(value, _exchanged(p, q, r, 0))
     return p
+
+
+def _turned(value: Any) -> Any:
+    """Places of sorted entries (last axis) with each run of equal ones turned round, q = 0 throughout."""
+    n, axis = value.shape[-1], value.ndim - 1
+    place = jnp.broadcast_to(jnp.arange(n), value.shape)
+    parted = value[..., 1:] > value[..., :-1]
+    edge = jnp.ones((*value.shape[:-1], min(n, 1)), bool)
+    first = lax.cummax(jnp.where(jnp.concatenate([edge, parted], -1), place, 0), axis)
+    last = jnp.where(jnp.concatenate([parted, edge], -1), place, n)
+    return first + lax.cummin(last, axis, reverse=True) - place
 
 
 def _exchanged(p: Any, q: Any, r: Any, axis: int) -> Any:
@@ -113,9 +136,18 @@ def _exchanged(p: Any, q: Any, r: Any, axis: int) -> Any:
     return p + first - jnp.pad(moved, ends)
 
 
-def _size(step: Any, sizes: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-    largest = jnp.max(sizes[0], axis=step.eqn.params["dimension"], keepdims=True)
-    return [jnp.broadcast_to(largest, outs[0].shape), *[None] * (len(outs) - 1)]
+def _sorted(step: Any) -> Any:
+    return lambda x: jnp.sort(x, axis=step.eqn.params["dimension"])
+
+
+def _size(
+    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+) -> list[Any]:
+    """The k-th smallest entry increases in every entry."""
+    return [
+        of_monotone(_sorted(step), values[:1], sizes[:1], outs[0], tau),
+        *[None] * (len(outs) - 1),
+    ]
 
 
 register("sort", Entry(_sites, _run, size=_size, orders=True))

@@ -5,6 +5,7 @@ a base selection and a cut r at chosen slots, and records increments; ``Select``
 A tape holds one flat slot array; a loop's slots are (iterations, slots of the body), row-major.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..numerics import machine_epsilon
 from .kinks import weigh
 from .torn import Steering
 
@@ -59,6 +61,13 @@ class Discover:
     watches = False
     decides = False
 
+    @property
+    def tau(self) -> Any:
+        """The relative change that sizes are about: the tolerance, √eps where it is zero."""
+        return jnp.where(self.rtol > 0, self.rtol, math.sqrt(machine_epsilon(self.dtype))).astype(
+            self.dtype
+        )
+
     def size(self, operand: int) -> Any:
         return self.sizes[operand]
 
@@ -105,9 +114,10 @@ class Discover:
         balanced = winners.astype(u.dtype) / jnp.sum(
             winners, axis=axes, keepdims=True, dtype=u.dtype
         )
+        behind = jnp.where(winners, 0, u - best)
         self._record(
-            jnp.where(winners, 0, u - best),
-            jnp.where(jnp.isfinite(size), size, 0) + leader_size,
+            jnp.where(jnp.isfinite(best) | (leader > 0), behind, jnp.inf),  # infinities do not tie
+            size + leader_size,
             leader,
             leader if first else balanced,
             jnp.broadcast_to(leader_slot, u.shape),

@@ -38,7 +38,9 @@ def smooth(name: str, value: Callable[..., Any], rule: Rule) -> Callable[..., An
 
     carrying.defjvp(jvp)
 
-    def sizes(step: Any, operands: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
+    def sizes(
+        step: Any, values: Sequence[Any], operands: Sequence[Any], outs: Sequence[Any], tau: Any
+    ) -> list[Any]:
         # what was cancelled before the operand was made is cancelled here, too
         lost = jnp.maximum(jnp.max(operands[0], initial=0) - jnp.max(outs[1], initial=0), 0)
         return [jnp.maximum(jnp.abs(outs[0]), outs[1]) + lost, outs[1]]
@@ -67,7 +69,7 @@ def guard(name: str) -> Callable[[jax.Array, Any], jax.Array]:
     entry = Entry(
         lambda step, _: [(name, _REFUSED, step.eqn.outvars[0].aval.shape, None)],
         run,
-        size=lambda step, sizes, outs: [sizes[0]],
+        size=lambda step, values, sizes, outs, tau: [sizes[0]],
     )
     register(marked.__name__, entry)
     jitted = jax.jit(marked)
