@@ -77,6 +77,11 @@ def test_a_users_own_rule_is_listed():
     report = cx.check(lambda y, a: y - 0.5 * mine(y) - a, 0.0, 0.0)
     assert [name.rpartition(".")[2] for name, _ in report.given_rules] == ["mine"]
     assert "taken as given" in str(report)
+    assert report.verdict == cx.Verdict.PROVEN
+    assert report.reason.startswith("given the rules below, ")
+    assert report.clarke_exact is None
+    # the rule says slope 1 for |x|: nothing of it is exact
+    assert cx.conservative_jacobian(lambda x: mine(x) + jnp.abs(x))(0.0).clarke_exact is None
 
 
 @pytest.mark.parametrize("a", [[0.0, -1.0, 0.0], [1.0, 0.0], [0.0]])

@@ -366,7 +366,8 @@ class ConservativeJacobian:
 
         It is if no active kink moves anything, or if the increments of those that do move
         independently (rank E = k) and no selection is singular (N = I − L a P-matrix, which needs no
-        proof for a program's own derivative): then every pattern of signs is met nearby.
+        proof for a program's own derivative): then every pattern of signs is met nearby. Where a
+        derivative rule of the user's own was taken as given it is not known.
 
         Source: docs/theory.md#exactness; LIKQ of Griewank and Walther (2016).
 

@@ -207,6 +207,8 @@ def check(
     point = equation.point(rtol)
     form = point.form(equation.inputs((0,)))
     certificate = certify(form, budget=budget)
+    if form.given_rules and certificate.verdict != Verdict.UNKNOWN:
+        certificate = replace(certificate, reason=f"given the rules below, {certificate.reason}")
     proof = None
     if verified and certificate.verdict != Verdict.REFUTED:
         proof = prove_root(optimality_fun, sol, args, kwargs)
