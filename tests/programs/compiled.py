@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from conservax.programs import ConeProgram, Cones
@@ -86,3 +87,25 @@ def solution_and_slopes(program: ConeProgram, *modes):
         return found[0][1], *(slopes for slopes, _ in found)
 
     return jax.jit(jax.vmap(each))
+
+
+def both_ways(fun):
+    """p ↦ fun(p), its Jacobian forward and its Jacobian backward, all of one solve; compiled."""
+
+    @jax.jit
+    def run(p):
+        value, push = jax.linearize(fun, p)
+        pull = jax.linear_transpose(push, p)
+        directions = jnp.eye(p.size, dtype=p.dtype).reshape(-1, *p.shape)
+        forward = jnp.moveaxis(jax.vmap(push)(directions), 0, -1).reshape(*value.shape, *p.shape)
+        weights = jnp.eye(value.size, dtype=value.dtype).reshape(-1, *value.shape)
+        reverse = jax.vmap(lambda w: pull(w)[0])(weights).reshape(*value.shape, *p.shape)
+        return value, forward, reverse
+
+    return run
+
+
+def with_jacobian(fun, argnums=0):
+    """data ↦ fun(*data) and its Jacobians, backward, of one solve; compiled."""
+    both = jax.jacrev(lambda *data: (fun(*data),) * 2, argnums, has_aux=True)
+    return jax.jit(lambda *data: both(*data)[::-1])

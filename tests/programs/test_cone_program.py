@@ -9,13 +9,14 @@ from conservax.errors import InvalidInputError
 from conservax.invertibility import Verdict
 from conservax.programs import ConeProgram, Cones
 from conservax.solvers.cones import smat, svec
+from programs.compiled import both_ways
 
 
 def projection(cones: Cones, selection="lower"):
     """p ↦ the point of the cone next to p."""
     m = cones.size
     program = ConeProgram(cones, selection=selection)
-    return jax.jit(lambda p: program(jnp.eye(m), -p, -jnp.eye(m), jnp.zeros(m)).primal)
+    return lambda p: program(jnp.eye(m), -p, -jnp.eye(m), jnp.zeros(m)).primal
 
 
 def onto_second_order(p):
@@ -46,15 +47,15 @@ CASES = [
 
 @pytest.mark.parametrize(("cones", "oracle"), CASES, ids=["second-order", "semidefinite"])
 def test_projections_and_their_jacobians(cones, oracle):
-    project = projection(cones)
-    forward, reverse = jax.jit(jax.jacfwd(project)), jax.jit(jax.jacrev(project))
+    project = both_ways(projection(cones))
     rng = np.random.default_rng(0)
     for _ in range(4):
         p = rng.normal(size=3)
-        np.testing.assert_allclose(project(p), oracle(p), atol=1e-10)
+        x, forward, reverse = project(p)
+        np.testing.assert_allclose(x, oracle(p), atol=1e-10)
         truth = finite_differences(oracle, p)
-        np.testing.assert_allclose(forward(p), truth, atol=1e-7)
-        np.testing.assert_allclose(reverse(p), truth, atol=1e-7)
+        np.testing.assert_allclose(forward, truth, atol=1e-7)
+        np.testing.assert_allclose(reverse, truth, atol=1e-7)
 
 
 @pytest.mark.parametrize("selection", ["lower", "upper"])
@@ -95,19 +96,22 @@ def test_an_auxiliary_variable_that_is_free_is_left_out():
     b = jnp.array([0.0, 1.0])
     cones = Cones(nonnegative=2)
 
-    def solve(program):
-        return jax.jit(lambda p: program(P, jnp.stack([-p, 0 * p]), A, b))
+    def compiled(program):
+        def first(p):
+            solution = program(P, jnp.stack([-p, 0 * p]), A, b)
+            return solution.primal[0], solution
 
-    told, plain = ConeProgram(cones, auxiliary=(1,)), ConeProgram(cones)
+        return jax.jit(jax.value_and_grad(first, has_aux=True))
+
+    told, plain = compiled(ConeProgram(cones, auxiliary=(1,))), compiled(ConeProgram(cones))
     for p, slope in ((0.3, 1.0), (2.0, 0.0), (-5.0, 1.0)):
-        x = solve(told)(p)
+        (_, x), found = told(p)
         np.testing.assert_allclose(x.primal[0], min(p, 1.0), atol=1e-10)
         assert x.info.verdict == 1
-        np.testing.assert_allclose(
-            jax.grad(lambda p: solve(told)(p).primal[0])(p), slope, atol=1e-12
-        )
+        np.testing.assert_allclose(found, slope, atol=1e-12)
         assert x.primal[0] <= x.primal[1] + 1e-12 <= 1 + 2e-12
-    assert solve(plain)(0.3).info.verdict == -1
-    assert np.isnan(jax.grad(lambda p: solve(plain)(p).primal[0])(0.3))
-    at_kink = solve(told)(1.0)  # both rows weakly active: which selections t follows is not known
+    (_, without), slope = plain(0.3)
+    assert without.info.verdict == -1
+    assert np.isnan(slope)
+    (_, at_kink), _ = told(1.0)  # both rows weakly active: which selections t follows is not known
     assert at_kink.info.verdict == 0

@@ -15,18 +15,12 @@ import pytest
 from conservax.errors import InfeasibleError, InvalidInputError, MissingPackageError, UnboundedError
 from conservax.invertibility import Verdict
 from conservax.programs import CvxpyLayer, Solver
+from programs.compiled import with_jacobian
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def with_jacobian(fun, *argnums):
-    """data ↦ fun(*data) and its Jacobian, backward; compiled."""
-    argnums = argnums[0] if len(argnums) == 1 else argnums or 0
-    both = jax.jacrev(lambda *data: (fun(*data),) * 2, argnums, has_aux=True)
-    return jax.jit(lambda *data: both(*data)[::-1])
 
 
 def assert_gradients(layer, values, tolerance, step=1e-5):
