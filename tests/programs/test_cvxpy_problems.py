@@ -4,10 +4,15 @@ import cvxpy as cp
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from conservax.programs import CvxpyLayer
+from programs.compiled import with_jacobian
 
-RNG = np.random.default_rng(5)
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(6)
 
 
 def slope(fun, point, direction, step=1e-5):
@@ -15,10 +20,10 @@ def slope(fun, point, direction, step=1e-5):
     return (fun(point + step * direction) - fun(point - step * direction)) / (2 * step)
 
 
-def test_maximum_entropy_is_an_exponential_family():
+def test_maximum_entropy_is_an_exponential_family(rng):
     # max −Σ p log p subject to Σ p = 1, F p = m: dp/dm = diag(p) (F − m)ᵀ Cov⁻¹
     count, moments = 7, 2
-    F = RNG.normal(size=(moments, count))
+    F = rng.normal(size=(moments, count))
     p, m = cp.Variable(count), cp.Parameter(moments)
     problem = cp.Problem(cp.Maximize(cp.sum(cp.entr(p))), [cp.sum(p) == 1, F @ p == m])
     layer = CvxpyLayer(problem, [m], [p])
@@ -40,7 +45,7 @@ def test_maximum_entropy_is_an_exponential_family():
     assert info.verdict == 1
 
 
-def test_least_squares_in_a_box_and_an_l1_ball_in_its_data():
+def test_least_squares_in_a_box_and_an_l1_ball_in_its_data(rng):
     # the active set stands still next to the point: there the solution is that of a linear system
     rows, n = 8, 5
     A, b, x = cp.Parameter((rows, n)), cp.Parameter(rows), cp.Variable(n)
@@ -48,25 +53,29 @@ def test_least_squares_in_a_box_and_an_l1_ball_in_its_data():
         cp.Minimize(cp.sum_squares(A @ x - b)), [cp.norm1(x) <= 1.5, cp.abs(x) <= 0.6]
     )
     layer = CvxpyLayer(problem, [A, b], [x])
-    values = jnp.asarray(RNG.normal(size=(rows, n))), jnp.asarray(2 * RNG.normal(size=rows))
+    values = jnp.asarray(rng.normal(size=(rows, n))), jnp.asarray(2 * rng.normal(size=rows))
     weights = jnp.arange(1.0, n + 1)
-    value = jax.jit(lambda A, b: weights @ layer(A, b)[0])
-    found = jax.jit(jax.grad(value, (0, 1)))(*values)
-    (solution,) = layer(*values)
+
+    def weighed(A, b):
+        (x,) = layer(A, b)
+        return weights @ x, x
+
+    run = jax.jit(jax.value_and_grad(weighed, (0, 1), has_aux=True))
+    (_, solution), found = run(*values)
     assert np.sum(np.abs(np.abs(solution) - 0.6) < 1e-8) >= 1  # the box
     assert abs(np.abs(solution).sum() - 1.5) < 1e-8  # the ball
     for k, own in enumerate(found):
-        direction = jnp.asarray(RNG.normal(size=values[k].shape))
+        direction = jnp.asarray(rng.normal(size=values[k].shape))
 
         def along(moved, k=k):
-            return value(*values[:k], moved, *values[k + 1 :])
+            return run(*values[:k], moved, *values[k + 1 :])[0][0]
 
         np.testing.assert_allclose(
             jnp.sum(own * direction), slope(along, values[k], direction), rtol=1e-6
         )
 
 
-def test_kalman_smoothing_is_linear_in_the_measurements():
+def test_kalman_smoothing_is_linear_in_the_measurements(rng):
     # min Σ‖w_t‖² + ρ Σ (y_t − Cx_t)² subject to x_{t+1} = Ax_t + Bw_t: least squares in (x₀, w)
     steps = 20
     A, B, C = np.array([[1.0, 0.5], [0.0, 0.9]]), np.array([0.125, 0.5]), np.array([1.0, 0.0])
@@ -92,15 +101,15 @@ def test_kalman_smoothing_is_linear_in_the_measurements():
         ridge = jnp.diag(jnp.concatenate([jnp.zeros(2), jnp.ones(steps - 1)]))
         return G @ jnp.linalg.solve(root**2 * G.T @ G + ridge, root * G.T @ y)
 
-    track = jnp.asarray(np.cumsum(RNG.normal(size=steps)))
+    track = jnp.asarray(np.cumsum(rng.normal(size=steps)))
     root_value = jnp.asarray(0.7)
 
     def position(y, root):
         return layer(y, root)[0][0]
 
-    found = jax.jit(jax.jacrev(position, (0, 1)))(track, root_value)
-    expected = jax.jacrev(smoothed, (0, 1))(track, root_value)
-    np.testing.assert_allclose(position(track, root_value), smoothed(track, root_value), atol=1e-9)
+    x, found = with_jacobian(position, (0, 1))(track, root_value)
+    value, expected = with_jacobian(smoothed, (0, 1))(track, root_value)
+    np.testing.assert_allclose(x, value, atol=1e-9)
     for own, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, other, atol=1e-8)
 
@@ -164,21 +173,20 @@ def optimal_power_flow():
 
 def test_optimal_power_flow_and_its_prices():
     layer = optimal_power_flow()
-    load = jnp.array([LOADS[bus][0] for bus in LOADS])
+    load = np.array([LOADS[bus][0] for bus in LOADS])
 
-    def cost(load):
-        p, q, *_ = layer(load)
-        return jnp.sum(100 * COST[:, 0] * p**2 + COST[:, 1] * p) + 1e-1 * jnp.sum(q**2)
+    def solve(load):
+        outputs, info = layer.solve(load)
+        return outputs[:2], (outputs, info)
 
-    outputs, info = layer.solve(load)
+    run = jax.jit(jax.jacrev(solve, has_aux=True))
+    (of_p, of_q), ((p, q, *prices), info) = run(load)
     assert info.verdict == 1
-    generation = outputs[0]
-    losses = generation.sum() - load.sum()
+    losses = p.sum() - load.sum()
     assert 0.02 < losses < 0.06  # some 3 MW of 315
     # the shadow prices of the balances are the derivative of the cost
-    gradient = jax.jit(jax.grad(cost))(load)
-    np.testing.assert_allclose(gradient, np.ravel(outputs[2:]), rtol=1e-6)
-    J = jax.jit(jax.jacrev(lambda load: layer(load)[0]))(load)
-    direction = jnp.array([1.0, -0.5, 0.3])
-    difference = slope(lambda load: layer(load)[0], load, direction, 1e-4)
-    np.testing.assert_allclose(J @ direction, difference, atol=1e-4)
+    gradient = (200 * COST[:, 0] * p + COST[:, 1]) @ of_p + 0.2 * q @ of_q
+    np.testing.assert_allclose(gradient, np.ravel(prices), rtol=1e-6)
+    direction = np.array([1.0, -0.5, 0.3])
+    difference = slope(lambda load: run(load)[1][0][0], load, direction, 1e-4)
+    np.testing.assert_allclose(of_p @ direction, difference, atol=1e-4)
