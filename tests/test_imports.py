@@ -147,7 +147,9 @@ def test_a_dependency_is_what_the_package_imports():
     # extras of the library; the others are for those who work on it, and for its examples
     named = anywhere | {"clarabel"}  # by solvers/host.py, by its name
     assert extras["plots"] | extras["cvxpy"] | extras["verified"] <= named
-    assert set(extras) == {"plots", "cvxpy", "verified", "examples", "bench", "dist", "test", "dev"}
+    assert set(extras) == {
+        "plots", "cvxpy", "verified", "examples", "reproduce", "bench", "dist", "test", "dev",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ class Invocation:
         parts, build, kinds, anchor = _parts_of(fun)
         tree = (tuple(args), dict(kwargs or {}), parts)
         leaves, treedef = jax.tree.flatten(tree)
-        flows = flowing(tree)
+        # what is bound beforehand is as it is: numbers of a partial steer, arrays flow
+        flows = (*flowing(tree[:2]), *map(_is_array, jax.tree.leaves(parts)))
         _refuse_dataclasses(args, kwargs or {}, names)
         fixed = tuple(None if f else leaf for leaf, f in zip(leaves, flows, strict=True))
         owners = [n for n, arg in enumerate(args) for _ in jax.tree.leaves(arg)]

@@ -29,13 +29,14 @@ _WAVES = {"sin", "cos"}
 def size_of(value: Any, size: Any) -> Any:
     """The recorded size of a value; its absolute value, 0 for an infinite one, if nothing was recorded."""
     if size is not None:
-        return size
+        return jnp.asarray(size, jnp.result_type(value))
     return jnp.where(jnp.isinf(value), 0, jnp.abs(value))
 
 
 def settled(value: Any, size: Any) -> Any:
     """A size made finite wherever the value is, at least its absolute value, and 0 where it is not."""
-    size = jnp.minimum(jnp.where(jnp.isnan(size), 0, size), jnp.finfo(value.dtype).max)
+    size = jnp.asarray(jnp.where(jnp.isnan(size), 0, size), value.dtype)
+    size = jnp.minimum(size, jnp.finfo(value.dtype).max)
     return jnp.where(jnp.isfinite(value), jnp.maximum(jnp.abs(value), size), 0)
 
 
