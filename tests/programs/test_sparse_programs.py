@@ -16,6 +16,7 @@ from conservax.errors import (
     UnsupportedOperationError,
 )
 from conservax.programs import ConeProgram, Cones, CvxpyLayer, Solver, Status, cone_program
+from programs.compiled import with_jacobian
 
 CASES = {
     "polyhedral": Cones(zero=2, nonnegative=8),
@@ -72,33 +73,35 @@ def test_solution_and_derivative_in_every_stored_entry_are_those_of_the_dense_pr
     def outputs(solve):
         def run(*data):
             found = solve(*data)
-            return (found.primal, found.dual), found.info
+            return (found.primal, found.dual), found
 
-        return jax.jit(jax.jacrev(run, argnums=(0, 1, 2, 3), has_aux=True))
+        return jax.jit(jax.jacrev(run, argnums=(0, 1, 2, 3), has_aux=True))(*own.data)
 
-    found, dense = own.sparse(*own.data), own.dense(*own.data)
+    (J, found), (expected, dense) = outputs(own.sparse), outputs(own.dense)
     np.testing.assert_allclose(found.primal, dense.primal, atol=1e-9)
     np.testing.assert_allclose(found.dual, dense.dual, atol=1e-8)
-    (J, info), (expected, dense_info) = (
-        outputs(own.sparse)(*own.data),
-        outputs(own.dense)(*own.data),
-    )
+    info = found.info
     for part, other in zip(jax.tree.leaves(J), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(part, other, atol=1e-7 * (1 + np.abs(other).max()))
-    assert info.verdict == dense_info.verdict == 1
+    assert info.verdict == dense.info.verdict == 1
     assert 0 < info.margin
     assert info.solver == Solver.CLARABEL
 
 
+@functools.cache
+def slope_in_A():
+    own = sample("polyhedral")
+    P, _, _, b = own.data
+    return jax.jit(jax.grad(lambda c, A: jnp.sum(own.sparse(P, c, A, b).primal ** 2), 1))
+
+
 @pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)])
 def test_a_mapped_gradient_is_that_of_each_item(mapped):
-    own = sample("polyhedral")
-    P, c, A, b = own.data
-    slope = jax.grad(lambda c, A: jnp.sum(own.sparse(P, c, A, b).primal ** 2), 1)
+    one = slope_in_A()
+    _, c, A, _ = sample("polyhedral").data
     both = jnp.stack([c, 1.1 * c]), jnp.stack([A, 0.9 * A])
     data = [pair if axis == 0 else pair[0] for pair, axis in zip(both, mapped, strict=True)]
-    found = jax.jit(jax.vmap(slope, mapped))(*data)
-    one = jax.jit(slope)
+    found = jax.jit(jax.vmap(one, mapped))(*data)
     for k, own_slope in enumerate(found):
         item = [pair[k if axis == 0 else 0] for pair, axis in zip(both, mapped, strict=True)]
         np.testing.assert_allclose(own_slope, one(*item), atol=1e-10)
@@ -140,8 +143,9 @@ def test_entries_met_twice_add_and_those_outside_do_not_count():
         return program(sparse.eye(2), jnp.array([-3.0, -1.0]), A, jnp.array([2.0])).primal
 
     a = jnp.array([0.5, 0.5, 0.0])
-    np.testing.assert_allclose(solve(a), [2.0, 1.0], atol=1e-9)
-    np.testing.assert_allclose(jax.jacobian(solve)(a)[0], [-2.0, -2.0, 0.0], atol=1e-9)
+    x, J = with_jacobian(solve)(a)
+    np.testing.assert_allclose(x, [2.0, 1.0], atol=1e-9)
+    np.testing.assert_allclose(J[0], [-2.0, -2.0, 0.0], atol=1e-9)
 
 
 @pytest.mark.parametrize("solver", ["clarabel", "scs"])
@@ -150,13 +154,14 @@ def test_degenerate_points_have_the_element_of_the_dense_program(solver, selecti
     program = ConeProgram(Cones(nonnegative=3), solver=solver, selection=selection)
 
     def project(p):  # onto x ≥ 0, one entry on the kink
-        return program(sparse.eye(3), -p, -sparse.eye(3), jnp.zeros(3))
+        solution = program(sparse.eye(3), -p, -sparse.eye(3), jnp.zeros(3))
+        return solution.primal, solution.info
 
     p = jnp.array([1.0, 0.0, -2.0])
     kept = 1.0 if selection == "lower" else 0.0
-    J = jax.jacobian(lambda p: project(p).primal)(p)
+    J, info = jax.jit(jax.jacrev(project, has_aux=True))(p)
     np.testing.assert_allclose(J, np.diag([1.0, kept, 0.0]), atol=1e-9)
-    assert project(p).info.verdict == 1
+    assert info.verdict == 1
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,7 @@ def test_a_singular_element_gives_nan_and_not_a_number():
     def primal(b):
         return program(sparse.eye(2), jnp.array([1.0, 0.0]), A, b).primal
 
-    assert np.isnan(jax.jacobian(primal)(jnp.zeros(2))).all()
+    assert np.isnan(jax.jit(jax.jacobian(primal))(jnp.zeros(2))).all()
 
 
 def test_one_failed_item_leaves_its_batch_unharmed():
@@ -195,7 +200,8 @@ def test_one_failed_item_leaves_its_batch_unharmed():
     found = program(sparse.eye(1), c, A, b)
     assert found.info.status.tolist() == [Status.SOLVED, Status.PRIMAL_INFEASIBLE, Status.SOLVED]
     np.testing.assert_allclose(found.primal[:, 0], [1.0, np.nan, -1.0], atol=1e-9)
-    J = jax.vmap(jax.jacobian(lambda b: program(sparse.eye(1), c, A, b).primal[0]))(b)
+    each = jax.vmap(jax.jacobian(lambda b: program(sparse.eye(1), c, A, b).primal[0]))
+    J = jax.jit(each)(b)
     np.testing.assert_allclose(J, [[0.0, -1.0], [np.nan] * 2, [0.0, 0.0]], atol=1e-9)
 
 
@@ -210,7 +216,7 @@ def test_infeasible_and_unbounded_programs_raise():
 def test_no_constraints_at_all():
     P, nothing = sparse.diags([2.0, 4.0]), sparse.csr_array((0, 2))
     program = ConeProgram(Cones())
-    J = jax.jacobian(lambda c: program(P, c, nothing, jnp.zeros(0)).primal)(jnp.ones(2))
+    J = jax.jit(jax.jacobian(lambda c: program(P, c, nothing, jnp.zeros(0)).primal))(jnp.ones(2))
     np.testing.assert_allclose(J, -np.diag([0.5, 0.25]), atol=1e-12)
 
 
@@ -223,12 +229,10 @@ def test_single_precision_is_that_of_a_solution_in_double():
         P, A = BCOO((P, own.P_indices), shape=(n, n)), BCOO((A, own.indices), shape=own.shape)
         return own.program(P, c, A, b).primal
 
-    reference = own.dense(*own.data)
-    found = solve(*data)
+    found, J = with_jacobian(solve, 3)(*data)
+    reference, expected = with_jacobian(lambda *d: own.dense(*d).primal, 3)(*own.data)
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, reference.primal, atol=2e-6)
-    J = jax.jacobian(solve, 3)(*data)
-    expected = jax.jacobian(lambda b: own.dense(*own.data[:3], b).primal)(own.data[3])
+    np.testing.assert_allclose(found, reference, atol=2e-6)
     np.testing.assert_allclose(J, expected, atol=2e-4)
 
 
@@ -278,8 +282,13 @@ def test_auxiliary_variables_that_are_left_free_do_not_count():
     A = sparse.csr_array(np.array([[1.0, -1.0], [-1.0, -1.0], [0.0, 1.0]]))
     P, c, b = sparse.diags([1.0, 0.0]), jnp.array([-1.0, 0.0]), jnp.array([0.0, 0.0, 9.0])
     program = ConeProgram(Cones(nonnegative=3), auxiliary=(1,))
-    assert program(P, c, A, b).info.verdict == 1
-    J = jax.jacobian(lambda c: program(P, c, A, b).primal[0])(c)
+
+    def solve(c):
+        solution = program(P, c, A, b)
+        return solution.primal[0], solution.info
+
+    J, info = jax.jit(jax.jacrev(solve, has_aux=True))(c)
+    assert info.verdict == 1
     np.testing.assert_allclose(J, [-1.0, 0.0], atol=1e-9)
     assert ConeProgram(Cones(nonnegative=3))(P, c, A, b).info.verdict == -1
 
@@ -291,11 +300,15 @@ def test_a_large_problem_of_cvxpy_is_sparse_by_itself():
     x, p = cp.Variable(n), cp.Parameter(n)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [cp.sum(x) == 1, x >= 0])
     layers = [CvxpyLayer(problem, [p], [x], solver=name) for name in (None, "interior_point")]
-    value = jnp.asarray(np.random.default_rng(0).normal(size=n))
-    assert [int(layer.solve(value)[1].solver) for layer in layers] == [
-        Solver.CLARABEL,
-        Solver.INTERIOR_POINT,
-    ]
-    weights = np.arange(n)
-    grads = [jax.grad(lambda p, own=layer: weights @ own(p)[0])(value) for layer in layers]
+    value, weights = np.random.default_rng(0).normal(size=n), np.arange(n)
+
+    def gradient(layer):
+        def weighed(p):
+            (x,), info = layer.solve(p)
+            return weights @ x, info.solver
+
+        return jax.jit(jax.grad(weighed, has_aux=True))(value)
+
+    grads, solvers = zip(*map(gradient, layers), strict=True)
+    assert solvers == (Solver.CLARABEL, Solver.INTERIOR_POINT)
     np.testing.assert_allclose(*grads, atol=1e-8)
