@@ -63,6 +63,8 @@ def from_neighbour():
 def run(tmp_path, monkeypatch):
     (tmp_path / "problems.py").write_text(PROBLEMS)
     (tmp_path / "neighbour_of_the_problem.py").write_text(PROBLEMS + "\nproblem = equation\n")
+    # a command is a process of its own: it never meets the module of another test's folder
+    monkeypatch.delitem(sys.modules, "neighbour_of_the_problem", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     return lambda *arguments: CliRunner().invoke(app, list(arguments))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "conservax"
-FREE = {"errors", "numerics", "report"}
+FREE = {"errors", "numerics", "report", "solution"}
 FLOORS = {"calculus", "invertibility", "operators", "implicit", "solvers"}
 APPLICATIONS = {"programs", "sparse", "equilibrium", "iterates", "stochastic", "flows"}
 TOP = {"reproduce", "interop", "cli"}
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "errors": set(),
     "numerics": {"errors"},
     "report": {"errors", "numerics"},
+    "solution": set(),
     "calculus": FREE,
     "invertibility": FREE | {"calculus"},
     "operators": FREE | {"calculus"},

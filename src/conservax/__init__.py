@@ -64,7 +64,7 @@ _NAMES = {
     "operators": "proximal",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solvers"}
+_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,8 @@ import clarabel
 import numpy as np
 from scipy import sparse
 
-from conservax.solvers import Cones, Status
+from conservax.solution import Status
+from conservax.solvers import Cones
 
 _STATUS = {
     "Solved": Status.SOLVED,

@@ -24,7 +24,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from conservax.programs import ConeProgram
-from conservax.solvers import Cones, Status, interior_point
+from conservax.solution import Status
+from conservax.solvers import Cones, interior_point
 from programs.clarabel_oracle import clarabel_answer
 from programs.random_programs import (
     FAMILIES,

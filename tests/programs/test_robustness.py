@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from conservax.solvers import Status
+from conservax.solution import Status
 from programs import robustness
 from programs.clarabel_oracle import clarabel_answer
 from programs.random_programs import SHAPES

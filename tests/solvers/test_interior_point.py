@@ -6,7 +6,8 @@ import pytest
 from scipy import sparse
 from scipy.optimize import linprog
 
-from conservax.solvers import Cones, Status, interior_point
+from conservax.solution import Status
+from conservax.solvers import Cones, interior_point
 
 CONES = [
     Cones(nonnegative=8),

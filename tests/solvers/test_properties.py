@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conservax.programs import ConeProgram
-from conservax.solvers import Status, interior_point
+from conservax.solution import Status
+from conservax.solvers import interior_point
 from programs import robustness
 from programs.random_programs import SHAPES, random_program
 

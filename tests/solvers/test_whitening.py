@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from conservax.programs import ConeProgram, Cones
 from conservax.programs.cone_inputs import is_definite
-from conservax.solvers import Status, interior_point
+from conservax.solution import Status
+from conservax.solvers import interior_point
 from conservax.solvers.equilibrate import Data, equilibrate
 from conservax.solvers.interior_point import default_tolerance, solve_definite
 from conservax.solvers.whitening import whiten

@@ -1,6 +1,7 @@
 """Differentiable cone and quadratic programs, with certificates."""
 
-from ..solvers import Cones, Solver, Status, WarmStart
+from ..solution import Status
+from ..solvers import Cones, Solver, WarmStart
 from .arrange import Arrangement, arrange
 from .cone_program import ConeProgram, ProgramInfo, ProgramSolution
 from .cvxpy_layer import CvxpyLayer

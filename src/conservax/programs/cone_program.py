@@ -16,7 +16,8 @@ from ..errors import (
     UnboundedError,
     UnsupportedOperationError,
 )
-from ..solvers import Cones, Solver, Status, WarmStart
+from ..solution import Status
+from ..solvers import Cones, Solver, WarmStart
 from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..numerics import machine_epsilon
-from ..solvers import Cones, ConicPoint, Solution, Solver, Status
+from ..solution import Solution, Status
+from ..solvers import Cones, ConicPoint, Solver
 from ..solvers.cones import Array
 from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate

@@ -13,7 +13,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
-from ..solvers import Cones, ConicPoint, Status
+from ..solution import Status
+from ..solvers import Cones, ConicPoint
 from ..solvers.batching import join_axis, split_axis
 from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array

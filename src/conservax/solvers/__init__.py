@@ -4,7 +4,6 @@ from .cones import Cones
 from .equilibrate import ConicPoint
 from .host import Solver
 from .interior_point import interior_point
-from .solution import Solution, Status
 from .termination import InteriorPointStats
 from .warm_start import WarmStart
 
@@ -12,9 +11,7 @@ __all__ = [
     "Cones",
     "ConicPoint",
     "InteriorPointStats",
-    "Solution",
     "Solver",
-    "Status",
     "WarmStart",
     "interior_point",
 ]

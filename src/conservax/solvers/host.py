@@ -17,10 +17,10 @@ import scipy
 from jax import lax
 
 from ..errors import MissingPackageError
+from ..solution import Solution, Status
 from .cones import Cones, Curved, SecondOrder, Semidefinite, Zero, triangle
 from .equilibrate import ConicPoint, Data
 from .matrices import SparseMatrix
-from .solution import Solution, Status
 from .termination import InteriorPointStats
 from .warm_start import WarmStart
 

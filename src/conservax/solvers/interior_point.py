@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..numerics import machine_epsilon
+from ..solution import Solution, Status
 from .chunks import in_chunks
 from .cones import Array, Cones
 from .embedding import (
@@ -22,7 +23,6 @@ from .embedding import (
 )
 from .equilibrate import ConicPoint, Data, Scaling, WhiteData, equilibrate
 from .lapack import cholesky
-from .solution import Solution, Status
 from .termination import RUNNING, InteriorPointStats, Judgement, judge, measure_data
 from .whitening import whiten
 
