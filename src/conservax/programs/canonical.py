@@ -23,6 +23,7 @@ from ..errors import InvalidInputError, MissingPackageError
 from ..solvers import Cones
 from ..solvers.cones import smat, triangle
 from ..solvers.matrices import SparseMatrix
+from .parameter_maps import ParameterMap, with_own_parameters
 
 if TYPE_CHECKING:
     import cvxpy as cp
@@ -95,19 +96,28 @@ class AffineMap:
 
 @dataclass(frozen=True, eq=False)
 class ParameterSlot:
-    """Where a parameter enters θ, from ``start`` on, and whether as log.
+    """Where a parameter enters θ: from ``start`` on, and from ``log_start`` on its logarithm.
 
-    ``entries`` of its value count, column by column; ``mirrored``: where a symmetric one repeats them.
-    ``sign``: 1 or −1 if it was declared to have one, else 0.
+    Both are None for one that enters through a ``ParameterMap`` alone; a geometric program has a
+    parameter in both where it is an exponent and a factor. ``entries`` of its value count, column by
+    column; ``mirrored``: where a symmetric one repeats them. ``sign``: 1 or −1 if it was declared to have
+    one, else 0.
     """
 
     name: str
     shape: tuple[int, ...]
-    start: int
+    start: int | None
+    log_start: int | None
     entries: np.ndarray
     mirrored: np.ndarray
-    log: bool
     sign: int
+
+    @property
+    def places(self) -> list[tuple[slice, bool]]:
+        """The parts of θ that it fills, and whether with its logarithm."""
+        starts = (self.start, False), (self.log_start, True)
+        count = len(self.entries)
+        return [(slice(start, start + count), log) for start, log in starts if start is not None]
 
     @functools.cached_property
     def zeros(self) -> np.ndarray:
@@ -121,7 +131,8 @@ class Canonical:
     """The cone program behind a problem.
 
     Attributes:
-        cones: K. P, c, A, b: from θ. size: of θ. parameters: in the user's order.
+        cones: K. P, c, A, b: from θ. size: of θ. parameters: in the user's order. own: the values of
+        further parameters, from the user's; derived: where these enter.
         readers: from (primal, dual) to what the user asked for.
         rows: for each constraint of the user its name and its rows.
         auxiliary: the variables that CVXPY added.
@@ -134,6 +145,8 @@ class Canonical:
     b: AffineMap
     size: int
     parameters: tuple[ParameterSlot, ...]
+    own: ParameterMap
+    derived: tuple[ParameterSlot, ...]
     readers: tuple[Reader, ...]
     rows: tuple[tuple[str, range], ...]
     auxiliary: tuple[int, ...]
@@ -162,9 +175,15 @@ class Canonical:
             )
         )
         theta = jnp.zeros((*lead, self.size), dtype).at[..., -1].set(1.0)
-        for value, slot in zip(values, self.parameters, strict=True):
-            stop = slot.start + len(slot.entries)
-            if into is not None and not into.depends_on(slot.start, stop):
+        made = self.own(values, [slot.shape for slot in self.parameters])
+        slots = (*self.parameters, *self.derived)
+        for value, slot in zip((*values, *made), slots, strict=True):
+            places = [
+                (place, log)
+                for place, log in slot.places
+                if into is None or into.depends_on(place.start, place.stop)
+            ]
+            if not places:
                 continue
             own = value.shape[: value.ndim - len(slot.shape)]
             # column by column, as CVXPY has it
@@ -172,8 +191,8 @@ class Canonical:
             flat = jnp.transpose(value.astype(dtype), axes).reshape(*own, int(np.prod(slot.shape)))
             # both halves count the same, so that gradients are symmetric too
             flat = (flat[..., slot.entries] + flat[..., slot.mirrored]) / 2
-            flat = jnp.log(flat) if slot.log else flat
-            theta = theta.at[..., slot.start : stop].set(flat)
+            for place, log in places:
+                theta = theta.at[..., place].set(jnp.log(flat) if log else flat)
         return theta
 
 
@@ -203,6 +222,17 @@ def canonicalise(
     # SCS's form has at least one row
     constraints = problem.constraints or [cvxpy.Constant(1.0) <= 2.0]
     own = cvxpy.Problem(problem.objective, constraints)
+    made: list[Any] = []
+    expressions: list[Any] = []
+    if not gp and not own.is_dpp(quad_form_dpp="qp"):
+        own, made, expressions = with_own_parameters(cvxpy, own)
+        if not own.is_dpp(quad_form_dpp="qp"):
+            raise InvalidInputError(
+                "Problem must be DPP: parameters may enter affinely only, or through expressions of "
+                "parameters alone, and quad_form(x, P) with a parameter P only in the objective. Write "
+                "(p * q) * x for p * (q * x); for xᵀPx in a constraint take "
+                "sum_squares(R @ x) with P = RᵀR."
+            )
     with cvxpy.utilities.scopes.quad_form_dpp_scope(), _without_values(own.variables()):
         found: Any = own.get_problem_data(
             "SCS", gp=gp, verbose=verbose, canon_backend=canon_backend
@@ -220,6 +250,12 @@ def canonicalise(
     )
     m = cones.size
     slots = _parameter_slots(parameters, program, chain, gp)
+    derived = _parameter_slots(made, program, chain, gp)
+    if sum(len(slot.entries) * len(slot.places) for slot in (*slots, *derived)) != size - 1:
+        raise InvalidInputError(
+            "CVXPY's form of this problem has parameters that no parameter of the problem fills, so that "
+            "it cannot be solved here: write the problem without the transformation that adds them."
+        )
     outputs = _Outputs(problem, program, chain, gp)
     return Canonical(
         cones,
@@ -228,6 +264,8 @@ def canonicalise(
         *_constraints(program.reduced_A, m, n),
         size,
         slots,
+        ParameterMap(tuple(parameters) if expressions else (), tuple(expressions)),
+        derived,
         tuple(outputs.reader(variable) for variable in variables),
         outputs.names(),
         outputs.auxiliary(n),
@@ -298,21 +336,25 @@ def _mirrored(leaf: Any, entries: np.ndarray) -> np.ndarray:
 def _parameter_slots(
     parameters: Sequence[Any], program: Any, chain: Any, gp: bool
 ) -> tuple[ParameterSlot, ...]:
-    renamed = {old: new[0] for old, new in chain.compose_param_id_map().items()}
-    logs = chain.reductions[0].param_id_map if gp else {}
+    logs = {old: new[0] for old, new in chain.reductions[0].param_id_map.items()} if gp else {}
+    starts = program.param_id_to_col
+    renamed = {old: new[0] for old, new in chain.compose_param_id_map().items() if old not in logs}
     slots = []
     for parameter in parameters:
         if parameter.is_complex():
             raise InvalidInputError(
                 f"the parameter {parameter.name()} is complex, which is not supported: split it."
             )
-        start = program.param_id_to_col[renamed.get(parameter.id, parameter.id)]
         entries = _entries(parameter)
-        places = entries, _mirrored(parameter, entries)
-        sign = int(parameter.is_nonneg()) - int(parameter.is_nonpos())
         slots.append(
             ParameterSlot(
-                parameter.name(), parameter.shape, start, *places, parameter.id in logs, sign
+                parameter.name(),
+                parameter.shape,
+                starts.get(renamed.get(parameter.id, parameter.id)),
+                starts.get(logs.get(parameter.id)),
+                entries,
+                _mirrored(parameter, entries),
+                int(parameter.is_nonneg()) - int(parameter.is_nonpos()),
             )
         )
     return tuple(slots)
