@@ -32,9 +32,7 @@ def soft(v, t, step):
 
 def resolvent(v, t, step):
     """The proximal operator of ``squares``."""
-    return jnp.linalg.solve(
-        jnp.eye(6) * (1 + step * t[1]) + step * H, v + step * (X.T @ Y) / 30
-    )
+    return jnp.linalg.solve(jnp.eye(6) * (1 + step * t[1]) + step * H, v + step * (X.T @ Y) / 30)
 
 
 def analysis(v, t, rho):
@@ -132,7 +130,7 @@ def test_reverse_mode_is_forward_mode(name):
     alg, steps = CASES[name]
     x0, t, c = jnp.zeros(6), jnp.asarray(T), jnp.arange(6.0)
     for estimator in (it.unroll(alg, steps), it.truncated(alg, steps, tol=1e-13)):
-        x, pullback = jax.vjp(functools.partial(estimator, x0), t)
+        _, pullback = jax.vjp(functools.partial(estimator, x0), t)
         _, J = it.piggyback(alg, steps)(x0, t)
         np.testing.assert_allclose(pullback(c)[0], c @ J, atol=1e-8)
 

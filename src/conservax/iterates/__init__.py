@@ -18,6 +18,7 @@ from .estimator import Estimator
 from .implicit import implicit
 from .piggyback import Piggyback, piggyback
 from .running import Run, Stats
+from .spectral_radius import SpectralRadius, joint_spectral_radius
 from .truncated import one_step, truncated
 from .unroll import unroll
 
@@ -26,6 +27,7 @@ __all__ = [
     "Estimator",
     "Piggyback",
     "Run",
+    "SpectralRadius",
     "Stats",
     "StepBound",
     "Transport",
@@ -38,6 +40,7 @@ __all__ = [
     "gradient_descent",
     "heavy_ball",
     "implicit",
+    "joint_spectral_radius",
     "newton",
     "one_step",
     "piggyback",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from ..errors import InvalidInputError
 from ..implicit import custom_root
 from .running import Run, iterate
 
-Scalar = Any
+Scalar: TypeAlias = Any
 """A positive number, an array of no dimension, or a function of θ that returns one."""
 
 
@@ -103,6 +103,7 @@ class Algorithm(ABC):
 
     def validate(self, x0: Any, theta: Any) -> None:
         """Raise InvalidInputError for values that the algorithm cannot start from; never under a trace."""
+        del x0, theta
 
     def step_bounds(self, x0: Any, theta: Any) -> tuple[StepBound, ...]:
         """The step sizes and what bounds them, at concrete values; computed when a run fails."""

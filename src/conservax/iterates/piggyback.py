@@ -47,11 +47,15 @@ class Piggyback:
         alg = self.alg
 
         def once(carry: Any, _: None) -> tuple[Any, None]:
-            return pushed(alg.step, *carry, theta), None
+            state, columns = carry
+            return pushed(alg.step, state, columns, theta), None
+
+        def finish(state: Any, theta: Any) -> Any:
+            return alg.output(alg.point(state), theta)
 
         carry = pushed(alg.init, x0, columns, theta)
-        carry = jax.lax.scan(once, carry, None, length=self.steps)[0]
-        return pushed(lambda s, theta: alg.output(alg.point(s), theta), *carry, theta)
+        state, columns = jax.lax.scan(once, carry, None, length=self.steps)[0]
+        return pushed(finish, state, columns, theta)
 
 
 def piggyback(

@@ -127,7 +127,6 @@ def repeat(step: Callable[[Any], Any], state: Any, steps: int) -> Any:
 
 def poisoned(tree: Any, good: jax.Array) -> Any:
     """The tree where ``good``, else NaN, in value and derivative; a zero tangent stays zero."""
-
     return jax.tree.map(lambda x: _masked(x, good), tree)
 
 

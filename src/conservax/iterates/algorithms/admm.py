@@ -46,9 +46,7 @@ class Admm(Algorithm):
         return self.argmin_x(target, theta, at(self.rho, theta))
 
 
-def admm(
-    argmin_x: Callable[..., Any], prox: Callable[..., Any], A: Any, rho: Scalar
-) -> Algorithm:
+def admm(argmin_x: Callable[..., Any], prox: Callable[..., Any], A: Any, rho: Scalar) -> Algorithm:
     """min f(x, θ) + g(z, θ) subject to A x = z.
 
     x = argmin_x f(x, θ) + ρ/2 ‖A x − (z − u)‖²,  z⁺ = prox_{g/ρ}(A x + u),  u⁺ = u + A x − z⁺.

@@ -85,7 +85,9 @@ def fista(smooth: Callable[..., Any], prox: Callable[..., Any], step: Scalar) ->
 
     >>> import conservax as cx
     >>> alg = cx.iterates.fista(
-    ...     lambda x, t: (x - 3) ** 2 / 2, lambda v, t, step: cx.proximal.prox_lasso(v, t, step), 0.5
+    ...     lambda x, t: (x - 3) ** 2 / 2,
+    ...     lambda v, t, step: cx.proximal.prox_lasso(v, t, step),
+    ...     0.5,
     ... )
     >>> round(float(cx.iterates.implicit(alg)(0.0, 1.0)), 4)
     2.0

@@ -82,9 +82,16 @@ def heavy_ball(smooth: Callable[..., Any], step: Scalar, beta: Scalar) -> Algori
     >>> round(float(cx.iterates.implicit(alg)(0.0, 3.0)), 4)
     3.0
     """
-    unknown = callable(beta) or isinstance(beta, Tracer)
-    if not unknown and not (np.ndim(beta) == 0 and 0 <= float(beta) < 1):
-        raise InvalidInputError(f"heavy_ball: beta={beta!r} must lie in [0, 1).")
     return HeavyBall(
-        called(smooth, "smooth", "heavy_ball"), positive(step, "step", "heavy_ball"), beta
+        called(smooth, "smooth", "heavy_ball"),
+        positive(step, "step", "heavy_ball"),
+        _momentum(beta),
     )
+
+
+def _momentum(beta: Scalar) -> Scalar:
+    if callable(beta) or isinstance(beta, Tracer):
+        return beta
+    if np.ndim(beta) or not 0 <= float(beta) < 1:
+        raise InvalidInputError(f"heavy_ball: beta={beta!r} must lie in [0, 1).")
+    return beta

@@ -11,6 +11,7 @@ import numpy as np
 from jax.nn import logsumexp
 
 from ...errors import InvalidInputError
+from ...numerics import machine_epsilon
 from ..contract import Algorithm
 from ..running import Run
 from .transport import absorbed, plan_with_derivative
@@ -72,7 +73,8 @@ class Sinkhorn(Algorithm):
         return np.ones((np.size(y), 1))
 
     def validate(self, x0: Any, theta: Any) -> None:
-        cost, a, b, epsilon = (np.asarray(t, np.float64) for t in _arrays(theta))
+        cost, *_ = _arrays(theta)  # its shapes are checked there
+        _, a, b, epsilon = (np.asarray(t, np.float64) for t in theta)
         if not epsilon > 0:
             raise InvalidInputError(f"sinkhorn: epsilon={float(epsilon):.6g} must be positive.")
         for marginal, name in ((a, "a"), (b, "b")):
@@ -82,10 +84,10 @@ class Sinkhorn(Algorithm):
                     f"sinkhorn: {name}[{i}] = {marginal[i]:.6g} must be positive; drop the points without mass."
                 )
         gap = abs(a.sum() - b.sum())
-        precision = float(jnp.finfo(_arrays(theta)[0].dtype).eps) * (a.size + b.size)
-        if gap > max(precision, 1e-9) * a.sum():
+        if gap > _precision(cost.dtype) * a.sum():
             raise InvalidInputError(
-                f"sinkhorn: the marginals have different sums, {a.sum():.9g} and {b.sum():.9g}; scale them alike."
+                f"sinkhorn: the marginals have different sums, {a.sum():.9g} and {b.sum():.9g}; "
+                "scale them alike."
             )
 
 
@@ -101,7 +103,15 @@ def _arrays(theta: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
             "sinkhorn: theta is (cost, a, b, epsilon) of shapes (n, m), (n,), (m,) and (); got "
             f"{cost.shape}, {a.shape}, {b.shape} and {epsilon.shape}."
         )
-    return cost, a, b, epsilon
+    # where nothing can be raised, bad data give NaN
+    alike = jnp.abs(jnp.sum(a) - jnp.sum(b)) <= _precision(dtype) * jnp.sum(a)
+    good = alike & (epsilon > 0) & (jnp.min(a) > 0) & (jnp.min(b) > 0)
+    return cost, a, b, jnp.where(good, epsilon, jnp.nan)
+
+
+def _precision(dtype: Any) -> float:
+    """How far the sums of the marginals may differ, relatively: some thousand units of round-off."""
+    return max(1e-9, 2000 * machine_epsilon(dtype))
 
 
 def sinkhorn() -> Algorithm:

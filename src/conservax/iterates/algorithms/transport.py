@@ -63,7 +63,9 @@ def absorbed(
         start = one, one, steps + 1, jnp.asarray(jnp.inf, dtype), jnp.zeros((), dtype)
         r, before, steps, moved, rate = jax.lax.while_loop(keep_on, inner, start)
         good = jnp.isfinite(moved) & (jnp.min(r) > 0) & jnp.all(jnp.isfinite(r))
-        u = u + jnp.log(jnp.where(good, r, before))  # a kernel that underflowed: back to the log domain
+        u = u + jnp.log(
+            jnp.where(good, r, before)
+        )  # a kernel that underflowed: back to the log domain
         status = jnp.where(
             moved <= tol,
             Status.SOLVED,
@@ -93,7 +95,7 @@ def plan_with_derivative(
 
 @plan_with_derivative.defjvp
 def _rule(primals: Any, tangents: Any) -> Any:
-    u, cost, a, b, epsilon = primals
+    _, cost, a, b, epsilon = primals
     _, cost_dot, a_dot, b_dot, epsilon_dot = tangents
     plan = plan_with_derivative(*primals)
     # Ṗ = P∘(u̇ 1ᵀ + 1 v̇ᵀ) + M keeps the marginals at (ȧ, ḃ)
