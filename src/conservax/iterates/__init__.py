@@ -13,19 +13,25 @@ from .algorithms import (
     newton,
     sinkhorn,
 )
+from .along import Piggyback, piggyback
+from .at_the_limit import implicit
 from .contract import Algorithm, StepBound
+from .contraction import Contraction
 from .estimator import Estimator
-from .implicit import implicit
-from .piggyback import Piggyback, piggyback
+from .iteration_check import IterationReport, check
+from .last_steps import one_step, truncated
 from .running import Run, Stats
+from .set_recursion import PiggybackSet, piggyback_set
 from .spectral_radius import SpectralRadius, joint_spectral_radius
-from .truncated import one_step, truncated
-from .unroll import unroll
+from .unrolled import unroll
 
 __all__ = [
     "Algorithm",
+    "Contraction",
     "Estimator",
+    "IterationReport",
     "Piggyback",
+    "PiggybackSet",
     "Run",
     "SpectralRadius",
     "Stats",
@@ -33,6 +39,7 @@ __all__ = [
     "Transport",
     "admm",
     "chambolle_pock",
+    "check",
     "douglas_rachford",
     "fista",
     "forward_backward",
@@ -44,6 +51,7 @@ __all__ = [
     "newton",
     "one_step",
     "piggyback",
+    "piggyback_set",
     "sinkhorn",
     "truncated",
     "unroll",

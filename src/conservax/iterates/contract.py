@@ -134,6 +134,17 @@ def called(value: Any, name: str, of: str) -> Callable[..., Any]:
     return value
 
 
+def linear_map(A: Any, name: str, of: str) -> Callable[[Any], Any]:
+    """x ↦ A x for a matrix, or the function as given; InvalidInputError for anything else."""
+    if callable(A):
+        return A
+    if np.ndim(A) != 2:
+        raise InvalidInputError(
+            f"{of}: {name} must be a matrix (m, n) or a linear function of x; it has shape {np.shape(A)}."
+        )
+    return lambda x: jnp.asarray(A, x.dtype) @ x
+
+
 def floats(x0: Any, of: str) -> Any:
     """An initial point as floating-point arrays; InvalidInputError where it cannot be."""
     leaves = tree_leaves_with_path(x0)

@@ -33,6 +33,7 @@ class Estimator(ABC):
         self.alg, self.tol, self.max_steps = alg, tol, max_steps
         self._solving = jax.jit(self._solve)
         self._settling = jax.jit(self._settle)
+        self._running = jax.jit(alg.solve)
 
     @abstractmethod
     def __call__(self, x0: Any, theta: Any) -> Any:
@@ -77,6 +78,10 @@ class Estimator(ABC):
     def _run(self, x0: Any, theta: Any) -> Run:
         """Iterate to the tolerance; no derivative passes through."""
         return frozen(self._settling, x0, theta)
+
+    def run_to(self, x0: Any, theta: Any, tol: float, max_steps: int) -> Run:
+        """A run to another tolerance, compiled once for all of them."""
+        return self._running(x0, theta, tol, max_steps)
 
     def inputs(self, x0: Any, theta: Any) -> tuple[Any, Any]:
         """The arguments as arrays, checked where their values are known."""

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ...errors import InvalidInputError
-from ..contract import Algorithm, Scalar, at, called, floats, positive
+from ..contract import Algorithm, Scalar, at, called, floats, linear_map, positive
 
 
 class AdmmState(NamedTuple):
@@ -76,19 +74,7 @@ def admm(argmin_x: Callable[..., Any], prox: Callable[..., Any], A: Any, rho: Sc
     >>> round(float(cx.iterates.implicit(alg)(0.0, 1.0)), 4)
     2.0
     """
-    if not callable(A):
-        if np.ndim(A) != 2:
-            raise InvalidInputError(
-                f"admm: A must be a matrix (m, n) or a linear function of x; it has shape {np.shape(A)}."
-            )
-        matrix = A
-
-        def apply(x: jax.Array) -> jax.Array:
-            return jnp.asarray(matrix, x.dtype) @ x
-
-    else:
-        apply = A
     return Admm(
-        called(argmin_x, "argmin_x", "admm"), called(prox, "prox", "admm"), apply,
+        called(argmin_x, "argmin_x", "admm"), called(prox, "prox", "admm"), linear_map(A, "A", "admm"),
         positive(rho, "rho", "admm"),
     )  # fmt: skip

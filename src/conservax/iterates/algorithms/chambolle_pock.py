@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ...errors import InvalidInputError
-from ..contract import Algorithm, Scalar, StepBound, at, called, floats, positive
+from ..contract import Algorithm, Scalar, StepBound, at, called, floats, linear_map, positive
 from .curvature import largest_curvature
 
 
@@ -92,23 +90,10 @@ def chambolle_pock(
     >>> round(float(cx.iterates.implicit(alg)(0.0, 1.0)), 4)
     2.0
     """
-    if not callable(K):
-        if np.ndim(K) != 2:
-            raise InvalidInputError(
-                f"chambolle_pock: K must be a matrix (m, n) or a linear function of x; it has shape "
-                f"{np.shape(K)}."
-            )
-        matrix = K
-
-        def apply(x: jax.Array) -> jax.Array:
-            return jnp.asarray(matrix, x.dtype) @ x
-
-    else:
-        apply = K
     return ChambollePock(
         called(prox_f, "prox_f", "chambolle_pock"),
         called(prox_conjugate, "prox_conjugate", "chambolle_pock"),
-        apply,
+        linear_map(K, "K", "chambolle_pock"),
         positive(tau, "tau", "chambolle_pock"),
         positive(sigma, "sigma", "chambolle_pock"),
     )

@@ -20,7 +20,7 @@ class FistaState(NamedTuple):
 
     x: Any
     before: Any
-    count: jax.Array
+    taken: jax.Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class Fista(Algorithm):
 
     def step(self, state: FistaState, theta: Any) -> FistaState:
         def extrapolated(x: jax.Array, before: jax.Array) -> jax.Array:
-            k = state.count.astype(x.dtype)
+            k = state.taken.astype(x.dtype)
             return x + k / (k + 4) * (x - before)
 
         v = jax.tree.map(extrapolated, state.x, state.before)
-        return FistaState(self._forward_backward(v, theta), state.x, state.count + 1)
+        return FistaState(self._forward_backward(v, theta), state.x, state.taken + 1)
 
     def point(self, state: FistaState) -> Any:
         return state.x

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn import logsumexp
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from ...numerics import machine_epsilon
@@ -14,6 +13,12 @@ from ...solution import Status
 from ..running import Run
 
 _FAR = 1e60  # scalings beyond this, or below its inverse, are absorbed into the kernel
+
+
+def log_sum_exp(x: jax.Array, axis: int) -> jax.Array:
+    """log Σ exp(x) along an axis, smooth: which entry is the largest does not matter."""
+    top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
+    return jnp.log(jnp.sum(jnp.exp(x - top), axis=axis)) + jnp.squeeze(top, axis)
 
 
 def absorbed(
@@ -41,8 +46,8 @@ def absorbed(
 
     def outer(carry: Any) -> Any:
         u, steps, _, _, _ = carry
-        v = log_b - logsumexp(u[:, None] - scaled, axis=0)
-        u = log_a - logsumexp(v - scaled, axis=1)
+        v = log_b - log_sum_exp(u[:, None] - scaled, axis=0)
+        u = log_a - log_sum_exp(v - scaled, axis=1)
         kernel = jnp.exp(u[:, None] + v - scaled)
 
         def near(r: jax.Array, moved: jax.Array) -> jax.Array:
@@ -89,7 +94,7 @@ def plan_with_derivative(
 ) -> jax.Array:
     """The plan of the potential u; its derivative in (C, a, b, ε) is that of the entropic problem."""
     scaled = cost / epsilon
-    v = jnp.log(b) - logsumexp(u[:, None] - scaled, axis=0)
+    v = jnp.log(b) - log_sum_exp(u[:, None] - scaled, axis=0)
     return jnp.exp(u[:, None] + v - scaled)
 
 

@@ -13,7 +13,7 @@ from ..errors import InvalidInputError
 from ..solution import Solution
 from .contract import Algorithm
 from .estimator import TOLERANCE, count, kept, tolerance, traced
-from .unroll import Unrolled
+from .unrolled import Unrolled
 
 Columns = list[jax.Array]
 """Tangents of the floating-point leaves of a pytree, one leading axis for the directions of θ."""
