@@ -80,9 +80,13 @@ class IterationReport:
         if self.law != "no rate":
             lines.append(f"rate                {self.law} with ρ ≤ {self.rate:.6g}")
         if self.gap is not None:
-            lines.append(f"gap                 the limit set reaches {self.gap:.3g} beyond the implicit one")
+            lines.append(
+                f"gap                 the limit set reaches {self.gap:.3g} beyond the implicit one"
+            )
         if self.free:
-            lines.append(f"free directions     {self.free}; both verdicts hold in the quotient by them")
+            lines.append(
+                f"free directions     {self.free}; both verdicts hold in the quotient by them"
+            )
         lines += [f"kink                {kink}" for kink in self.kinks[:12]]
         wrapped = [textwrap.wrap(line, 100, subsequent_indent=" " * 20) for line in lines]
         return "\n".join("\n".join(parts) for parts in wrapped)
@@ -156,7 +160,9 @@ def _equation(point: FixedPoint) -> CheckReport:
         return check_equation(point.alg.residual, point.y, point.theta)
     reduced = functools.partial(_reduced, point.alg)
     start = jnp.zeros(point.basis.shape[1], ravel_pytree(point.y)[0].dtype)
-    return check_equation(reduced, start, point.theta, jnp.asarray(point.basis), point.y, argnums=(0,))
+    return check_equation(
+        reduced, start, point.theta, jnp.asarray(point.basis), point.y, argnums=(0,)
+    )
 
 
 def _reduced(alg: Algorithm, w: jax.Array, theta: Any, basis: jax.Array, y: Any) -> jax.Array:

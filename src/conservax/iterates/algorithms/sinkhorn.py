@@ -103,7 +103,9 @@ def _arrays(theta: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
             f"{cost.shape}, {a.shape}, {b.shape} and {epsilon.shape}."
         )
     # where nothing can be raised, bad data give NaN
-    c, d, size = jax.lax.stop_gradient((a, b, epsilon))  # no kinks: data are good or bad nearby, too
+    c, d, size = jax.lax.stop_gradient(
+        (a, b, epsilon)
+    )  # no kinks: data are good or bad nearby, too
     alike = jnp.abs(jnp.sum(c) - jnp.sum(d)) <= _precision(dtype) * jnp.sum(c)
     good = alike & (size > 0) & (jnp.min(c) > 0) & (jnp.min(d) > 0)
     return cost, a, b, jnp.where(good, epsilon, jnp.nan)
