@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import calculus, errors, invertibility, programs, projections
+    from . import calculus, errors, invertibility, iterates, programs, projections
     from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
     from .implicit import (
         CheckReport,
@@ -43,6 +43,7 @@ __all__ = [
     "implicit_jacobian",
     "inverse_jacobian",
     "invertibility",
+    "iterates",
     "monitor",
     "norm",
     "polish",
@@ -64,7 +65,7 @@ _NAMES = {
     "operators": "proximal",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS = {*_NAMES, "errors", "iterates", "numerics", "programs", "projections", "report", "solution", "solvers"}
 
 
 def __getattr__(name: str) -> Any:
