@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import calculus, errors, invertibility, programs, projections
-    from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
+    from .calculus import (
+        ConservativeJacobian,
+        Definability,
+        Kink,
+        conservative_jacobian,
+        definability,
+        norm,
+        select,
+        sites,
+    )
     from .implicit import (
         CheckReport,
         Monitor,
@@ -28,6 +37,7 @@ __all__ = [
     "Certificate",
     "CheckReport",
     "ConservativeJacobian",
+    "Definability",
     "Kink",
     "Monitor",
     "Observation",
@@ -39,6 +49,7 @@ __all__ = [
     "conservative_jacobian",
     "custom_fixed_point",
     "custom_root",
+    "definability",
     "errors",
     "implicit_jacobian",
     "inverse_jacobian",
@@ -57,7 +68,7 @@ __all__ = [
 
 # Imported when they are first used, so that the command line answers before JAX is there.
 _NAMES = {
-    "calculus": "ConservativeJacobian Kink conservative_jacobian norm select sites",
+    "calculus": "ConservativeJacobian Definability Kink conservative_jacobian definability norm select sites",
     "implicit": "CheckReport Monitor Observation argmin check custom_fixed_point custom_root "
     "implicit_jacobian inverse_jacobian monitor polish root_jvp root_vjp",
     "invertibility": "Certificate Verdict Witness",
