@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """150 programs with their dictionary, whether they are Lipschitz at the point and everywhere, and why.
 
 (name, function, point, dictionary, Lipschitz at the point, Lipschitz everywhere, reason). A label is the

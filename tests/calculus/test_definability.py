@@ -74,7 +74,10 @@ UNARY = {
 }  # fmt: skip
 
 
-@given(st.lists(st.sampled_from(sorted(UNARY)), min_size=1, max_size=5), st.sampled_from([-1.0, 0.0, 0.25, 1.0]))
+@given(
+    st.lists(st.sampled_from(sorted(UNARY)), min_size=1, max_size=5),
+    st.sampled_from([-1.0, 0.0, 0.25, 1.0]),
+)
 def test_chains_called_lipschitz_are(names, point):
     def chain(x):
         for name in names:
@@ -191,7 +194,25 @@ SAMPLES = np.array([-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0])
 
 
 @given(
-    st.sampled_from(sorted([*rg.MONOTONE, "sqrt", "rsqrt", "sin", "cos", "cosh", "asin", "acos", "acosh", "floor", "ceil", "round", "sign"])),
+    st.sampled_from(
+        sorted(
+            [
+                *rg.MONOTONE,
+                "sqrt",
+                "rsqrt",
+                "sin",
+                "cos",
+                "cosh",
+                "asin",
+                "acos",
+                "acosh",
+                "floor",
+                "ceil",
+                "round",
+                "sign",
+            ]
+        )
+    ),
     st.floats(-4, 4),
     st.floats(0, 3),
 )

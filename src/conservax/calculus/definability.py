@@ -67,7 +67,9 @@ class Definability:
         return {**plain, "radius": radius, **data}
 
     def __str__(self) -> str:
-        here = "locally Lipschitz at the point" if self.lipschitz else "not shown to be Lipschitz here"
+        here = (
+            "locally Lipschitz at the point" if self.lipschitz else "not shown to be Lipschitz here"
+        )
         where = " and everywhere" if self.lipschitz and self.everywhere else ""
         blocks = [f"{_MEANING[self.dictionary]} ({self.dictionary}); {here}{where}."]
         named = {
@@ -144,7 +146,9 @@ def definability(fun: Callable[..., Any], *args: Any, radius: float | None = Non
                 )
             size = max(size, float(np.max(np.abs(values), initial=0, where=np.isfinite(values))))
     if radius is not None and not radius > 0:
-        raise InvalidInputError(f"radius={radius} must be positive: a property around a point needs a box.")
+        raise InvalidInputError(
+            f"radius={radius} must be positive: a property around a point needs a box."
+        )
     reach = float(np.sqrt(precision)) * size if radius is None else float(radius)
     closed = jax.make_jaxpr(lambda *flat: jax.tree.leaves(call.run(flat)))(*call.leaves)
 

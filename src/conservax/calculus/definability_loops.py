@@ -13,14 +13,18 @@ from .ranges import Range
 
 _WRITTEN_OUT = 64  # turns of a loop that are followed one by one, while the walk's budget lasts
 _TURNS = 2048  # of a while loop, for which a bound on its turns is looked for
-_PASSES = 12  # until the state of a loop must have settled; ranges are sent to infinity from the third
+_PASSES = (
+    12  # until the state of a loop must have settled; ranges are sent to infinity from the third
+)
 
 
 def _entry(walk: Walk, value: Known, i: int, shape: tuple[int, ...]) -> Known:
     """Entry i along the first axis."""
     whole = walk.whole(value)
     r = whole.range
-    known = Range(r.lo[i], r.hi[i], r.above, r.below) if r.lo.shape and r.lo.shape[1:] == shape else r
+    known = (
+        Range(r.lo[i], r.hi[i], r.above, r.below) if r.lo.shape and r.lo.shape[1:] == shape else r
+    )
     number = walk.expressions.make("entry", i, [whole.number], shape)
     return replace(whole, range=known, number=number, faults=dict.fromkeys(whole.faults))
 
@@ -137,7 +141,10 @@ def _while(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
         return _unbounded(walk, eqn, values, call)
     if len(exits) == 1:
         return exits[0]
-    outs = [_settled(walk, list(one), s) for one, s in zip(zip(*exits, strict=True), shapes, strict=True)]
+    outs = [
+        _settled(walk, list(one), s)
+        for one, s in zip(zip(*exits, strict=True), shapes, strict=True)
+    ]
     where = call or eqn
     fault = walk.offence("while", where, "the number of turns depends on the input, and may jump")
     of_test = walk.combined(conditions)

@@ -151,7 +151,10 @@ def _range(walk: Walk, eqn: Any, values: Sequence[Known]) -> Range:
         return _truth(eqn, values)
     if name in _SAME or (name == "convert_element_type"):
         return _converted(eqn, r[0])
-    if name in ("reduce_sum", "reduce_max", "reduce_min") and r[0].lo.shape == eqn.invars[0].aval.shape:
+    if (
+        name in ("reduce_sum", "reduce_max", "reduce_min")
+        and r[0].lo.shape == eqn.invars[0].aval.shape
+    ):
         return rg.reduced(name, r[0], tuple(eqn.params["axes"]))
     if name == "reduce_sum":
         return rg.total(r[0], n_in // n_out)
@@ -235,7 +238,9 @@ def _products(eqn: Any, values: Sequence[Known]) -> Range:
         a, b = values
         if a.number == b.number and _squares(eqn):
             return rg.total(rg.square(rg.hulled(a.range)), terms)
-        full = all(v.range.lo.shape == o.aval.shape for v, o in zip(values, eqn.invars, strict=True))
+        full = all(
+            v.range.lo.shape == o.aval.shape for v, o in zip(values, eqn.invars, strict=True)
+        )
         if full and a.range.bounded and b.range.bounded:
             return _box_product(eqn, a.range, b.range, terms)
         return rg.dot(a.range, b.range, terms)
@@ -329,7 +334,8 @@ def _aligned(walk: Walk, value: Known, shape: tuple[int, ...]) -> Known:
     if store[value.number].shape == shape:
         return value
     tears = frozenset(
-        Switch(store.spread(t.left, shape), store.spread(t.right, shape), t.place) for t in value.tears
+        Switch(store.spread(t.left, shape), store.spread(t.right, shape), t.place)
+        for t in value.tears
     )
     return replace(value, number=store.spread(value.number, shape), tears=tears)
 
@@ -374,7 +380,9 @@ def _entrywise(walk: Walk, eqn: Any, values: list[Known], where: Any) -> Known:
         walk.remember(fault, *_cause(name, good, values))
     own = dictionary(name, operands, below, exponent, all_fine)
     if own == "BOUNDED":
-        walk.outside_of(name, where, "definable on bounded sets only, and its operand is not bounded")
+        walk.outside_of(
+            name, where, "definable on bounded sets only, and its operand is not bounded"
+        )
     notes = frozenset().union(*(v.notes for v in values))
     if name == "sqrt" and not operands[0].exceeds(0) and all_fine:
         note = "Lipschitz as a norm, but its automatic derivative is NaN at 0: use cx.norm"
@@ -464,7 +472,9 @@ def _compare(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Know
     if constant is not None or known.decided:
         return [Known(known if constant is None else rg.point(constant), number)]
     base = walk.combined(values)
-    place = walk.offence(eqn.primitive.name, where, "its two sides do not give the same value at the switch")
+    place = walk.offence(
+        eqn.primitive.name, where, "its two sides do not give the same value at the switch"
+    )
     tears = frozenset({Switch(values[0].number, values[1].number, place)})
     return [replace(base, number=number, range=known, tears=tears)]
 
@@ -600,7 +610,9 @@ def _stop(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Known]:
     names = [f.function_name for f in frames]
     at = names.index("stop_gradient") + 1 if "stop_gradient" in names else 0
     caller = frames[at].file_name if at < len(frames) else ""
-    if caller.startswith(_JAX) or not value.varied:  # JAX keeps a shift of its own from the derivative
+    if (
+        caller.startswith(_JAX) or not value.varied
+    ):  # JAX keeps a shift of its own from the derivative
         return [value]
     note = "its value varies, its automatic derivative is 0: no conservative field unless you know better"
     return [replace(value, notes=value.notes | {walk.offence("stop_gradient", where, note)})]
@@ -645,7 +657,11 @@ def _first_true(walk: Walk, aval: Any, parts: Sequence[Known]) -> Known:
 def _ordered(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Known]:
     """Sorted values are Lipschitz; the order itself, and what is carried along, jumps at ties."""
     name = eqn.primitive.name
-    if name == "argmax" and values[0].parts is not None and eqn.params["axes"] == (values[0].parts[0],):
+    if (
+        name == "argmax"
+        and values[0].parts is not None
+        and eqn.params["axes"] == (values[0].parts[0],)
+    ):
         return [_first_true(walk, eqn.outvars[0].aval, values[0].parts[1])]
     base, key = walk.combined(values), values[0]
     fault = walk.offence(name, where, "the order jumps where two entries are equal")
@@ -665,7 +681,9 @@ def _ordered(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Know
                 jumping_here = jumping
             out.append(replace(base, number=number, range=n, faults=jumping_here, follows=follows))
         elif i == 0 or not key.varied or values[i].number == key.number:
-            out.append(replace(base, number=number, range=rg.hulled(key.range), rootable=key.rootable))
+            out.append(
+                replace(base, number=number, range=rg.hulled(key.range), rootable=key.rootable)
+            )
         else:
             out.append(replace(base, number=number, faults=jumping))
     return out
@@ -705,9 +723,10 @@ def _factorised(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[K
         why = ""
         if name == "cholesky":
             symmetric = Range((a.lo + a.lo.T) / 2, (a.hi + a.hi.T) / 2) if a.lo.ndim == 2 else a
-            positive = _invertible(symmetric, n) and float(
-                np.linalg.eigvalsh((symmetric.lo + symmetric.hi) / 2)[0]
-            ) > 0
+            positive = (
+                _invertible(symmetric, n)
+                and float(np.linalg.eigvalsh((symmetric.lo + symmetric.hi) / 2)[0]) > 0
+            )
             if not positive:
                 why = "Lipschitz where the matrix is positive definite, which was not shown"
         elif name == "triangular_solve":
@@ -740,14 +759,21 @@ def _linear_solve(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[
     rhs = values[sum(counts) :]
     base = walk.combined([*matrix, *rhs])
     faults = dict(base.faults)
-    square = [v for v in matrix if v.range.lo.ndim == 2 and v.range.lo.shape[0] == v.range.lo.shape[1]]
+    square = [
+        v for v in matrix if v.range.lo.ndim == 2 and v.range.lo.shape[0] == v.range.lo.shape[1]
+    ]
     fixed = not any(v.varied for v in matrix)
-    shown = len(matrix) == 1 and len(square) == 1 and _invertible(square[0].range, square[0].range.lo.shape[0])
+    shown = (
+        len(matrix) == 1
+        and len(square) == 1
+        and _invertible(square[0].range, square[0].range.lo.shape[0])
+    )
     if not (fixed or shown):
         why = "Lipschitz where the matrix is invertible, which was not shown"
         faults[walk.offence("solve", call or eqn, why)] = None
     return [
-        replace(base, number=walk.expressions.opaque(v.aval.shape), faults=faults) for v in eqn.outvars
+        replace(base, number=walk.expressions.opaque(v.aval.shape), faults=faults)
+        for v in eqn.outvars
     ]
 
 
@@ -765,15 +791,17 @@ def _called(walk: Walk, eqn: Any, closed: Any, values: list[Known], call: Any) -
         elif own == "BOUNDED":
             walk.outside_of(function, call or eqn, "definable on bounded sets only")
         return [
-            replace(base, number=walk.expressions.opaque(v.aval.shape), dictionary=join(base.dictionary, own))
+            replace(
+                base,
+                number=walk.expressions.opaque(v.aval.shape),
+                dictionary=join(base.dictionary, own),
+            )
             for v in eqn.outvars
         ]
     return walk.called(closed, eqn, values, call)
 
 
-def _in_turns(
-    walk: Walk, eqn: Any, values: list[Known], function: str, where: Any
-) -> list[Known]:
+def _in_turns(walk: Walk, eqn: Any, values: list[Known], function: str, where: Any) -> list[Known]:
     """The remainder of x by a constant, or the number of turns: both jump at its multiples."""
     base = walk.combined(values)
     aval = eqn.outvars[0].aval
@@ -783,12 +811,18 @@ def _in_turns(
         faults[walk.offence(function, where, "it jumps at the multiples of the divisor")] = None
     own = dictionary("floor", [turns], base.dictionary, None, False)
     if own == "BOUNDED":
-        walk.outside_of(function, where, "definable on bounded sets only, and its operand is not bounded")
+        walk.outside_of(
+            function, where, "definable on bounded sets only, and its operand is not bounded"
+        )
     known = Range(np.minimum(values[1].range.lo, 0), np.maximum(values[1].range.hi, 0))
     if function == "floor_divide":
         known = Range(np.floor(turns.lo), np.floor(turns.hi))
     number = walk.expressions.make(function, None, [v.number for v in values], aval.shape)
-    return [replace(base, range=known, number=number, faults=faults, dictionary=join(base.dictionary, own))]
+    return [
+        replace(
+            base, range=known, number=number, faults=faults, dictionary=join(base.dictionary, own)
+        )
+    ]
 
 
 def _custom(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
@@ -818,7 +852,8 @@ def _implicit(walk: Walk, eqn: Any, values: list[Known], call: Any, root: Any) -
     residual = root.residual_of([*solution, *avals])
     base = walk.combined(kept)
     unknowns = [
-        replace(base, number=walk.expressions.opaque(a.shape), varied=True, faults={}) for a in solution
+        replace(base, number=walk.expressions.opaque(a.shape), varied=True, faults={})
+        for a in solution
     ]
     outs = [] if residual is None else walk.run(residual, [*unknowns, *kept], where)
     all_of = walk.combined([base, *outs])
@@ -826,7 +861,9 @@ def _implicit(walk: Walk, eqn: Any, values: list[Known], call: Any, root: Any) -
         fault = walk.offence("solve", where, "a solve under a vmap within a vmap cannot be read")
         all_of = replace(all_of, faults={**all_of.faults, fault: None})
     solve = walk.offence(
-        "solve", where, "Lipschitz where every element of ∂F/∂y is invertible: certified by cx.check"
+        "solve",
+        where,
+        "Lipschitz where every element of ∂F/∂y is invertible: certified by cx.check",
     )
     if not root.hidden:
         all_of = replace(all_of, solves=all_of.solves | {solve})
@@ -852,7 +889,9 @@ def _marked(walk: Walk, eqn: Any, values: list[Known], where: Any, name: str) ->
     return [
         replace(
             base,
-            number=walk.expressions.make(name, (key, i), [v.number for v in values], var.aval.shape),
+            number=walk.expressions.make(
+                name, (key, i), [v.number for v in values], var.aval.shape
+            ),
             range=known,
             dictionary=dictionary_,
         )

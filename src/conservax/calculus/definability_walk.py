@@ -75,7 +75,9 @@ class Walk:
         self._causes: dict[int, list[tuple[int, Any]]] = {}
         self.budget = 20_000  # equations; beyond it loops are no longer written out
         inputs = [
-            Known(r, self.expressions.opaque(np.shape(leaf)) if v else self.expressions.array(leaf), v)
+            Known(
+                r, self.expressions.opaque(np.shape(leaf)) if v else self.expressions.array(leaf), v
+            )
             for r, v, leaf in zip(ranges, varied, leaves, strict=True)
         ]
         with np.errstate(all="ignore"):
@@ -170,7 +172,12 @@ class Walk:
             0,
             any(v.varied for v in values),
             join(*(v.dictionary for v in values)),
-            {n: None for v in values for n, mask in v.faults.items() if mask is None or np.any(mask)},
+            {
+                n: None
+                for v in values
+                for n, mask in v.faults.items()
+                if mask is None or np.any(mask)
+            },
             frozenset().union(*(v.notes for v in values)),
             frozenset().union(*(v.solves for v in values)),
         )

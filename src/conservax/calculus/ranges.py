@@ -113,7 +113,9 @@ def _out(lo: Any, hi: Any, above: bool = False, below: bool = False) -> Range:
         lo = np.where(np.isnan(lo), -np.inf, lo)
         hi = np.where(np.isnan(hi), np.inf, hi)
         low, high = lo - _ULPS * np.abs(lo), hi + _ULPS * np.abs(hi)
-    return Range(np.where(np.isfinite(lo), low, lo), np.where(np.isfinite(hi), high, hi), above, below)
+    return Range(
+        np.where(np.isfinite(lo), low, lo), np.where(np.isfinite(hi), high, hi), above, below
+    )
 
 
 def _ends(x: Range) -> tuple[bool, bool]:
@@ -199,10 +201,14 @@ def minimum(a: Range, b: Range) -> Range:
 def absolute(a: Range) -> Range:
     above, below = _ends(a)
     lo = np.where(a.lo > 0, a.lo, np.where(a.hi < 0, -a.hi, 0.0))
-    return Range(lo, np.maximum(-a.lo, a.hi), a.avoids(0) and bool(np.all(lo == 0)), above and below)
+    return Range(
+        lo, np.maximum(-a.lo, a.hi), a.avoids(0) and bool(np.all(lo == 0)), above and below
+    )
 
 
-def monotone(fun: Callable[[Any], Any], a: Range, least: float, most: float, sign: int = 1) -> Range:
+def monotone(
+    fun: Callable[[Any], Any], a: Range, least: float, most: float, sign: int = 1
+) -> Range:
     """A strictly monotone function with values between ``least`` and ``most``."""
     above, below = _ends(a)
     with np.errstate(all="ignore"):
@@ -293,7 +299,12 @@ MONOTONE: dict[str, tuple[Callable[[Any], Any], float, float, int]] = {
     "erf": (_erf, -1.0, 1.0, 1),
     "erfc": (lambda x: 1 - _erf(x), 0.0, 2.0, -1),
 }
-_CONSTANT_BOUNDS = {"sin": (-1.0, 1.0), "cos": (-1.0, 1.0), "bessel_i0e": (0.0, 1.0), "bessel_i1e": (-1.0, 1.0)}
+_CONSTANT_BOUNDS = {
+    "sin": (-1.0, 1.0),
+    "cos": (-1.0, 1.0),
+    "bessel_i0e": (0.0, 1.0),
+    "bessel_i1e": (-1.0, 1.0),
+}
 
 
 def elementary(name: str, a: Range) -> Range | None:

@@ -148,7 +148,9 @@ class Expressions:
             operands = sorted(operands)
         return self._number(Expression(operation, parameters, tuple(operands), shape))
 
-    def _folded(self, operation: str, parameters: Any, known: Sequence[float | None]) -> float | None:
+    def _folded(
+        self, operation: str, parameters: Any, known: Sequence[float | None]
+    ) -> float | None:
         if not known or any(k is None for k in known):
             return None
         try:
@@ -265,9 +267,7 @@ class Expressions:
             return self.constant(constant, shape)
         return self.make(operation, parameters, [operand], shape)
 
-    def substituted(
-        self, number: int, known: Mapping[int, int], switch: Switch, state: str
-    ) -> int:
+    def substituted(self, number: int, known: Mapping[int, int], switch: Switch, state: str) -> int:
         """The expression on one side of a switch: followed through operations entry by entry.
 
         ``state`` is "over" (left > right), "under" or "on" the switch. Any other comparison that comes
