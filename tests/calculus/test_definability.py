@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import conservax as cx
 from calculus.definable_programs import PROGRAMS
 from conservax import errors
-from conservax.calculus import ranges as rg
-from conservax.calculus.dictionaries import ORDER, join
+from conservax.calculus.definable import ranges as rg
+from conservax.calculus.definable.dictionaries import ORDER, join
 from helpers import line_of
 
 BLACK_BOX = {"callback"}
@@ -222,7 +222,8 @@ def test_ranges_hold_the_values(name, low, width):
     made = rg.elementary(name, rg.Range(np.asarray(low), np.asarray(low + width)))
     assert made is not None
     functions = {
-        "exp2": lambda t: mpmath.mpf(2) ** t, "log1p": mpmath.log1p, "logistic": lambda t: 1 / (1 + mpmath.exp(-t)),
+        "exp2": lambda t: mpmath.mpf(2) ** t, "log1p": mpmath.log1p,
+        "logistic": lambda t: 1 / (1 + mpmath.exp(-t)),
         "cbrt": lambda t: mpmath.sign(t) * mpmath.cbrt(abs(t)), "rsqrt": lambda t: 1 / mpmath.sqrt(t),
         "round": lambda t: mpmath.mpf(round(float(t))), "floor": mpmath.floor, "ceil": mpmath.ceil,
     }  # fmt: skip

@@ -15,10 +15,10 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..numerics import machine_epsilon
-from .definability_walk import Offence, Walk
-from .dictionaries import join
+from .definable.dictionaries import join
+from .definable.ranges import around, point
+from .definable.walk import Offence, Walk
 from .invocation import Invocation, require_values
-from .ranges import around, point
 
 __all__ = ["Definability", "Offence", "definability"]
 

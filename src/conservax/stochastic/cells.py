@@ -72,7 +72,7 @@ class _Search:
             at, cone, r = stack.pop()
             self.programs += 1
             if self.programs > _PROGRAMS:
-                raise _TooMany
+                raise _TooManyError
             if at == len(self.groups):
                 yield (self.form.A + self.form.H @ r)[0]
                 continue
@@ -101,7 +101,7 @@ class _Search:
             return True
         self.programs += 1
         if self.programs > _PROGRAMS:
-            raise _TooMany
+            raise _TooManyError
         # max t with C d ≥ t, or max Σ C d with C d ≥ 0, in the box |d| ≤ 1
         m = len(C)
         if strictly:
@@ -113,7 +113,7 @@ class _Search:
         return found.status == 0 and -found.fun > _INSIDE * (1 if strictly else m)
 
 
-class _TooMany(Exception):
+class _TooManyError(Exception):
     """The budget of linear programs is spent."""
 
 
@@ -128,7 +128,7 @@ def cells(form: AbsNormal) -> Cells | None:
     try:
         strict = np.array(list(_Search(small[0]).walk(True))).reshape(-1, small[0].A.shape[1])
         weak = np.array(list(_Search(form).walk(False))).reshape(-1, form.A.shape[1])
-    except _TooMany:
+    except _TooManyError:
         return None
     rest = small[2]
     return Cells(np.unique(strict @ small[1] + rest, axis=0), np.unique(weak, axis=0))

@@ -159,10 +159,12 @@ def criticality(
     def report(
         verdict: Verdict, reason: str, clarke: float | None, artefact: bool | None, g: Any
     ) -> Criticality:
-        moving = g is not None and float(np.linalg.norm(g)) > zero
-        direction = unravel(jnp.asarray(-g, flat.dtype)) if moving else None
+        direction = None
+        if g is not None and float(np.linalg.norm(g)) > zero:
+            direction = unravel(jnp.asarray(-g, flat.dtype))
         return Criticality(
-            clarke, conservative, goldstein, float(radius), verdict, reason, rigour, artefact, direction, J.kinks
+            clarke, conservative, goldstein, float(radius), verdict, reason, rigour, artefact, direction,
+            J.kinks,
         )  # fmt: skip
 
     if not J.kinks:

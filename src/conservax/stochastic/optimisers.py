@@ -54,23 +54,23 @@ class Optimiser(optax.GradientTransformation):
 
 
 class ScaledState(NamedTuple):
-    """``count``: the number of updates so far; ``scale``: the random factor s of all steps."""
+    """``steps``: the number of updates so far; ``scale``: the random factor s of all steps."""
 
-    count: jax.Array
+    steps: Any
     scale: jax.Array
 
 
 class MomentumState(NamedTuple):
-    """``count``: the number of updates so far; ``momentum``: y, like the parameters."""
+    """``steps``: the number of updates so far; ``momentum``: y, like the parameters."""
 
-    count: jax.Array
+    steps: Any
     momentum: Any
 
 
 class InertialState(NamedTuple):
-    """``count``: the number of updates so far; ``phase``: ψ, like the parameters."""
+    """``steps``: the number of updates so far; ``phase``: ψ, like the parameters."""
 
-    count: jax.Array
+    steps: Any
     phase: Any
 
 
@@ -138,9 +138,9 @@ def sgd(
 
     def update(updates: Any, state: ScaledState, params: Any = None) -> tuple[Any, ScaledState]:
         del params
-        step = -state.scale * _step(schedule, state.count)
+        step = -state.scale * _step(schedule, state.steps)
         moved = jax.tree.map(lambda g: _like(step, g) * g, updates)
-        return moved, ScaledState(optax.safe_increment(state.count), state.scale)
+        return moved, ScaledState(optax.safe_increment(state.steps), state.scale)
 
     numbers = {"scale": scale, "random": key is not None}
     return Optimiser(init, update, Method("sgd", schedule, numbers))
@@ -179,9 +179,9 @@ def incremental(schedule: Step, batches: int = 1) -> Optimiser:
 
     def update(updates: Any, state: ScaledState, params: Any = None) -> tuple[Any, ScaledState]:
         del params
-        step = _step(schedule, state.count // batches)
+        step = _step(schedule, state.steps // batches)
         moved = jax.tree.map(lambda g: -_like(step, g) * g, updates)
-        return moved, ScaledState(optax.safe_increment(state.count), state.scale)
+        return moved, ScaledState(optax.safe_increment(state.steps), state.scale)
 
     return Optimiser(init, update, Method("incremental", schedule, {"batches": batches}))
 
@@ -220,7 +220,7 @@ def heavy_ball(alpha: Step, beta: Step = 0.1) -> Optimiser:
 
     def update(updates: Any, state: MomentumState, params: Any = None) -> tuple[Any, MomentumState]:
         del params
-        a, b = _step(alpha, state.count), _step(beta, state.count)
+        a, b = _step(alpha, state.steps), _step(beta, state.steps)
 
         def mixed(g: Any, y: Any) -> Any:
             share = _like(b, y)
@@ -228,7 +228,7 @@ def heavy_ball(alpha: Step, beta: Step = 0.1) -> Optimiser:
 
         momentum = jax.tree.map(mixed, updates, state.momentum)
         moved = jax.tree.map(lambda y: -_like(a, y) * y, momentum)
-        return moved, MomentumState(optax.safe_increment(state.count), momentum)
+        return moved, MomentumState(optax.safe_increment(state.steps), momentum)
 
     return Optimiser(init, update, Method("heavy_ball", alpha, {"beta": beta}))
 
@@ -272,7 +272,7 @@ def inertial_newton(learning_rate: Step, alpha: float = 0.5, beta: float = 0.1) 
             raise InvalidInputError(
                 "inertial_newton needs the parameters: call update(gradients, state, params)."
             )
-        rate = _step(learning_rate, state.count)
+        rate = _step(learning_rate, state.steps)
 
         def drift(p: Any, s: Any) -> Any:
             return _like(rate * (1 / beta - alpha), p) * p - _like(rate / beta, p) * s
@@ -281,7 +281,7 @@ def inertial_newton(learning_rate: Step, alpha: float = 0.5, beta: float = 0.1) 
         moved = jax.tree.map(
             lambda g, p, s: drift(p, s) - _like(rate * beta, p) * g, updates, params, state.phase
         )
-        return moved, InertialState(optax.safe_increment(state.count), phase)
+        return moved, InertialState(optax.safe_increment(state.steps), phase)
 
     numbers = {"alpha": alpha, "beta": beta}
     return Optimiser(init, update, Method("inertial_newton", learning_rate, numbers))

@@ -19,8 +19,8 @@ import numpy as np
 from ..errors import InvalidInputError
 
 __all__ = [
-    "Property",
     "Proof",
+    "Property",
     "Schedule",
     "Status",
     "constant",
@@ -119,8 +119,14 @@ def inverse_power(scale: float, power: float = 0.75, offset: float = 1.0) -> Sch
     """
     _positive(scale=scale, power=power, offset=offset)
     p = f"{power:g}"
-    series = f"Σ k^−{p} {'diverges' if power <= 1 else 'converges'} (integral test, {p} {'≤' if power <= 1 else '>'} 1)"
-    squares = f"Σ k^−{2 * power:g} {'converges' if power > 0.5 else 'diverges'} (2 · {p} {'>' if power > 0.5 else '≤'} 1)"
+    series = f"Σ k^−{p} " + (
+        f"diverges (integral test, {p} ≤ 1)"
+        if power <= 1
+        else f"converges (integral test, {p} > 1)"
+    )
+    squares = f"Σ k^−{2 * power:g} " + (
+        f"converges (2 · {p} > 1)" if power > 0.5 else f"diverges (2 · {p} ≤ 1)"
+    )
     proof = Proof(
         (_holds if power <= 1 else _fails)(series),
         _holds(f"k^−{p} → 0"),

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..jaxprs import opened
 from . import ranges as rg
-from .definability_walk import Known, Walk
-from .jaxprs import opened
 from .ranges import Range
+from .walk import Known, Walk
 
 _WRITTEN_OUT = 64  # turns of a loop that are followed one by one, while the walk's budget lasts
 _TURNS = 2048  # of a while loop, for which a bound on its turns is looked for
@@ -184,7 +184,7 @@ def _unbounded(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Kno
 
 def _cond(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
     """A branch that is decided runs alone; else the branches must agree at the switch, as in a where."""
-    from .definability_rules import chosen_at
+    from .entries import chosen_at
 
     index, *operands = values
     branches = eqn.params["branches"]

@@ -127,6 +127,7 @@ def _ends(x: Range) -> tuple[bool, bool]:
 
 
 def add(a: Range, b: Range) -> Range:
+    """a + b."""
     exact = np.all(a.lo + b.lo - a.lo == b.lo) and np.all(a.hi + b.hi - b.hi == a.hi)
     lo, hi = a.lo + b.lo, a.hi + b.hi
     made = Range(lo, hi) if exact and np.all(np.isfinite(lo) & np.isfinite(hi)) else _out(lo, hi)
@@ -134,10 +135,12 @@ def add(a: Range, b: Range) -> Range:
 
 
 def neg(a: Range) -> Range:
+    """−a."""
     return Range(-a.hi, -a.lo, a.below, a.above)
 
 
 def mul(a: Range, b: Range) -> Range:
+    """a b."""
     with np.errstate(all="ignore"):
         ends = [np.asarray(x * y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
     ends = [np.where(np.isnan(e), 0.0, e) for e in ends]  # 0 · ∞ is 0 among bounds
@@ -152,6 +155,7 @@ def mul(a: Range, b: Range) -> Range:
 
 
 def square(a: Range) -> Range:
+    """a²."""
     above, below = _ends(a)
     lo = np.where(a.lo > 0, a.lo**2, np.where(a.hi < 0, a.hi**2, 0.0))
     hi = np.maximum(a.lo**2, a.hi**2)
@@ -163,6 +167,7 @@ def square(a: Range) -> Range:
 
 
 def reciprocal(a: Range) -> Range:
+    """1/a; all of ℝ where a can be 0."""
     if not a.avoids(0):
         return ALL
     above, below = _ends(a)
@@ -173,6 +178,7 @@ def reciprocal(a: Range) -> Range:
 
 
 def integer_power(a: Range, k: int) -> Range:
+    """a^k."""
     if k < 0:
         return reciprocal(integer_power(a, -k))
     if k == 0:
@@ -188,6 +194,7 @@ def integer_power(a: Range, k: int) -> Range:
 
 
 def maximum(a: Range, b: Range) -> Range:
+    """max(a, b)."""
     lo, hi = np.maximum(a.lo, b.lo), np.maximum(a.hi, b.hi)
     # the larger of two numbers exceeds lo if the operand that has the larger bound does
     above = (a.above and bool(np.all(a.lo >= b.lo))) or (b.above and bool(np.all(b.lo >= a.lo)))
@@ -195,10 +202,12 @@ def maximum(a: Range, b: Range) -> Range:
 
 
 def minimum(a: Range, b: Range) -> Range:
+    """min(a, b)."""
     return neg(maximum(neg(a), neg(b)))
 
 
 def absolute(a: Range) -> Range:
+    """|a|."""
     above, below = _ends(a)
     lo = np.where(a.lo > 0, a.lo, np.where(a.hi < 0, -a.hi, 0.0))
     return Range(

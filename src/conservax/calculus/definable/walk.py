@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jax.extend import core as jex_core
 
+from ..jaxprs import opened
+from ..locations import Location, defined_in_library, locate
 from . import ranges as rg
 from .dictionaries import join
-from .jaxprs import opened
-from .locations import Location, defined_in_library, locate
 from .ranges import Range
 from .switches import Expressions, Switch
 
@@ -36,8 +36,8 @@ class Known:
     ``number``: of its expression; ``faults``: numbers of offences, each with the mask of the entries
     concerned (None: any); ``notes``, ``solves``: numbers of what is to be named with it; ``tears``: the
     switches at which it may jump; ``rootable``: √ of it is Lipschitz (a sum of squares); ``follows``:
-    of indices, the array in whose order they are and the fault that this undoes; ``parts``: of conditions side by side, the
-    axis and each of them.
+    of indices, the array in whose order they are and the fault that this undoes; ``parts``: of
+    conditions side by side, the axis and each of them.
     """
 
     range: Range
@@ -85,7 +85,7 @@ class Walk:
 
     def run(self, closed: Any, inputs: Sequence[Known], call: Any = None) -> list[Known]:
         """Walk a jaxpr; ``call`` is the equation to report for what JAX wrote inside."""
-        from .definability_rules import step
+        from .rules import step
 
         jaxpr, consts = opened(closed)
         found: dict[Any, Known] = dict(zip(jaxpr.invars, inputs, strict=True))
@@ -147,7 +147,7 @@ class Walk:
         if level is None:
             return []
         ends = (level, np.inf) if upwards else (-np.inf, level)
-        return [(left, Range(*map(np.asarray, ends)))]
+        return [(left, Range(np.asarray(ends[0]), np.asarray(ends[1])))]
 
     def undone(self, fault: int, told: Sequence[tuple[int, Range]]) -> bool:
         """Whether every cause of a fault is excluded by what a condition says."""
@@ -204,8 +204,10 @@ class Walk:
 
 
 def size_of(aval: Any) -> int:
+    """The number of entries."""
     return int(np.prod(aval.shape))
 
 
 def is_real(aval: Any) -> bool:
+    """Whether the entries are real floating-point numbers."""
     return bool(jax.numpy.issubdtype(aval.dtype, np.floating))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import smooth
+from .. import smooth
 
 _MOVES = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice"}
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient", "device_put", "name",
@@ -54,7 +54,7 @@ def _power(x: float, k: Any) -> float:
     return float(x ** int(k))
 
 
-_FOLDS: dict[str, Callable[..., float]] = {
+_FOLDS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "add_any": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
@@ -210,7 +210,7 @@ class Expressions:
                     keeps = bool(known[i]) == (operation == "and")
                     return operands[1 - i] if keeps else self.constant(float(known[i]), shape)
         elif operation == "select_n":
-            which, *cases = operands
+            _, *cases = operands
             if known[0] is not None and 0 <= int(known[0]) < len(cases):
                 return cases[int(known[0])]
             if len(set(cases)) == 1:
@@ -225,7 +225,7 @@ class Expressions:
         shape: tuple[int, ...],
         known: Sequence[float | None],
     ) -> int:
-        """Entries moved about: of a constant it is one, of an operation entry by entry one of moved operands."""
+        """Entries moved about: of a constant it is one, of an operation entry by entry one of moved ones."""
         inner = self._all[operands[0]]
         if known[0] is not None:
             return self.constant(known[0], shape)
@@ -276,9 +276,9 @@ class Expressions:
         memo = dict(known)
 
         def decided(e: Expression) -> int | None:
-            if e.operation == "sign" and self._all[switch.right].constant == 0:
-                if e.operands[0] == switch.left:
-                    return self.constant({"over": 1.0, "under": -1.0, "on": 0.0}[state], e.shape)
+            at_zero = self._all[switch.right].constant == 0
+            if e.operation == "sign" and at_zero and e.operands[0] == switch.left:
+                return self.constant({"over": 1.0, "under": -1.0, "on": 0.0}[state], e.shape)
             if e.operation not in _TRUTHS or len(e.operands) != 2:
                 return None
             pair = (switch.left, switch.right)
@@ -367,8 +367,9 @@ class Expressions:
                 inner = [(operands[1], constants[0] - value)]
         elif e.operation == "mul" and (constants[0] is None) != (constants[1] is None):
             i = 0 if constants[0] is None else 1
-            if constants[1 - i]:
-                inner = [(operands[i], value / constants[1 - i])]
+            factor = constants[1 - i]
+            if factor:
+                inner = [(operands[i], value / factor)]
         elif e.operation == "div" and constants[0] is None and constants[1]:
             inner = [(operands[0], value * constants[1])]
         elif e.operation in ("square",) and value >= 0:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .kinks import TABLE
+from ..kinks import TABLE
+from ..smooth import SMOOTH
 from .ranges import Range
-from .smooth import SMOOTH
 
 ORDER = ("ALG", "AN", "EXP", "AN_EXP", "PFAFFIAN", "BOUNDED", "UNKNOWN")
 _EXACT_EXPONENTS = 8  # exponents that are multiples of 1/8 are roots of integer powers
