@@ -6,6 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import calculus, errors, invertibility, iterates, programs, projections
     from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
+    from . import calculus, errors, invertibility, programs, projections, stochastic
+    from .calculus import (
+        ConservativeJacobian,
+        Definability,
+        Kink,
+        conservative_jacobian,
+        definability,
+        norm,
+        select,
+        sites,
+    )
     from .implicit import (
         CheckReport,
         Monitor,
@@ -28,6 +39,7 @@ __all__ = [
     "Certificate",
     "CheckReport",
     "ConservativeJacobian",
+    "Definability",
     "Kink",
     "Monitor",
     "Observation",
@@ -39,6 +51,7 @@ __all__ = [
     "conservative_jacobian",
     "custom_fixed_point",
     "custom_root",
+    "definability",
     "errors",
     "implicit_jacobian",
     "inverse_jacobian",
@@ -54,11 +67,12 @@ __all__ = [
     "root_vjp",
     "select",
     "sites",
+    "stochastic",
 ]
 
 # Imported when they are first used, so that the command line answers before JAX is there.
 _NAMES = {
-    "calculus": "ConservativeJacobian Kink conservative_jacobian norm select sites",
+    "calculus": "ConservativeJacobian Definability Kink conservative_jacobian definability norm select sites",
     "implicit": "CheckReport Monitor Observation argmin check custom_fixed_point custom_root "
     "implicit_jacobian inverse_jacobian monitor polish root_jvp root_vjp",
     "invertibility": "Certificate Verdict Witness",
@@ -66,6 +80,7 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _PARTS = {*_NAMES, "errors", "iterates", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers", "stochastic"}
 
 
 def __getattr__(name: str) -> Any:

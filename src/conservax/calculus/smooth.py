@@ -2,7 +2,7 @@
 
 _ALG, _AN, _EXP = "ALG", "AN", "EXP"
 _PFAFF, _BOUNDED = (
-    "AN_EXP",
+    "PFAFFIAN",
     "BOUNDED",
 )  # o-minimal by Pfaffian closure; definable on bounded boxes only
 
@@ -15,16 +15,16 @@ SMOOTH: dict[str, str] = {
         "cumsum cumprod convert_element_type copy copy_p select_n conv_general_dilated real imag conj "
         "complex reduce_precision split triangular_solve cholesky lu qr householder_product svd eigh "
         "custom_linear_solve lu_pivots_to_permutation tile optimization_barrier stack unstack cbrt device_put "
-        "name reduce_window_sum tridiagonal_solve sharding_constraint psum".split(),
+        "name reduce_window_sum tridiagonal_solve sharding_constraint psum fft".split(),
         _ALG,
     ),
-    **dict.fromkeys("atan atan2 asin acos asinh acosh atanh".split(), _AN),
+    **dict.fromkeys("atan atan2 asin acos".split(), _AN),
     **dict.fromkeys(
-        "exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp".split(), _EXP
+        "exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp asinh acosh atanh".split(), _EXP
     ),
     **dict.fromkeys("erf erfc erf_inv".split(), _PFAFF),
     **dict.fromkeys(
-        "sin cos tan fft lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i0e "
+        "sin cos tan lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i0e "
         "bessel_i1e igamma igammac".split(),
         _BOUNDED,
     ),
