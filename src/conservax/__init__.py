@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import calculus, errors, invertibility, programs, projections
+    from . import calculus, errors, flows, invertibility, programs, projections
     from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
     from .implicit import (
         CheckReport,
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
         root_vjp,
     )
     from .invertibility import Certificate, Verdict, Witness
+    from .minimisers import GoldsteinCertificate, Minimum, minimise
     from .operators import proximal
+    from .values import value
 
 __all__ = [
     "Certificate",
     "CheckReport",
     "ConservativeJacobian",
+    "GoldsteinCertificate",
     "Kink",
+    "Minimum",
     "Monitor",
     "Observation",
     "Verdict",
@@ -40,9 +44,11 @@ __all__ = [
     "custom_fixed_point",
     "custom_root",
     "errors",
+    "flows",
     "implicit_jacobian",
     "inverse_jacobian",
     "invertibility",
+    "minimise",
     "monitor",
     "norm",
     "polish",
@@ -53,6 +59,7 @@ __all__ = [
     "root_vjp",
     "select",
     "sites",
+    "value",
 ]
 
 # Imported when they are first used, so that the command line answers before JAX is there.
@@ -61,10 +68,12 @@ _NAMES = {
     "implicit": "CheckReport Monitor Observation argmin check custom_fixed_point custom_root "
     "implicit_jacobian inverse_jacobian monitor polish root_jvp root_vjp",
     "invertibility": "Certificate Verdict Witness",
+    "minimisers": "GoldsteinCertificate Minimum minimise",
     "operators": "proximal",
+    "values": "value",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS = {*_NAMES, "errors", "flows", "numerics", "programs", "projections", "report", "solution", "solvers"}
 
 
 def __getattr__(name: str) -> Any:
