@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import calculus, errors, invertibility, iterates, programs, projections
+    from . import calculus, errors, flows, invertibility, programs, projections
     from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
     from . import calculus, errors, invertibility, programs, projections, stochastic
     from .calculus import (
@@ -33,14 +34,18 @@ if TYPE_CHECKING:
         root_vjp,
     )
     from .invertibility import Certificate, Verdict, Witness
+    from .minimisers import GoldsteinCertificate, Minimum, minimise
     from .operators import proximal
+    from .values import value
 
 __all__ = [
     "Certificate",
     "CheckReport",
     "ConservativeJacobian",
     "Definability",
+    "GoldsteinCertificate",
     "Kink",
+    "Minimum",
     "Monitor",
     "Observation",
     "Verdict",
@@ -53,10 +58,12 @@ __all__ = [
     "custom_root",
     "definability",
     "errors",
+    "flows",
     "implicit_jacobian",
     "inverse_jacobian",
     "invertibility",
     "iterates",
+    "minimise",
     "monitor",
     "norm",
     "polish",
@@ -68,6 +75,7 @@ __all__ = [
     "select",
     "sites",
     "stochastic",
+    "value",
 ]
 
 # Imported when they are first used, so that the command line answers before JAX is there.
@@ -76,11 +84,14 @@ _NAMES = {
     "implicit": "CheckReport Monitor Observation argmin check custom_fixed_point custom_root "
     "implicit_jacobian inverse_jacobian monitor polish root_jvp root_vjp",
     "invertibility": "Certificate Verdict Witness",
+    "minimisers": "GoldsteinCertificate Minimum minimise",
     "operators": "proximal",
+    "values": "value",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _PARTS = {*_NAMES, "errors", "iterates", "numerics", "programs", "projections", "report", "solution", "solvers"}
 _PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers", "stochastic"}
+_PARTS = {*_NAMES, "errors", "flows", "numerics", "programs", "projections", "report", "solution", "solvers"}
 
 
 def __getattr__(name: str) -> Any:

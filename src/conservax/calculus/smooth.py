@@ -33,6 +33,8 @@ SMOOTH: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {"sinc": _BOUNDED}
 # Locally constant by decree: JAX gives them the derivative 0 and users mean it.
 CONSTANT = {"stop_gradient", "is_finite", "iota", "random_bits", "random_wrap", "random_unwrap"}
+# Marked functions that hold their operand still, in the first derivative alone.
+HELD = {"conservax.held"}
 # Operations that only move entries about: they act alike on values, sizes and comparisons.
 STRUCTURAL = {
     "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "copy", "copy_p",
