@@ -150,6 +150,7 @@ def test_a_dependency_is_what_the_package_imports():
     assert extras["plots"] | extras["cvxpy"] | extras["verified"] <= named
     assert set(extras) == {
         "plots", "cvxpy", "verified", "examples", "reproduce", "bench", "dist", "test", "dev",
+        "sklearn",
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import calculus, errors, invertibility, programs, projections
+    from . import calculus, errors, invertibility, programs, projections, sparse
     from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
     from .implicit import (
         CheckReport,
@@ -53,6 +53,7 @@ __all__ = [
     "root_vjp",
     "select",
     "sites",
+    "sparse",
 ]
 
 # Imported when they are first used, so that the command line answers before JAX is there.
@@ -64,7 +65,7 @@ _NAMES = {
     "operators": "proximal",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers", "sparse"}
 
 
 def __getattr__(name: str) -> Any:
