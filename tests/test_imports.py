@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "conservax"
 FREE = {"errors", "numerics", "report", "solution"}
 FLOORS = {"calculus", "invertibility", "operators", "implicit", "solvers"}
-APPLICATIONS = {"programs", "sparse", "equilibrium", "iterates", "stochastic", "flows", "minimisers", "values"}
+APPLICATIONS = {"programs", "sparse", "equilibrium", "iterates", "stochastic", "flows"}
+APPLICATIONS |= {"minimisers", "values"}
 TOP = {"reproduce", "interop", "cli"}
 FACE = "conservax"  # the package's own __init__, the public names
 PROJECTIONS = {"projections"}  # of the face: gathers those of operators and of programs
@@ -149,7 +150,8 @@ def test_a_dependency_is_what_the_package_imports():
     named = anywhere | {"clarabel"}  # by solvers/host.py, by its name
     assert extras["plots"] | extras["cvxpy"] | extras["verified"] | extras["flows"] <= named
     assert set(extras) == {
-        "plots", "cvxpy", "verified", "flows", "examples", "reproduce", "bench", "dist", "test", "dev",
+        "plots", "cvxpy", "verified", "flows", "sklearn", "examples", "reproduce", "bench", "dist", "test",
+        "dev",
     }  # fmt: skip
 
 

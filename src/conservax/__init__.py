@@ -4,10 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import calculus, errors, invertibility, iterates, programs, projections
-    from . import calculus, errors, flows, invertibility, programs, projections
-    from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
-    from . import calculus, errors, invertibility, programs, projections, stochastic
+    from . import (
+        calculus,
+        errors,
+        flows,
+        invertibility,
+        iterates,
+        programs,
+        projections,
+        sparse,
+        stochastic,
+    )
     from .calculus import (
         ConservativeJacobian,
         Definability,
@@ -74,6 +81,7 @@ __all__ = [
     "root_vjp",
     "select",
     "sites",
+    "sparse",
     "stochastic",
     "value",
 ]
@@ -89,9 +97,10 @@ _NAMES = {
     "values": "value",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "iterates", "numerics", "programs", "projections", "report", "solution", "solvers"}
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers", "stochastic"}
-_PARTS = {*_NAMES, "errors", "flows", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS = {
+    *_NAMES, "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution", "solvers",
+    "sparse", "stochastic",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

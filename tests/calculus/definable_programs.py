@@ -184,7 +184,14 @@ ALG = [
 AN = [
     ("atan", jnp.arctan, 0.0, True, True, "analytic on the line and at infinity"),
     ("atan2", lambda x: jnp.arctan2(x[0], x[1]), jnp.array([0.0, 1.0]), True, False, "off the cut"),
-    ("atan2 on the cut", lambda x: jnp.arctan2(x[0], x[1]), jnp.array([0.0, -1.0]), False, False, "jumps by 2π"),
+    (
+        "atan2 on the cut",
+        lambda x: jnp.arctan2(x[0], x[1]),
+        jnp.array([0.0, -1.0]),
+        False,
+        False,
+        "jumps by 2π",
+    ),
     ("asin", jnp.arcsin, 0.0, True, False, "unbounded slopes at ±1"),
     ("asin at 1", jnp.arcsin, 1.0, False, False, "unbounded slope"),
     ("acos at −1", jnp.arccos, -1.0, False, False, "unbounded slope"),
@@ -197,7 +204,14 @@ EXP = [
     ("log", jnp.log, 1.0, True, False, "unbounded at 0"),
     ("log at 0", jnp.log, 0.0, False, False, "unbounded"),
     ("x log x at 0", lambda x: x * jnp.log(x), 0.0, False, False, "slope log x"),
-    ("guarded x log x", lambda x: jnp.where(x > 0, x * jnp.log(x), 0.0), 0.0, False, False, "slope log x"),
+    (
+        "guarded x log x",
+        lambda x: jnp.where(x > 0, x * jnp.log(x), 0.0),
+        0.0,
+        False,
+        False,
+        "slope log x",
+    ),
     ("tanh", jnp.tanh, 0.0, True, True, "smooth"),
     ("sinh", jnp.sinh, 0.0, True, True, "smooth"),
     ("asinh", jnp.arcsinh, 0.0, True, True, "log(x + √(x² + 1)): no analytic function at infinity"),
@@ -215,12 +229,26 @@ EXP = [
     ("real power", lambda x: (1 + x**2) ** 0.3, 0.0, True, True, "the base is at least 1"),
     ("varying exponent", lambda x: 2.0**x, 0.0, True, True, "the base is positive"),
     ("mish", jax.nn.mish, 0.0, True, True, "smooth"),
-    ("determinant's logarithm", lambda a: jnp.log(jnp.linalg.det(a)), M, True, False, "the determinant is positive here"),
+    (
+        "determinant's logarithm",
+        lambda a: jnp.log(jnp.linalg.det(a)),
+        M,
+        True,
+        False,
+        "the determinant is positive here",
+    ),
 ]
 AN_EXP = [
     ("sin of tanh", lambda x: jnp.sin(jnp.tanh(x)), 0.0, True, True, "sin on [−1, 1], after exp"),
     ("atan of exp", lambda x: jnp.arctan(jnp.exp(x)), 0.0, True, True, "smooth"),
-    ("cos of a probability", lambda x: jnp.cos(jax.nn.softmax(x)), Z, True, True, "cos on a box? not shown: softmax is unbounded to the walk"),
+    (
+        "cos of a probability",
+        lambda x: jnp.cos(jax.nn.softmax(x)),
+        Z,
+        True,
+        True,
+        "cos on a box? not shown: softmax is unbounded to the walk",
+    ),
 ]
 PFAFFIAN = [
     ("erf", lax.erf, 0.0, True, True, "erf′ = 2 exp(−x²)/√π"),
@@ -242,7 +270,14 @@ BOUNDED = [
 UNKNOWN = [
     ("while", collatz, 0.5, True, False, "no bound on the turns; here none is made"),
     ("while at the edge", collatz, 1.0, False, False, "jumps from 1 to ½"),
-    ("callback", lambda x: jax.pure_callback(lambda a: a, jax.ShapeDtypeStruct((), "float32"), x), 0.0, False, False, "a black box"),
+    (
+        "callback",
+        lambda x: jax.pure_callback(lambda a: a, jax.ShapeDtypeStruct((), "float32"), x),
+        0.0,
+        False,
+        False,
+        "a black box",
+    ),
 ]
 # "cos of a probability" is AN_EXP in truth; the walk says BOUNDED, which is larger and sound
 LARGER = {"cos of a probability": "BOUNDED"}

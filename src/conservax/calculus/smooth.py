@@ -20,7 +20,8 @@ SMOOTH: dict[str, str] = {
     ),
     **dict.fromkeys("atan atan2 asin acos".split(), _AN),
     **dict.fromkeys(
-        "exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp asinh acosh atanh".split(), _EXP
+        "exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp asinh acosh atanh".split(),
+        _EXP,
     ),
     **dict.fromkeys("erf erfc erf_inv".split(), _PFAFF),
     **dict.fromkeys(

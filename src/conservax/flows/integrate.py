@@ -131,7 +131,9 @@ def integrate(
         here = crosses & (jnp.abs(length) <= 4 * eps * jnp.maximum(jnp.abs(s.t), jnp.abs(left)))
         accepted = fine & ~crosses
         lands = (accepted & s.landing) | here
-        t = jnp.where(accepted, jnp.where(arrives, times[jnp.minimum(s.row, rows - 1)], s.t + h), s.t)
+        t = jnp.where(
+            accepted, jnp.where(arrives, times[jnp.minimum(s.row, rows - 1)], s.t + h), s.t
+        )
         y = jnp.where(accepted, step.y, s.y)
         changed = jnp.where(here, flips, s.flips)
         q, on, code, kink, slope = s.q, s.on, s.mesh.code, s.mesh.kink, s.slope
@@ -143,7 +145,13 @@ def integrate(
                 apart = jnp.max(jnp.abs(new - old), initial=0.0)
                 size = 1e-6 + jnp.max(jnp.abs(old), initial=0.0)
                 jumps = apart > _JUMP * size
-                return q_new, on_new, jnp.where(jumps, JUMPS, code), jnp.argmax(changed).astype(kink.dtype), new
+                return (
+                    q_new,
+                    on_new,
+                    jnp.where(jumps, JUMPS, code),
+                    jnp.argmax(changed).astype(kink.dtype),
+                    new,
+                )
 
             def stay() -> Any:
                 new = step.last if step.last is not None else f(s.q, t, y)
@@ -175,16 +183,18 @@ def integrate(
             kink,
         )
         # a step cut short by an output or a crossing says little about the length of the next
-        grown = jnp.where(accepted & (arrives | s.landing), jnp.maximum(jnp.abs(s.h), jnp.abs(h * factor)), jnp.abs(h * factor))
+        grown = jnp.where(
+            accepted & (arrives | s.landing),
+            jnp.maximum(jnp.abs(s.h), jnp.abs(h * factor)),
+            jnp.abs(h * factor),
+        )
         next_h = jnp.where(crosses, s.h, sign * grown)
         return _State(
             t, next_h, y, slope, q, on, crosses & ~here, length, flips, attempts,
             s.row + saves, mesh,
         )  # fmt: skip
 
-    final = lax.while_loop(
-        lambda s: (s.row < rows) & (s.mesh.code == SOLVED), advance, state
-    )
+    final = lax.while_loop(lambda s: (s.row < rows) & (s.mesh.code == SOLVED), advance, state)
     return final.mesh
 
 
@@ -210,7 +220,9 @@ def _first_piece(
     q = sides.q
     slope = pieces(q, t, y, *theta)
     ahead = jax.jvp(
-        lambda t, y: pieces.increments(q, t, y, *theta).z, (t, y), (sign * jnp.ones_like(t), sign * slope)
+        lambda t, y: pieces.increments(q, t, y, *theta).z,
+        (t, y),
+        (sign * jnp.ones_like(t), sign * slope),
     )[1]
     moves = jnp.abs(ahead) > jnp.sqrt(eps) * (sides.size + jnp.max(jnp.abs(slope), initial=0.0))
     chosen = {"lower": jnp.zeros_like(q), "upper": jnp.ones_like(q)}.get(selection, sides.tie)
@@ -237,13 +249,17 @@ def _first_step(
     """Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.4, without its second slope."""
     scale = options.atol + options.rtol * jnp.abs(y)
     size, speed = (jnp.sqrt(jnp.mean((v / scale) ** 2)) for v in (y, slope))
-    guess = jnp.where((size > 1e-5) & (speed > 1e-5), 0.01 * size / jnp.where(speed > 0, speed, 1), 1e-6)
+    guess = jnp.where(
+        (size > 1e-5) & (speed > 1e-5), 0.01 * size / jnp.where(speed > 0, speed, 1), 1e-6
+    )
     span = end - t
     moved = f(q, t + jnp.sign(span) * guess, y + jnp.sign(span) * guess * slope)
     bend = jnp.sqrt(jnp.mean(((moved - slope) / scale) ** 2)) / guess
     top = jnp.maximum(speed, bend)
     longer = jnp.where(
-        top > 1e-15, (0.01 / jnp.where(top > 0, top, 1)) ** (1 / (options.method.order + 1)), guess * 1e3
+        top > 1e-15,
+        (0.01 / jnp.where(top > 0, top, 1)) ** (1 / (options.method.order + 1)),
+        guess * 1e3,
     )
     h = jnp.minimum(jnp.minimum(100 * guess, longer), jnp.abs(span))
     return jnp.sign(span) * jnp.where(jnp.isfinite(h), h, 1e-6)
@@ -276,5 +292,12 @@ def _first_negative(margin: Callable[[Any], Any], low: Any, high: Any, at_high: 
             n + 1,
         )
 
-    start = low, high, jnp.maximum(margin(low), 0.0), at_high, jnp.zeros((), int), jnp.zeros((), int)
+    start = (
+        low,
+        high,
+        jnp.maximum(margin(low), 0.0),
+        at_high,
+        jnp.zeros((), int),
+        jnp.zeros((), int),
+    )
     return lax.while_loop(unfinished, narrow, start)[1]

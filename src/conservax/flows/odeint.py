@@ -136,9 +136,7 @@ def prepare(field: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) 
     y0, unravel = ravel_pytree(x0)
     t0 = jnp.asarray(t0)
     arrays, tree = jax.tree.flatten(args)
-    moving = [
-        hasattr(a, "dtype") or isinstance(a, (float, complex)) for a in arrays
-    ]
+    moving = [hasattr(a, "dtype") or isinstance(a, (float, complex)) for a in arrays]
     theta = [jnp.asarray(a) for a, m in zip(arrays, moving, strict=True) if m]
 
     def flat(t: Any, y: Any, *theta: Any) -> Any:
@@ -205,7 +203,9 @@ def _flow(pieces: Pieces, options: Options, y0: Any, times: Any, theta: list[Any
         dy0 = dy0 - dtimes[0] * pieces(mesh.q[0], times[0], y0, *whole(moving))
         dy = _tangents(pieces, options, mesh, moving, whole, dy0, dmoving)
         # an output moves along the solution with its time
-        ends = jax.vmap(lambda k, t: _slope_at(pieces, mesh, k, t, whole(moving)))(mesh.saved, times)
+        ends = jax.vmap(lambda k, t: _slope_at(pieces, mesh, k, t, whole(moving)))(
+            mesh.saved, times
+        )
         dy = dy.at[mesh.saved].add(dtimes[:, None] * ends)
         zero = jax.tree.map(_no_tangent, mesh)
         return mesh, zero._replace(y=dy)

@@ -187,7 +187,9 @@ def _has_kinks(closed: Any) -> bool:
         if eqn.primitive.name in _SEEN and floating:
             return True
         inner = [p for p in eqn.params.values() if hasattr(p, "eqns") or hasattr(p, "jaxpr")]
-        inner += [b for p in eqn.params.values() if isinstance(p, tuple) for b in p if hasattr(b, "jaxpr")]
+        inner += [
+            b for p in eqn.params.values() if isinstance(p, tuple) for b in p if hasattr(b, "jaxpr")
+        ]
         if eqn.primitive.name not in ("while", "custom_vjp_call") and any(map(_has_kinks, inner)):
             return True
     return False
@@ -215,7 +217,11 @@ def _scan(eqn: Any, operands: list[Any], tape: _Tape) -> list[Any]:
         )
     else:
         carry, (ys, sides) = lax.scan(
-            lambda c, x: run(c, x[0], x[1]), carry, (xs, q.reshape(length, size)), length=length, **options
+            lambda c, x: run(c, x[0], x[1]),
+            carry,
+            (xs, q.reshape(length, size)),
+            length=length,
+            **options,
         )
     tape.absorb(sides)
     return [*carry, *ys]

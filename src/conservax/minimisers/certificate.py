@@ -118,7 +118,9 @@ def _grow(
     while True:
         if known:
             points, values, gradients = _evaluated(oracle, known)
-            start = None if weights is None else np.append(weights, np.zeros(len(known) - len(weights)))
+            start = (
+                None if weights is None else np.append(weights, np.zeros(len(known) - len(weights)))
+            )
             weights = shortest(gradients, start)
             g = weights @ gradients
             length = combined(gradients, weights, oracle.dtype)
@@ -190,7 +192,9 @@ def _nearby(oracle: Oracle, x: np.ndarray, radius: float, most: int) -> list[int
     if not recent:
         return []
     far = np.linalg.norm(np.array([oracle.points[i] for i in recent]) - x, axis=1)
-    near = [i for i, d in zip(recent, far, strict=True) if d <= radius and np.isfinite(oracle.values[i])]
+    near = [
+        i for i, d in zip(recent, far, strict=True) if d <= radius and np.isfinite(oracle.values[i])
+    ]
     return near[-most:]
 
 
@@ -211,4 +215,6 @@ def _draw(oracle: Oracle, x: np.ndarray, radius: float, rng: np.random.Generator
 def in_ball(rng: np.random.Generator, count: int, n: int) -> np.ndarray:
     """Uniform points of the unit ball, (count, n)."""
     normal = rng.normal(size=(count, n))
-    return normal * (rng.random((count, 1)) ** (1 / n) / np.linalg.norm(normal, axis=1, keepdims=True))
+    return normal * (
+        rng.random((count, 1)) ** (1 / n) / np.linalg.norm(normal, axis=1, keepdims=True)
+    )

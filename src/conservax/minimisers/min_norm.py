@@ -35,7 +35,9 @@ def min_norm(oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome:
                 oracle.unravel(jnp.asarray(x, oracle.dtype)), *oracle.args
             )
             direction = jacobian.min_norm()
-        except ConservaxError:  # too many nested kinks, branches that differ at a distance: fewer of them
+        except (
+            ConservaxError
+        ):  # too many nested kinks, branches that differ at a distance: fewer of them
             direction = g if r <= least else None
         if direction is not None:
             norm = float(np.linalg.norm(direction))
