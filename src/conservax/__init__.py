@@ -98,8 +98,8 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _PARTS = {
-    *_NAMES, "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution", "solvers",
-    "sparse", "stochastic",
+    *_NAMES, "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution",
+    "solvers", "sparse", "stochastic",
 }  # fmt: skip
 
 
