@@ -1,6 +1,7 @@
 """Programs, kinks, selections: what the derivative of a program can be."""
 
 from .abs_normal import AbsNormal, Kink
+from .implicit_node import implicit_node
 from .jacobian import ConservativeJacobian, conservative_jacobian
 from .kinks import Entry, carrying, mix, register
 from .norm import norm
@@ -13,6 +14,7 @@ __all__ = [
     "Kink",
     "carrying",
     "conservative_jacobian",
+    "implicit_node",
     "mix",
     "norm",
     "register",

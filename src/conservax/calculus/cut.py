@@ -26,19 +26,24 @@ from .interpreter import measured_outputs, run_program
 from .invocation import Invocation, differentiable, require_values
 from .locations import Location
 from .planning import trace
-from .program import Program
+from .program import Program, Site
 from .tape import Discover, Linearise, Records
 
+KINDS = ("kink", "comparison", "tie", "sort", "ball")
 _MAX_COLUMNS = 1 << 14
 _AT_ONCE = 1 << 25  # numbers in one intermediate result of the sweeps that run together
 
 
 class Findings(NamedTuple):
-    """What the first pass finds: every kink, the outputs, and the size of the terms that made each."""
+    """What the first pass finds: every kink, the outputs, and the size of the terms that made each.
+
+    ``kept``: the values at the solves whose layer has a certificate, in the order of ``Cutter.keepers``.
+    """
 
     records: Records
     outputs: list[np.ndarray]
     sizes: list[np.ndarray]
+    kept: list[list[np.ndarray]]
 
 
 class Cutter:
@@ -63,6 +68,7 @@ class Cutter:
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
         # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
         self._constants = list(self.program.block.consts)
+        self.keepers: list[Site] = []
         self._discover = jax.jit(self._run_discover)
         self._linearise = jax.jit(self._run_linearise, static_argnames=("forward", "inputs"))
 
@@ -148,9 +154,24 @@ class Cutter:
     def _run_discover(
         self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any
     ) -> Findings:
-        tape = Discover(self.program.dtype, atol, rtol)
+        tape = Discover(self.program.dtype, atol, rtol, keeps=True)
         outputs, sizes = measured_outputs(self._with(constants), args, tape)
-        return Findings(tape.outputs(), outputs, sizes)
+        self.keepers = [site for site, _ in tape.kept]
+        return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])
+
+    def own_certificates(self, kept: Sequence[Sequence[np.ndarray]]) -> list[list[Any] | None]:
+        """Of each solve, in the order of ``AbsNormal.roots``, what its layer itself has to say, if anything."""
+        values = dict(zip(map(id, self.keepers), kept, strict=True))
+        found: list[list[Any] | None] = []
+        for site in (s for s in self.program.sites if s.kind == "root"):
+            for execution in np.ndindex(site.shape[: site.loops]):
+                arrays = values.get(id(site))
+                found.append(
+                    None
+                    if arrays is None
+                    else list(site.node.certificates(site.leaves, [a[execution] for a in arrays]))
+                )
+        return found
 
     def _run_linearise(
         self,
@@ -230,7 +251,7 @@ class Cutter:
     def _nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
         candidates = np.flatnonzero(
             ~active
-            & np.isin(self.kinds, ("kink", "comparison", "tie", "sort", "ball"))
+            & np.isin(self.kinds, KINDS)
             & np.isfinite(records.z)
         )
         if candidates.size == 0:
@@ -280,6 +301,7 @@ class Point:
     leaves: Sequence[Any]
     records: Records
     active: np.ndarray
+    kept: Sequence[Sequence[np.ndarray]] = ()
 
     @classmethod
     def of(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
@@ -287,15 +309,33 @@ class Point:
         rounds = 2
         while True:
             cutter = cutter_for(call, varied, rounds)
-            records = cutter.discover(call.leaves, tolerance).records
+            found = cutter.discover(call.leaves, tolerance)
+            records = found.records
             active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
             if needed <= rounds:
-                return cls(cutter, call.leaves, records, active)
+                return cls(cutter, call.leaves, records, active, found.kept)
             rounds = needed
 
     def form(self, inputs: Sequence[bool] | None = None) -> AbsNormal:
         """The abs-normal form in some of the varied inputs, all by default."""
         return self.cutter.cut(self.leaves, self.records, self.active, inputs)
+
+    def kinks(self) -> tuple[tuple[Kink, ...], Kink | None]:
+        """The active kinks, in execution order, and the nearest other one, without a matrix."""
+        cutter, records = self.cutter, self.records
+        cut = np.flatnonzero(self.active & np.isin(cutter.kinds, KINDS))
+        steered = np.isin(cutter.kinds[cut], ("tie", "ball"))
+        owners, ways = np.unique(np.where(steered, records.steer[cut], cut), return_counts=True)
+        ties = cutter.kinds[owners] == "tie"
+        kinks = (
+            cutter.kink(int(slot), records, True, int(count) if tie else 1)
+            for slot, count, tie in zip(owners, ways, ties, strict=True)
+        )
+        return tuple(kinks), cutter._nearest_inactive(records, self.active)
+
+    def own_certificates(self) -> list[list[Any] | None]:
+        """Of each solve inside, in the order of ``AbsNormal.roots``, its layer's own certificates."""
+        return self.cutter.own_certificates(self.kept)
 
 
 def point_of(

@@ -1,10 +1,19 @@
-"""Forms freed of the kinks that do not concern them."""
+"""What is known of a solve by itself: its form, freed of other kinks, and its layer's own certificate."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..calculus import AbsNormal
+from ..invertibility import Certificate, Verdict
+
+
+def by_construction(own: Sequence[Certificate] | None) -> Certificate | None:
+    """A layer's own certificate, the least of those of its mapped executions; None if it proves nothing."""
+    if not own or any(c.verdict != Verdict.PROVEN for c in own):
+        return None
+    return min(own, key=lambda c: -np.inf if c.margin is None else c.margin)
 
 
 def own_form(form: AbsNormal) -> AbsNormal:
