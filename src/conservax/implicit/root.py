@@ -72,7 +72,7 @@ def custom_root(
         A decorator for ``solver(init, *args, **kwargs)``. The decorated solver works under jit,
         vmap, jvp, vjp, jacfwd, jacrev and hessian, and may close over what it is differentiated in.
         ``init`` has derivative zero. Where the derivative is NaN a zero cotangent still gives a zero
-        gradient: mask failed items before the loss, ``jnp.where(ok, y, 0)`` (docs/guide.md#failed-items).
+        gradient: mask failed items before the loss, ``jnp.where(ok, y, 0)`` (docs/theory.md#failed-items).
 
     Raises:
         NotARootError: eagerly, when ‖F(sol)‖ is not small against the terms of F.

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
@@ -59,50 +60,73 @@ def implicit_tangent(
     def flat_residual(leaves: Sequence[Any], inputs: Sequence[Any]) -> jax.Array:
         return ravel_pytree(residual(leaves, *inputs))[0].astype(flat.dtype)
 
-    # 0 · NaN is NaN: what is no number gives way to one, in the factors of a derivative that may be 0
-    safe = jnp.where(jnp.isfinite(flat), flat, _SOMEWHERE)
-    defined = [_without_nan(x) for x in inputs]
+    frozen = jax.lax.stop_gradient((flat, list(inputs)))
+    value = flat_residual(unravel(frozen[0]), frozen[1])
+    finite = jnp.all(jnp.isfinite(frozen[0])) & jnp.all(jnp.isfinite(value))
+    # 0 · NaN is NaN: in an item that failed, what is no number gives way to one among the factors of 0
+    safe = jnp.where(~finite & ~jnp.isfinite(frozen[0]), _SOMEWHERE, flat)
+    numbers = [_with_numbers(x, finite) for x in inputs]
 
     def of_solution(y: jax.Array) -> jax.Array:
-        return flat_residual(unravel(y), defined)
+        return flat_residual(unravel(y), numbers)
 
     def of_inputs(*some: Any) -> jax.Array:
         changed = iter(some)
-        full = [next(changed) if m else x for m, x in zip(moving, defined, strict=True)]
+        full = [next(changed) if m else x for m, x in zip(moving, numbers, strict=True)]
         return flat_residual(unravel(safe), full)
 
-    some = [x for x, m in zip(defined, moving, strict=True) if m]
+    some = [x for x, m in zip(numbers, moving, strict=True) if m]
     tangents = [t for t, m in zip(moves, moving, strict=True) if m]
     change = jax.jvp(of_inputs, some, tangents)[1]
-    _, apply_jacobian = jax.linearize(of_solution, safe)
-    known: Any = True
-    eager = not isinstance(flat, Tracer)
+    _, of_moves = jax.linearize(of_solution, safe)
+    known = finite
+    eager = not any(isinstance(x, Tracer) for x in (flat, *inputs))  # errors can be raised
     if on_failure != "keep":
-        value = jax.lax.stop_gradient(flat_residual(unravel(flat), inputs))
-        size, scale = _largest(value), _largest(apply_jacobian(safe))
-        known = jax.lax.stop_gradient(
-            is_root(size, scale, flat.dtype) & jnp.all(jnp.isfinite(flat))
-        )
-        eager = not isinstance(known, Tracer)  # errors can be raised
+        size, scale = _largest(value), jax.lax.stop_gradient(_largest(of_moves(safe)))
+        known = finite & is_root(size, scale, flat.dtype)
         if on_failure == "raise" and eager:
             _require_root(known, size, scale)
-        # all of a failed item's moves count, also those that F does not see at the number put in
-        lost = jnp.where(known, 0, 1).astype(flat.dtype)
-        change = change + lost * sum(
-            jnp.sum(t).astype(flat.dtype)
-            for t in tangents
-            if jnp.issubdtype(t.dtype, jnp.floating)
-        )
     if on_failure != "nan" and eager:
-        _require_invertible(apply_jacobian, flat, solve)
-    tangent = solve(apply_jacobian, -change, known=known)
-    return unravel(tangent)
+        _require_invertible(of_moves, flat, solve)
+    # of a failed item all moves count, also those that F does not see at the number put in; its own
+    # equations are left out, before NaN can meet a 0 in a second derivative
+    lost = jnp.where(known, 0, 1).astype(flat.dtype)
+    all_moves = sum(
+        jnp.sum(t).astype(flat.dtype)
+        for t in tangents
+        if jnp.issubdtype(jnp.result_type(t), jnp.floating)
+    )
+    right = -(jnp.where(known, change, 0) + lost * all_moves)
+
+    def own_equations(v: jax.Array) -> jax.Array:
+        return jnp.where(known, of_moves(jnp.where(known, v, 0)), v)
+
+    return unravel(solve(own_equations, right, known=known))
 
 
-def _without_nan(x: Any) -> Any:
+def _with_numbers(x: Any, defined: jax.Array) -> Any:
+    """An input, some number in place of its NaN where the item failed."""
     if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
         return x
-    return jnp.where(jnp.isnan(x), jnp.asarray(_SOMEWHERE, jnp.result_type(x)), x)
+    gives_way = _gives_way(jax.lax.stop_gradient(x), defined)
+    return jnp.where(gives_way, jnp.asarray(_SOMEWHERE, jnp.result_type(x)), x)
+
+
+@custom_vmap
+def _gives_way(x: jax.Array, defined: jax.Array) -> jax.Array:
+    """NaN in an item that failed; ``defined`` has leading axes of ``x``."""
+    failed = ~defined.reshape(defined.shape + (1,) * (x.ndim - defined.ndim))
+    return jnp.isnan(x) & failed
+
+
+@_gives_way.def_vmap
+def _(size: int, mapped: Any, x: jax.Array, defined: jax.Array) -> tuple[jax.Array, bool]:
+    """What all items share stays shared: an item of its own each would cost as much memory as all."""
+    if not mapped[0]:
+        return jnp.zeros(x.shape, bool), False
+    if not mapped[1]:
+        defined = jnp.broadcast_to(defined, (size, *defined.shape))
+    return _gives_way(x, defined), True
 
 
 def _largest(x: jax.Array) -> jax.Array:
