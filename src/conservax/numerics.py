@@ -43,7 +43,8 @@ def is_root(residual: Any, scale: Any, dtype: DTypeLike) -> Any:
     """Whether ``‖F(sol)‖`` is small against the terms of F: below the fourth root of eps.
 
     A looser point says more about the solver than about the solution; the derivative there is noise.
-    Where all terms vanish together (a root at 0) their size is taken to be that root, too. Takes numbers, or arrays (traced ones too), entry by entry.
+    Where all terms vanish together (a root at 0) their size is taken to be that root, too.
+    Takes numbers, or arrays (traced ones too), entry by entry.
     """
     small = machine_epsilon(dtype) ** 0.25
     return (residual <= small * scale) | (residual <= small * small)

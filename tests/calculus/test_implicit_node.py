@@ -60,19 +60,24 @@ def test_a_program_of_many_solves_loses_none():
     assert [float(b[0, 0]) for b in report.bounds()] == [0.0, 153.0]
 
 
-def test_the_equation_lives_as_long_as_the_jaxpr():
+def stored_identity():
+    """A stored jaxpr of a solve, and a weak reference to the equation behind it."""
+
     def equation(y, a):
         return y - a
 
-    closed = jax.make_jaxpr(lambda a: cx.custom_root(equation)(lambda init, a: a)(None, a))(0.0)
-    life = weakref.ref(equation)
-    del equation
+    solve = cx.custom_root(equation)(lambda init, a: a)
+    return jax.make_jaxpr(lambda a: solve(None, a))(0.0), weakref.ref(equation)
+
+
+def test_the_equation_lives_as_long_as_the_jaxpr():
+    kept = dict(zip(("closed", "life"), stored_identity(), strict=True))
     gc.collect()
-    assert bounds(lambda a: jex_core.jaxpr_as_fun(closed)(a)[0]) == [1.0, 1.0]
-    del closed
+    assert bounds(lambda a: jex_core.jaxpr_as_fun(kept["closed"])(a)[0]) == [1.0, 1.0]
+    del kept["closed"]
     jax.clear_caches()
     gc.collect()
-    assert life() is None
+    assert kept["life"]() is None
 
 
 @pytest.mark.parametrize(

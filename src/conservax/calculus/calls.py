@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .implicit_node import NAME, node_p
+from .implicit_node import NAME
 from .jaxprs import CUSTOM_RULES, function_name, is_float, opened, unsupported
 from .locations import defined_here, defined_in_jax, defined_in_library
 from .program import Info, Scope, Step
@@ -58,7 +58,9 @@ def plan_custom_rule(
     if function == NAME:
         return plan_solve(planner, step, closed, moving, scope, at, felt)
     if defined_here(body) and function not in _CHOSEN:
-        raise unsupported(f"'{function}', a rule of the library's own that is no node", step.location)
+        raise unsupported(
+            f"'{function}', a rule of the library's own that is no node", step.location
+        )
     planner.modes.discard(CUSTOM_RULES[name])
     if not ours:
         planner.given_rules.append((function, step.location))

@@ -25,11 +25,11 @@ from jax.extend import core as jex_core
 from ..errors import DiscontinuousError
 from . import intervals as iv
 from .expansions import EXPANSIONS
+from .implicit_node import node_p
 from .interval_arrays import RULES
 from .interval_rules import ELEMENTWISE, Node, jump, tangent_of
 from .intervals import Interval
 from .invocation import Invocation
-from .implicit_node import node_p
 from .jaxprs import CUSTOM_RULES, INLINE, opened, unsupported
 from .locations import defined_in_jax, locate
 

@@ -62,4 +62,6 @@ def defined_in_library(jaxpr: Any) -> bool:
 def defined_here(jaxpr: Any) -> bool:
     """Whether the function behind a jaxpr belongs to this library."""
     info = getattr(jaxpr, "debug_info", None)
-    return info is not None and _HOME in info.func_src_info and _REPRODUCTION not in info.func_src_info
+    return (
+        info is not None and _HOME in info.func_src_info and _REPRODUCTION not in info.func_src_info
+    )

@@ -188,9 +188,7 @@ class Discover:
         return solution
 
     def child(self, inputs: Any) -> "Discover":
-        return Discover(
-            self.dtype, self.atol, self.rtol, inputs, self.executed, keeps=self.keeps
-        )
+        return Discover(self.dtype, self.atol, self.rtol, inputs, self.executed, keeps=self.keeps)
 
     def keep(self, site: Any, arrays: Any) -> None:
         """Keep the values at a solve whose layer has a certificate; a loop stacks them."""

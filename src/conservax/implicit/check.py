@@ -234,7 +234,7 @@ def check_by_construction(
     certificate = None if own is None else own(sol, *args, **kwargs)
     form, solves = None, ()
     if certificate is None or certificate.verdict != Verdict.PROVEN:
-        form = point.form(equation.inputs((0,)))
+        form = point.form(equation.inputs((0,)), solves=True)
         certificate = certify(form, budget=budget)
         solves = tuple(
             (place, by_construction(known) or certify(own_form(inner), budget=budget))

@@ -214,7 +214,7 @@ def _observe(step: int, call: Invocation, cutter: Cutter) -> Iterator[Observatio
         point = Point.of(call, cutter.varied, tolerance)
         own = [by_construction(known) for known in point.own_certificates()]
         proved = all(o is not None for o, e in zip(own, executions, strict=True) if e.executed)
-        roots = [None] * len(own) if proved else point.form().roots
+        roots = [None] * len(own) if proved else point.form(solves=True).roots
     except ConservaxError as error:
         yield from (_without_form(step, e, error, executions) for e in executions if e.executed)
         return

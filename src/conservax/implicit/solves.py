@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..calculus import AbsNormal
+from ..calculus.root_forms import closure
 from ..invertibility import Certificate, Verdict
 
 
@@ -28,7 +29,7 @@ def own_form(form: AbsNormal) -> AbsNormal:
     >>> len(form.groups), len(own_form(form).groups)
     (1, 0)
     """
-    return _kept(form, _moved(form) & _closure(np.any(form.H != 0, axis=0), form.L.T != 0))
+    return _kept(form, _moved(form) & closure(np.any(form.H != 0, axis=0), form.L.T != 0))
 
 
 def moved_form(form: AbsNormal) -> AbsNormal:
@@ -37,16 +38,7 @@ def moved_form(form: AbsNormal) -> AbsNormal:
 
 
 def _moved(form: AbsNormal) -> np.ndarray:
-    return _closure(np.any(form.E != 0, axis=1), form.L != 0)
-
-
-def _closure(start: np.ndarray, links: np.ndarray) -> np.ndarray:
-    """What is met from ``start`` along the links."""
-    while True:
-        more = start | links @ start
-        if np.array_equal(more, start):
-            return start
-        start = more
+    return closure(np.any(form.E != 0, axis=1), form.L != 0)
 
 
 def _kept(form: AbsNormal, columns_kept: np.ndarray) -> AbsNormal:
