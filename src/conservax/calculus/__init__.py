@@ -2,6 +2,7 @@
 
 from .abs_normal import AbsNormal, Kink
 from .definability import Definability, definability
+from .implicit_node import implicit_node
 from .jacobian import ConservativeJacobian, conservative_jacobian
 from .kinks import Entry, carrying, mix, register
 from .norm import norm
@@ -16,6 +17,7 @@ __all__ = [
     "carrying",
     "conservative_jacobian",
     "definability",
+    "implicit_node",
     "mix",
     "norm",
     "register",

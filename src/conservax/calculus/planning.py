@@ -19,8 +19,16 @@ from jax.extend import core as jex_core
 
 from ..errors import InvalidInputError
 from . import kinks, smooth
-from .calls import plan_call, plan_custom_rule, plan_scan, plan_switch, plan_while
+from .calls import (
+    plan_call,
+    plan_custom_rule,
+    plan_root,
+    plan_scan,
+    plan_switch,
+    plan_while,
+)
 from .expansions import EXPANSIONS, FUNCTION_EXPANSIONS, TORN_EXPANSIONS
+from .implicit_node import node_p
 from .jaxprs import (
     CUSTOM_RULES,
     INLINE,
@@ -204,6 +212,9 @@ class _Planner:
         step.felt = tuple(out_felt)
         some_varied, some_torn = any(step.in_varied), any(step.torn)
         plain = [Info(self.fresh()) for _ in outs]
+        if scope.opaque and name != node_p.name:
+            step.silent, step.torn = True, ()
+            return plain
         if name in _NUMBERED:
             plain = [Info(self.number((name, *(o.number for o in operands), *parameters(eqn))))]
         smooth_result = [p._replace(varied=is_float(v)) for p, v in zip(plain, outs, strict=True)]
@@ -213,6 +224,9 @@ class _Planner:
             return plan_order(self, step, orders[0], operands, scope, at, plain, smooth_result)
         if not some_varied and not some_torn:
             return plain
+        if name == node_p.name:
+            operands = self.mend(step, operands, scope, at)
+            return plan_root(self, step, operands, scope, at, plain)
         entry = kinks.TABLE.get(marker(eqn))
         if entry is not None:
             return self.kink(step, entry, operands, scope, at, plain)

@@ -57,8 +57,11 @@ class Discover:
     torn: dict[int, Any] = field(default_factory=dict)
     orders: dict[int, Any] = field(default_factory=dict)
     cursor: int = 0
+    keeps: bool = False
+    kept: list[tuple[Any, Any]] = field(default_factory=list)
     measures = True
     watches = False
+    lifts = True  # a solve moves as its equation says
     decides = False
 
     @property
@@ -181,15 +184,21 @@ class Discover:
         inner.rtol = jnp.maximum(self.rtol, jnp.sqrt(relative))
         residual_of(solution, inner)
         self.absorb(inner.outputs())
+        self.kept += inner.kept
         return solution
 
     def child(self, inputs: Any) -> "Discover":
-        return Discover(self.dtype, self.atol, self.rtol, inputs, self.executed)
+        return Discover(self.dtype, self.atol, self.rtol, inputs, self.executed, keeps=self.keeps)
+
+    def keep(self, site: Any, arrays: Any) -> None:
+        """Keep the values at a solve whose layer has a certificate; a loop stacks them."""
+        self.kept.append((site, arrays))
 
     def masked(self, executed: Any) -> "Discover":
         """A child for a branch that may not be executed: its kinks are then infinitely far."""
         child = self.child(self.offset + self.cursor)
         child.executed = self.executed & executed
+        child.keeps = False
         return child
 
     def loop_inputs(self, body: int, length: int) -> Any:
@@ -217,7 +226,9 @@ class Discover:
         return jax.tree.map(lambda new, old: jnp.where(nearer, new, old), recorded, previous)
 
     def inside_while(self) -> "Discover":
-        return self.child(self.offset + self.cursor)
+        child = self.child(self.offset + self.cursor)
+        child.keeps = False
+        return child
 
 
 @dataclass
@@ -232,6 +243,8 @@ class Linearise:
     cursor: int = 0
     measures = False
     watches = False
+    lifts = True
+    keeps = False
     decides = False
 
     def size(self, operand: int) -> float:
@@ -332,6 +345,8 @@ class Select:
     orders: dict[int, Any] = field(default_factory=dict)
     measures = False
     watches = False
+    lifts = False
+    keeps = False
 
     @property
     def decides(self) -> bool:
