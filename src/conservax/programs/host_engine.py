@@ -5,7 +5,7 @@ trusted: residuals, the polish and the pieces decide, and the next solver takes 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ from .forward import (
 from .host_place import Place
 from .spectrum import Spectrum, Tolerances, project, spectrum
 from .system import System, idle_variables
+from .two_tests import Factors, TwoTests
 
 _CACHED = 1 << 20  # bytes of one matrix of each item of a portion
 _WORTH = 3_000_000  # operations below which a thread is not worth its while
@@ -98,13 +99,19 @@ def _solve_portion(
     with np.errstate(all="ignore"):  # of failed items
         scaling = equilibrate(*user, cones)
         data = scaling.apply(user)
-        found = _search(data, cones, settings)
-        good = found.good
-        active = active_pieces(data, found.at, cones, eps)
-        parts = active.parts
-        if not np.all(good):  # nothing is known there
-            parts = _blank(parts, good)
-        tests, factors = certify(data, parts, cones, settings.auxiliary, eps)
+        found = _search(data, cones, settings, _solvers(settings, cones))
+        good, parts, tests, factors = _judged(data, found, cones, settings, eps)
+        if settings.followed and Solver.MOREAU in found.solver:
+            # a vertex of many solutions hides pieces that one amid them shows
+            edge = good & (found.solver == Solver.MOREAU) & (tests.verdict != 1)
+            items = np.flatnonzero(edge & np.any(parts.low != parts.high, axis=-1))
+            if len(items):
+                own = _search(
+                    items_of(data, items), cones, settings, [(Solver.CLARABEL, True)]
+                )
+                exact = own.good & (own.at.worst <= accuracy(np.float64))
+                _put(found, items[exact], own, exact)
+                good, parts, tests, factors = _judged(data, found, cones, settings, eps)
         x, y, s = scaling.undo(found.at.point)
         residuals = user_residuals(user, x, y, s)
         nan = np.where(good, 1.0, np.nan)[:, None]
@@ -127,6 +134,16 @@ def _solve_portion(
         return answered, Place(
             data, scaling, cones, parts.basis, d, idle, good, decided, verdict, own
         )
+
+
+def _judged(
+    data: Data, found: "_Found", cones: Cones, settings: Settings, eps: float
+) -> tuple[np.ndarray, Spectrum, TwoTests, Factors | None]:
+    """Which items are solved, the pieces there, and the two tests."""
+    good, parts = found.good, active_pieces(data, found.at, cones, eps).parts
+    if not np.all(good):  # nothing is known there
+        parts = _blank(parts, good)
+    return good, parts, *certify(data, parts, cones, settings.auxiliary, eps)
 
 
 def _blank(parts: Spectrum, good: np.ndarray) -> Spectrum:
@@ -171,7 +188,12 @@ class _Found(NamedTuple):
     solver: np.ndarray
 
 
-def _search(data: Data, cones: Cones, settings: Settings) -> _Found:
+def _search(
+    data: Data,
+    cones: Cones,
+    settings: Settings,
+    solvers: Iterable[tuple[Solver | None, bool]],
+) -> _Found:
     """One solver after the other, for the items that the last one has not brought to round-off."""
     batch, sizes = len(data.c), measure_data(data)
     tolerance = float(settings.tolerance or default_tolerance(np.float64))
@@ -185,7 +207,7 @@ def _search(data: Data, cones: Cones, settings: Settings) -> _Found:
     )
     best.status[np.broadcast_to(~_is_convex(data.P, sizes.P), batch)] = Status.NOT_CONVEX
     left = np.flatnonzero(_is_finite(data) & (best.status != Status.NOT_CONVEX))
-    for solver, rough in _solvers(settings, cones):
+    for solver, rough in solvers:
         if not len(left):
             break
         whole = len(left) == batch

@@ -25,6 +25,7 @@ from ..solvers.cones import (
 from ..solvers.lapack import eigh
 from ..solvers.namespace import namespace, on_host
 from .curved_blocks import curved
+from .curved_on_host import curved_on_host
 
 
 class Tolerances(NamedTuple):
@@ -73,8 +74,9 @@ def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
     for block, rows in cones.pieces:
         own = v[:, rows], *(t[:, rows] for t in tolerances)
         if isinstance(block, Curved):
-            *parts, known = curved(block, *own)
-            bounded &= known
+            find = curved_on_host if namespace(v) is np else curved
+            *parts, known = find(block, *own)
+            bounded = bounded & known
         else:
             parts = _PARTS[type(block)](block, *own)
         for kept, part in zip((basis, low, high), parts, strict=True):
