@@ -1,8 +1,6 @@
 """``ConeProgram``: a quadratic objective over a product of symmetric cones, as a layer."""
 
-import functools
 import math
-import weakref
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -24,6 +22,7 @@ from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symmetric_part
 from ..solvers.termination import measure_data
+from ..solvers.warm_start import WeakStarts
 from .certificate import certify_program
 from .cone_inputs import (
     NEEDS_VALUES,
@@ -160,7 +159,9 @@ class ConeProgram:
         if batch <= size or is_traced(leaves):
             outcome = host_solution_map(form)(*leaves)
         else:
-            parts = [_batch(leaf, core, lead) for leaf, core in zip(leaves, form.cores, strict=True)]
+            parts = [
+                _batch(leaf, core, lead) for leaf, core in zip(leaves, form.cores, strict=True)
+            ]
 
             def solve(items: np.ndarray) -> HostOutcome:
                 own = (
@@ -187,7 +188,7 @@ class ConeProgram:
             solver,
             definite,
             self.auxiliary,
-            weakref.ref(starts) if starts is not None else None,
+            WeakStarts(starts) if starts is not None else None,
             solver == Solver.MOREAU,
         )
 
@@ -229,9 +230,7 @@ class ConeProgram:
         if solution.primal.ndim != 1:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
         P, c, A, b, dtype, _ = as_operands(P, c, A, b, self.cones.size)
-        data = Data(
-            *(np.asarray(_dense(part), np.float64)[None] for part in (P, c, A, b))
-        )
+        data = Data(*(np.asarray(_dense(part), np.float64)[None] for part in (P, c, A, b)))
         data = data._replace(P=symmetric_part(data.P))
         point = ConicPoint(*(np.asarray(part, np.float64)[None] for part in solution[:3]))
         with np.errstate(all="ignore"):
@@ -354,7 +353,7 @@ def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
         )
     if solver == Solver.MOREAU and not cones.polyhedral:
         raise InvalidInputError(
-            'Moreau is asked for its active-set method, which takes equations and inequalities alone: '
+            "Moreau is asked for its active-set method, which takes equations and inequalities alone: "
             'take solver="clarabel", "scs" or "auto".'
         )
     return solver

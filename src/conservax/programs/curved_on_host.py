@@ -296,4 +296,3 @@ def _power(v: np.ndarray, alpha: np.ndarray) -> _Found:
     margin = np.where(inside, distance(value - height, x, y, value), margin)
     margin = np.where(polar, distance(dual - height, -x, -y, dual), margin)
     return _Found(point, normal, curvature, inside, polar, flat, on_face, margin)
-

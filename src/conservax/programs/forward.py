@@ -2,7 +2,6 @@
 the element of the derivative and the certificate there. All in equilibrated data.
 """
 
-import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ from ..solvers.interior_point import choose, default_tolerance, solve_definite, 
 from ..solvers.matrices import SparseMatrix, plus_diagonal, row_norms
 from ..solvers.namespace import namespace
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
-from ..solvers.warm_start import WarmStart
+from ..solvers.warm_start import WeakStarts
 from .sparse_system import by_sparse_factor, sparse_two_tests
 from .spectrum import Spectrum, Tolerances, project, spectrum
 from .system import PASSES, System, by_normal_equations, idle_variables, refined, touched
@@ -42,7 +41,7 @@ class Settings(NamedTuple):
     solver: Solver
     definite: bool
     auxiliary: tuple[int, ...]
-    warm_start: "weakref.ref[WarmStart] | None"
+    warm_start: WeakStarts | None
     followed: bool = False
 
 
@@ -99,9 +98,7 @@ class ActivePieces(NamedTuple):
     parts: Spectrum
 
 
-def active_pieces(
-    data: Data, at: Measured, cones: Cones, eps: float | None = None
-) -> ActivePieces:
+def active_pieces(data: Data, at: Measured, cones: Cones, eps: float | None = None) -> ActivePieces:
     """Which pieces are active: within √eps of the terms that made v, or of the root of the residual.
 
     Without strict complementarity the distance to the kink is the square root of the residual. ``eps``:

@@ -152,7 +152,6 @@ def solve(form: Form, *leaves: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(map(shaped, (*answered, ticket)))
 
 
-SOLVED = len(Answered._fields) + 1  # results of a solve
 
 
 def _places(form: Form, leaves: Any, point: Any, ticket: np.ndarray) -> Any:
@@ -168,9 +167,7 @@ def _places(form: Form, leaves: Any, point: Any, ticket: np.ndarray) -> Any:
             from .cone_inputs import items_of
 
             own = ConicPoint(*(part[items] for part in (x, y, s)))
-            return place_of(
-                items_of(data, items), own, form.cones, form.settings, form.eps
-            )
+            return place_of(items_of(data, items), own, form.cones, form.settings, form.eps)
 
         found = [(items, place or anew(items)) for items, place in found]
     known = np.isfinite(x).all(axis=-1)[:, None]

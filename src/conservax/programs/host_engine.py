@@ -106,9 +106,7 @@ def _solve_portion(
             edge = good & (found.solver == Solver.MOREAU) & (tests.verdict != 1)
             items = np.flatnonzero(edge & np.any(parts.low != parts.high, axis=-1))
             if len(items):
-                own = _search(
-                    items_of(data, items), cones, settings, [(Solver.CLARABEL, True)]
-                )
+                own = _search(items_of(data, items), cones, settings, [(Solver.CLARABEL, True)])
                 exact = own.good & (own.at.worst <= accuracy(np.float64))
                 _put(found, items[exact], own, exact)
                 good, parts, tests, factors = _judged(data, found, cones, settings, eps)
@@ -156,9 +154,7 @@ def _blank(parts: Spectrum, good: np.ndarray) -> Spectrum:
     return Spectrum(basis, low, high, parts.bounded)
 
 
-def place_of(
-    user: Data, point: ConicPoint, cones: Cones, settings: Settings, eps: float
-) -> Place:
+def place_of(user: Data, point: ConicPoint, cones: Cones, settings: Settings, eps: float) -> Place:
     """Where solutions found before are differentiated, NaN standing for none."""
     with np.errstate(all="ignore"):
         known = np.all(np.isfinite(point.primal), axis=-1)
@@ -285,9 +281,7 @@ def _attempt(
 def _of_solver(
     data: Data, solver: Solver, cones: Cones, settings: Settings, rough: bool
 ) -> Callable[[int], tuple[host.Answer, float]]:
-    solve = host.solver_of_item(
-        solver, cones, settings.tolerance, settings.max_iterations, rough
-    )
+    solve = host.solver_of_item(solver, cones, settings.tolerance, settings.max_iterations, rough)
 
     def one(item: int) -> tuple[host.Answer, float]:
         if solver == Solver.MOREAU and not isinstance(data.A, SparseMatrix):
@@ -358,9 +352,7 @@ def _polish(
         tolerances: Tolerances | None = None
         at = v[rough]
         if wider or narrower:
-            tolerances = rough_tolerances(
-                part, origin, origin.worst, machine_epsilon(np.float64)
-            )
+            tolerances = rough_tolerances(part, origin, origin.worst, machine_epsilon(np.float64))
             at = start[rough]
         parts = spectrum(at, tolerances, cones)
         d = parts.high if wider else parts.low
@@ -453,5 +445,3 @@ def _is_convex(P: Any, size: np.ndarray) -> np.ndarray:
         return np.min(diagonal, axis=-1, initial=0.0) >= -slack
     L = cholesky(P + slack[:, None, None] * np.eye(P.shape[-1]))
     return np.all(np.isfinite(np.diagonal(L, axis1=-2, axis2=-1)), axis=-1)
-
-

@@ -102,7 +102,5 @@ def aligned(arrays: Any, dims: Any, cores: Any) -> list[Any]:
         axes = [dim, *(k for k in range(array.ndim) if k != dim)]
         moved = array if dim == 0 else array.transpose(axes)
         ones = (1,) * (rank - own)
-        found.append(
-            moved.reshape(moved.shape[0], *ones, *moved.shape[1:]) if ones else moved
-        )
+        found.append(moved.reshape(moved.shape[0], *ones, *moved.shape[1:]) if ones else moved)
     return found

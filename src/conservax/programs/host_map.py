@@ -22,7 +22,7 @@ from ..solvers.cones import Array, Cones
 from ..solvers.equilibrate import Scaling
 from ..solvers.matrices import SparseMatrix
 from . import host_calls
-from .host_calls import SOLVED, Form, Slot
+from .host_calls import Form, Slot
 from .host_leads import aligned, broadcast, lead_of
 from .spectrum import apply_element, spectrum
 
@@ -97,9 +97,7 @@ def _primitive(
         return [_aval(shape) for shape in shapes(*avals, **params)]
 
     def lowered(*arrays: Array, **params: Any) -> tuple[Array, ...]:
-        return call_on_host(
-            functools.partial(run, **params), shapes(*arrays, **params), *arrays
-        )
+        return call_on_host(functools.partial(run, **params), shapes(*arrays, **params), *arrays)
 
     mlir.register_lowering(primitive, mlir.lower_fun(lowered, multiple_results=True))
 
@@ -249,9 +247,7 @@ def _transpose_of_transposed(
     for tangent, slot, k in zip(tangents, slots, np.flatnonzero(moving), strict=True):
         if not isinstance(tangent, ad.Zero):
             core = len(slot.shape) - len(slot.lead)
-            own.append(
-                tangent if core >= 0 and tangent.shape == slot.shape else tangent
-            )
+            own.append(tangent if core >= 0 and tangent.shape == slot.shape else tangent)
             kept.append(int(k))
     if not own:
         return [ad.Zero(arg.aval) if ad.is_undefined_primal(arg) else None for arg in args]
@@ -259,7 +255,10 @@ def _transpose_of_transposed(
     # leading axes of rank one each, as the slots have them
     cores = _derivative_cores(form=form, moving=by_name)
     lined = [
-        jnp.reshape(part, (*slots[list(np.flatnonzero(moving)).index(k)].lead, *part.shape[part.ndim - core :]))
+        jnp.reshape(
+            part,
+            (*slots[list(np.flatnonzero(moving)).index(k)].lead, *part.shape[part.ndim - core :]),
+        )
         for part, k, core in zip(own, kept, cores, strict=False)
     ]
     found = derivative_p.bind(*lined, *rest, form=form, moving=by_name)
@@ -292,9 +291,7 @@ def _derive_derivative(primals: Any, tangents: Any, *, form: Form, moving: tuple
         names = [int(k) for k in np.flatnonzero(moving)]
         by_name = tuple(k in [n for n, on in zip(names, own, strict=True) if on] for k in range(4))
         moved = [t for t, on in zip(tangents[:count], own, strict=True) if on]
-        terms.append(
-            derivative_p.bind(*moved, *primals[count:], form=form, moving=by_name)
-        )
+        terms.append(derivative_p.bind(*moved, *primals[count:], form=form, moving=by_name))
     if any(not isinstance(t, ad.Zero) for t in _floats(form, tangents[count:])):
         terms.append(
             _moved_place(form, moving, primals[:count], primals[count:], tangents[count:], found)

@@ -1,6 +1,5 @@
 """Where programs are differentiated, on the host: U(V)⁻¹ and U(V)⁻ᵀ at the chosen elements."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,10 +62,7 @@ class Place:
             Scaling(*(part[items] for part in self.scaling)),
             self.cones,
             tuple(None if own is None else own[items] for own in self.basis),
-            *(
-                part[items]
-                for part in (self.d, self.idle, self.known, self.decided, self.verdict)
-            ),
+            *(part[items] for part in (self.d, self.idle, self.known, self.decided, self.verdict)),
             factors,
         )
 
@@ -82,9 +78,7 @@ class Place:
             found = self._solve(upper, lower, transposed, still)
             none = _all_zero(upper) & _all_zero(lower)
             lost = ~self.known[:, None, None] & ~none
-            return tuple(
-                np.where(none, 0.0, np.where(lost, np.nan, part)) for part in found
-            )  # type: ignore[return-value]
+            return tuple(np.where(none, 0.0, np.where(lost, np.nan, part)) for part in found)  # type: ignore[return-value]
 
     def _solve(
         self, upper: np.ndarray, lower: np.ndarray, transposed: bool, still: tuple[bool, bool]
@@ -175,5 +169,3 @@ def _all_zero(columns: np.ndarray) -> np.ndarray:
 
 def _largest(columns: np.ndarray) -> np.ndarray:
     return np.abs(columns).max(axis=1, keepdims=True, initial=0.0)
-
-

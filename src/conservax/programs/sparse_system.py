@@ -120,9 +120,7 @@ def _test_batch(
         first = _bound(P, B, eps)
         held = high[item] > 0
         weighted = scipy.sparse.diags(high[item][held]) @ turned_A[held]
-        second = (
-            _bound(scipy.sparse.diags(1 - high[item][held]), weighted.T, eps) if first else 0.0
-        )
+        second = _bound(scipy.sparse.diags(1 - high[item][held]), weighted.T, eps) if first else 0.0
         return (1, min(first, second)) if first and second else (0, 0.0)
 
     found = [one(item) for item in range(len(low))]

@@ -75,7 +75,6 @@ def equilibrate(P: Matrix, c: Array, A: Matrix, b: Array, cones: Cones) -> Scali
     Args:
         P: (batch, n, n); c: (batch, n); A: (batch, m, n); b: (batch, m).
     """
-
     xp = namespace(c)
 
     def norms(scaling: Scaling) -> tuple[Array, Array]:
@@ -99,7 +98,10 @@ def equilibrate(P: Matrix, c: Array, A: Matrix, b: Array, cones: Cones) -> Scali
     ) -> tuple[Scaling, tuple[Array, Array], Array]:
         scaling, sizes, step = carry
         go = unfair(sizes)[:, None]
-        factors = [xp.where(go & (size > 0), 1 / xp.sqrt(xp.where(size > 0, size, 1.0)), 1.0) for size in sizes]
+        factors = [
+            xp.where(go & (size > 0), 1 / xp.sqrt(xp.where(size > 0, size, 1.0)), 1.0)
+            for size in sizes
+        ]
         scaling = Scaling(scaling.column * factors[0], scaling.row * factors[1], scaling.cost)
         return scaling, norms(scaling), step + 1
 

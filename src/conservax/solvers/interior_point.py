@@ -214,7 +214,6 @@ def _is_convex(P: Array, size: Array) -> Array:
 
 def choose(condition: Array, yes: Any, no: Any) -> Any:
     """Item by item along the batch axis."""
-
     xp = namespace(condition)
 
     def choose(a: Array, b: Array) -> Array:

@@ -49,6 +49,7 @@ def _substitution(L: Array, right: Array, transpose_a: bool) -> Array:
     if namespace(L, right) is np:
         inverse = triangular_inverse_on_host(L)
         return (np.swapaxes(inverse, -1, -2) if transpose_a else inverse) @ right
+
     def solve(L: Array, right: Array) -> Array:
         return linalg.triangular_solve(
             L, right, left_side=True, lower=True, transpose_a=transpose_a

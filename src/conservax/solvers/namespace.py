@@ -25,7 +25,9 @@ def namespace(*arrays: Any) -> Any:
     return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
 
 
-def while_loop(going: Callable[[Carry], Any], step: Callable[[Carry], Carry], carry: Carry) -> Carry:
+def while_loop(
+    going: Callable[[Carry], Any], step: Callable[[Carry], Carry], carry: Carry
+) -> Carry:
     """``lax.while_loop``, and on the host the loop itself."""
     if not on_host(carry):
         return lax.while_loop(going, step, carry)
