@@ -1,5 +1,6 @@
 """``ConeProgram``: a quadratic objective over a product of symmetric cones, as a layer."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -35,7 +36,7 @@ from .cone_inputs import (
 )
 from .forward import Outcome, Settings, active_pieces, measure_point
 from .host_calls import Form
-from .host_map import HostOutcome, host_solution_map
+from .host_map import HostOutcome, host_solution_map, solve_now
 from .pieces import in_pieces, is_traced, piece_size
 from .program_report import ProgramReport
 from .solution_map import solution_map
@@ -156,8 +157,9 @@ class ConeProgram:
             RECENT_FACTORS.serve(self)
         form, leaves = _form(P, c, A, b, self.cones, self._settings(solver, dtype), dtype)
         batch, size = math.prod(lead), piece_size(_bytes(leaves, lead), solver)
+        run = host_solution_map(form) if is_traced(leaves) else functools.partial(solve_now, form)
         if batch <= size or is_traced(leaves):
-            outcome = host_solution_map(form)(*leaves)
+            outcome = run(*leaves)
         else:
             parts = [
                 _batch(leaf, core, lead) for leaf, core in zip(leaves, form.cores, strict=True)
@@ -168,7 +170,7 @@ class ConeProgram:
                     part if core < 0 else part[items]
                     for part, core in zip(parts, form.cores, strict=True)
                 )
-                return host_solution_map(form)(*own)
+                return run(*own)
 
             found = in_pieces(solve, batch, size)
             outcome = jax.tree.map(lambda part: part.reshape(*lead, *part.shape[1:]), found)

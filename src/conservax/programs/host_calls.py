@@ -13,6 +13,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..numerics import machine_epsilon
 from ..solvers import Cones, ConicPoint, host
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import SparseMatrix, symmetric_part
+from .cone_inputs import items_of
 from .forward import Settings
 from .host_engine import Answered, place_of, solve_programs
 from .host_leads import Columns, broadcast, flat, lead_of, summed, summed_product
@@ -128,6 +130,9 @@ def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
         if isinstance(part, SparseMatrix):
             rows, columns = np.asarray(part.rows), np.asarray(part.columns)
             values = flat(np.asarray(part.values), 1, lead)
+            inside = (rows < part.shape[0]) & (columns < part.shape[1])  # the rest fills up
+            if not inside.all():
+                values, rows, columns = values[:, inside], rows[inside], columns[inside]
             return SparseMatrix(values, rows, columns, part.shape)
         return flat(np.asarray(part), 2, lead, shared=True)
 
@@ -137,21 +142,19 @@ def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
     return Data(P, flat(np.asarray(c), 1, lead), A, flat(np.asarray(b), 1, lead))
 
 
-def solve(form: Form, *leaves: np.ndarray) -> tuple[np.ndarray, ...]:
+def solve(form: Form, *leaves: np.ndarray, differentiated: bool = True) -> tuple[np.ndarray, ...]:
     """x, y, s, status, iterations, residuals, gap, verdict, margin, solver, and a ticket."""
     lead = form.lead(leaves)
     data = _data(form, leaves, lead)
     answered, places = solve_programs(data, form.cones, form.settings, form.eps)
-    ticket = _TICKETS.keep(places)
     dtype = np.dtype(form.dtype)
 
     def shaped(part: np.ndarray) -> np.ndarray:
         part = part.astype(dtype, copy=False) if part.dtype == float else part
         return part.reshape((*lead, *part.shape[1:]))
 
-    return tuple(map(shaped, (*answered, ticket)))
-
-
+    found = tuple(map(shaped, answered))
+    return (*found, shaped(_TICKETS.keep(places))) if differentiated else found
 
 
 def _places(form: Form, leaves: Any, point: Any, ticket: np.ndarray) -> Any:
@@ -164,8 +167,6 @@ def _places(form: Form, leaves: Any, point: Any, ticket: np.ndarray) -> Any:
         data = _data(form, leaves, lead)
 
         def anew(items: np.ndarray) -> Place:
-            from .cone_inputs import items_of
-
             own = ConicPoint(*(part[items] for part in (x, y, s)))
             return place_of(items_of(data, items), own, form.cones, form.settings, form.eps)
 
@@ -187,35 +188,59 @@ def derivative(form: Form, moving: tuple[bool, ...], *args: np.ndarray) -> tuple
         for part, core in zip(by_part, cores, strict=True)
         if part is not None
     ]
-    columns = Columns(broadcast(*leads, lead_of(point[0].shape, 1)), lead_of(point[0].shape, 1))
-    found, x, y = _places(form, leaves, point, ticket)
+    lead = lead_of(point[0].shape, 1)
+    columns = Columns(broadcast(*leads, lead), lead)
     P, _, A, _ = form.parts(leaves)
     dP, dc, dA, db = (
         None if part is None else columns.split(part, core)
         for part, core in zip(by_part, cores, strict=True)
     )
-    n, m, k = x.shape[1], y.shape[1], columns.count
-    upper, lower = np.zeros((len(x), n, k)), np.zeros((len(x), m, k))
-    moved = np.zeros((len(x), 1, k), bool)
+
+    def sides(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        upper = np.zeros((*x.shape, columns.count))
+        lower = np.zeros((*y.shape, columns.count))
+        if dc is not None:
+            upper -= dc
+        if db is not None:
+            lower += db
+        if dP is not None:
+            upper -= (_times(dP, P, x) + _times_transposed(dP, P, x)) / 2
+        if dA is not None:
+            upper -= _times_transposed(dA, A, y)
+            lower -= _times(dA, A, x)
+        return upper, lower
+
+    moved = np.zeros((columns.batch, 1, columns.count), bool)
     for part in (dP, dc, dA, db):
         if part is not None:
             moved |= np.any(part != 0, axis=tuple(range(1, part.ndim - 1)))[:, None]
-    if dc is not None:
-        upper -= dc
-    if db is not None:
-        lower += db
-    if dP is not None:
-        upper -= (_times(dP, P, x) + _times_transposed(dP, P, x)) / 2
-    if dA is not None:
-        upper -= _times_transposed(dA, A, y)
-        lower -= _times(dA, A, x)
-    outs = np.zeros((len(x), n, k)), np.zeros((len(x), m, k)), np.zeros((len(x), m, k))
+    return forward(form, columns, sides, moved, (dP is None, dA is None), leaves, point, ticket)
+
+
+def forward(
+    form: Form,
+    columns: Columns,
+    sides: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    moved: np.ndarray,
+    still: tuple[bool, bool],
+    leaves: Any,
+    point: Any,
+    ticket: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """dx, dy, ds with P dx + Aᵀdy = upper, A dx + ds = lower.
+
+    Args:
+        sides: (x, y), zero in items that have none, ↦ (upper, lower), (batch, n or m, columns).
+        moved: (batch, 1, columns), whether any datum does. still: whether P, and A, stand still.
+    """
+    found, x, y = _places(form, leaves, point, ticket)
+    upper, lower = sides(x, y)
+    outs = np.zeros_like(upper), np.zeros_like(lower), np.zeros_like(lower)
 
     def run(index: int) -> None:
         items, place = found[index]
         column, row, cost = place.scaling
         up = (cost[:, None] * column)[..., None] * upper[items]
-        still = dP is None, dA is None
         dx, dv = place.solve(up, row[..., None] * lower[items], False, still)
         dy = place.system.element(dv)
         ds = dy - dv
@@ -225,7 +250,7 @@ def derivative(form: Form, moving: tuple[bool, ...], *args: np.ndarray) -> tuple
         outs[2][items] = np.where(lost, np.nan, ds / row[..., None])
 
     host.threaded(run, len(found))
-    return tuple(columns.join(out).astype(form.dtype) for out in outs)
+    return tuple(columns.join(out).astype(form.dtype, copy=False) for out in outs)
 
 
 class Slot(NamedTuple):
@@ -245,36 +270,8 @@ def transposed(
     """The cotangents of those of P, c, A, b that are moving, for x̄, ȳ, s̄; then leaves, point, ticket."""
     bars, rest = args[:3], args[3:]
     leaves, point, ticket = rest[:-4], rest[-4:-1], np.asarray(rest[-1])
-    lead = lead_of(point[0].shape, 1)
-    full = broadcast(*(lead_of(bar.shape, 1) for bar in bars), lead)
-    columns = Columns(full, lead)
-    found, x, y = _places(form, leaves, point, ticket)
+    a, w, x, y = adjoint(form, bars, (not moving[0], not moving[2]), leaves, point, ticket)
     P, _, A, _ = form.parts(leaves)
-    x_bar, y_bar, s_bar = (columns.split(np.asarray(bar), 1) for bar in bars)
-    a_all, w_all = np.zeros_like(x_bar), np.zeros_like(y_bar)
-
-    def run(index: int) -> None:
-        items, place = found[index]
-        column, row, cost = place.scaling
-        along = (row / cost[:, None])[..., None] * y_bar[items]
-        slack = s_bar[items] / row[..., None]
-        right = place.system.element(along + slack) - slack
-        still = not moving[0], not moving[2]
-        a, w = place.solve(column[..., None] * x_bar[items], right, True, still)
-        a_all[items] = (cost[:, None] * column)[..., None] * a
-        w_all[items] = row[..., None] * w
-        bad = ~place.known[:, None, None]
-        if bad.any():
-            # zero goes to zero; what is not is lost
-            moved = np.any(x_bar[items] != 0, axis=1, keepdims=True)
-            moved |= np.any(along != 0, axis=1, keepdims=True)
-            moved |= np.any(slack != 0, axis=1, keepdims=True)
-            a_all[items] = np.where(bad & moved, np.nan, a_all[items])
-            w_all[items] = np.where(bad & moved, np.nan, w_all[items])
-
-    host.threaded(run, len(found))
-    a, w = columns.join(a_all), columns.join(w_all)
-    x, y = x.reshape(*lead, x.shape[-1]), y.reshape(*lead, y.shape[-1])
     results, own = [], iter(slots)
     for k, on in enumerate(moving):
         if not on:
@@ -290,6 +287,45 @@ def transposed(
             result = summed(w, 1, slot.lead)
         results.append(np.ascontiguousarray(result, slot.dtype).reshape(slot.shape))
     return tuple(results)
+
+
+def adjoint(
+    form: Form,
+    bars: Any,
+    still: tuple[bool, bool],
+    leaves: Any,
+    point: Any,
+    ticket: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """a and w, with all leading axes, and x and y, zero in items that have none."""
+    lead = lead_of(point[0].shape, 1)
+    full = broadcast(*(lead_of(bar.shape, 1) for bar in bars), lead)
+    columns = Columns(full, lead)
+    found, x, y = _places(form, leaves, point, ticket)
+    x_bar, y_bar, s_bar = (columns.split(np.asarray(bar), 1) for bar in bars)
+    a_all, w_all = np.zeros_like(x_bar), np.zeros_like(y_bar)
+
+    def run(index: int) -> None:
+        items, place = found[index]
+        column, row, cost = place.scaling
+        along = (row / cost[:, None])[..., None] * y_bar[items]
+        slack = s_bar[items] / row[..., None]
+        right = place.system.element(along + slack) - slack
+        a, w = place.solve(column[..., None] * x_bar[items], right, True, still)
+        a_all[items] = (cost[:, None] * column)[..., None] * a
+        w_all[items] = row[..., None] * w
+        bad = ~place.known[:, None, None]
+        if bad.any():
+            # zero goes to zero; what is not is lost
+            moved = np.any(x_bar[items] != 0, axis=1, keepdims=True)
+            moved |= np.any(along != 0, axis=1, keepdims=True)
+            moved |= np.any(slack != 0, axis=1, keepdims=True)
+            a_all[items] = np.where(bad & moved, np.nan, a_all[items])
+            w_all[items] = np.where(bad & moved, np.nan, w_all[items])
+
+    host.threaded(run, len(found))
+    x, y = x.reshape((*lead, x.shape[-1])), y.reshape((*lead, y.shape[-1]))
+    return columns.join(a_all), columns.join(w_all), x, y
 
 
 def _products(left: np.ndarray, right: np.ndarray, part: Any, lead: tuple[int, ...]) -> np.ndarray:

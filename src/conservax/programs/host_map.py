@@ -71,6 +71,12 @@ def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
     return solved
 
 
+def solve_now(form: Form, *leaves: np.ndarray) -> HostOutcome:
+    """The same for NumPy's arrays, where nobody differentiates: no ticket."""
+    found = host_calls.solve(form, *leaves, differentiated=False)
+    return HostOutcome(*jax.device_put(found), np.zeros((*found[3].shape, 0), np.int32))
+
+
 def _zero(part: Array) -> np.ndarray:
     """The tangent of what stands still; NumPy's, for XLA would compile a constant."""
     moves = jnp.issubdtype(part.dtype, jnp.floating)
