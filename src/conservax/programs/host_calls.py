@@ -24,7 +24,7 @@ from ..solvers.equilibrate import Data
 from ..solvers.matrices import SparseMatrix, symmetric_part
 from .cone_inputs import items_of
 from .forward import Settings
-from .host_engine import Answered, place_of, solve_programs
+from .host_engine import place_of, solve_programs
 from .host_leads import Columns, broadcast, flat, lead_of, summed, summed_product
 from .host_place import Place
 
