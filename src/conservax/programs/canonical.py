@@ -10,7 +10,7 @@ M sparse and constant. Rows are in SCS order.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from jax import Array
 
 from ..errors import InvalidInputError, MissingPackageError
 from ..solvers import Cones
-from ..solvers.cones import smat, triangle
+from ..solvers.cones import triangle
 from ..solvers.matrices import SparseMatrix
+from ..solvers.namespace import namespace
 from .parameter_maps import ParameterMap, with_own_parameters
 
 if TYPE_CHECKING:
@@ -30,7 +31,47 @@ if TYPE_CHECKING:
 
 _DENSE = 1 << 16  # entries of P and A that are always held dense
 _FILLED = 10  # one in so many entries at least is not zero where more are held dense
-Reader = Callable[[Array, Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """What a user asked for: entries of the primal or the dual, times weights, in a shape.
+
+    ``index`` and ``weights``: of each entry of the result, row by row. ``exponential``: of them.
+    """
+
+    of_dual: bool
+    index: np.ndarray
+    weights: np.ndarray
+    shape: tuple[int, ...]
+    exponential: bool = False
+
+    @classmethod
+    def by_columns(
+        cls,
+        of_dual: bool,
+        own: np.ndarray,
+        shape: tuple[int, ...],
+        entries: np.ndarray,
+        mirrored: np.ndarray,
+        divisors: np.ndarray | None = None,
+        exponential: bool = False,
+    ) -> "Readout":
+        """Of ``own`` entries that stand, and are repeated, at these places of an array filled by columns."""
+        size = int(np.prod(shape))
+        index, weights = np.zeros(size, int), np.zeros(size)
+        for places in (entries, mirrored):
+            index[places] = own
+            weights[places] = 1.0 if divisors is None else 1 / divisors
+        order = np.arange(size).reshape(shape, order="F").ravel()
+        return cls(of_dual, index[order], weights[order], shape, exponential)
+
+    def __call__(self, primal: Array, dual: Array) -> Array:
+        """(..., *shape) for (..., n) and (..., m)."""
+        source = dual if self.of_dual else primal
+        found = source[..., self.index] * self.weights.astype(source.dtype)
+        found = found.reshape((*source.shape[:-1], *self.shape))
+        return namespace(found).exp(found) if self.exponential else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +114,24 @@ class AffineMap:
         """The flat places that are filled, in order, and which of them each term goes to."""
         stored, positions = np.unique(self.places, return_inverse=True)
         return stored, positions
+
+    @functools.cached_property
+    def stored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the filled places of a matrix."""
+        return tuple(part.astype(np.int32) for part in np.divmod(self.pattern[0], self.shape[1]))  # type: ignore[return-value]
+
+    def entries(self, theta: np.ndarray, only_stored: bool) -> np.ndarray:
+        """NumPy's: all entries (..., *shape), or those of filled places (..., stored)."""
+        stored, positions = self.pattern
+        shape = (len(stored), theta.shape[-1])
+        terms = scipy.sparse.csr_array((self.values, (positions, self.columns)), shape=shape)
+        lead = theta.shape[:-1]
+        values = (terms @ theta.reshape(-1, theta.shape[-1]).T).T
+        if only_stored:
+            return np.ascontiguousarray(values).reshape(*lead, len(stored))
+        full = np.zeros((len(values), int(np.prod(self.shape))))
+        full[:, stored] = values
+        return full.reshape(*lead, *self.shape)
 
     def sparse(self, theta: Array) -> SparseMatrix:
         """The matrix, its values (..., stored) for θ (..., size)."""
@@ -147,7 +206,7 @@ class Canonical:
     parameters: tuple[ParameterSlot, ...]
     own: ParameterMap
     derived: tuple[ParameterSlot, ...]
-    readers: tuple[Reader, ...]
+    readers: tuple[Readout, ...]
     rows: tuple[tuple[str, range], ...]
     auxiliary: tuple[int, ...]
 
@@ -400,7 +459,7 @@ class _Outputs:
     def _rows_of(self, constraint: Any) -> range | None:
         return self.rows.get(self.constraints.get(constraint.id, constraint.id))
 
-    def reader(self, variable: Any) -> Reader:
+    def reader(self, variable: Any) -> Readout:
         if any(variable.id == own.id for own in self.problem.variables()):
             return self._primal(variable)
         for constraint in self.problem.constraints:
@@ -411,15 +470,14 @@ class _Outputs:
             f"Variable {variable} must be a subset of problem.variables or a constraint dual variable"
         )
 
-    def _primal(self, variable: Any) -> Reader:
+    def _primal(self, variable: Any) -> Readout:
         start = self.program.var_id_to_col[self.variables.get(variable.id, variable.id)]
         entries = _entries(variable)
+        own = np.arange(start, start + len(entries))
         layout = variable.shape, entries, _mirrored(variable, entries)
-        return functools.partial(
-            _read_primal, slice(start, start + len(entries)), *layout, exponential=self.gp
-        )
+        return Readout.by_columns(False, own, *layout, exponential=self.gp)
 
-    def _dual(self, constraint: Any, k: int, dual: Any) -> Reader:
+    def _dual(self, constraint: Any, k: int, dual: Any) -> Readout:
         rows = self._rows_of(constraint)
         if rows is None:
             raise InvalidInputError(
@@ -433,7 +491,10 @@ class _Outputs:
                 raise InvalidInputError(
                     f"the dual variable of {self._name(constraint)} is not one matrix."
                 )
-            return functools.partial(_read_dual_matrix, own, order)
+            rows, columns, weights = triangle(order)
+            return Readout.by_columns(
+                True, own, (order, order), rows + order * columns, columns + order * rows, weights
+            )
         if isinstance(constraint, cvxpy.SOC):
             sizes = constraint.cone_sizes()
             starts = np.cumsum([0, *sizes])[:-1]
@@ -441,49 +502,8 @@ class _Outputs:
             own = own[starts if k == 0 else np.concatenate(rest)]
             if k == 1 and len(shape) == 2 and constraint.axis == 1:
                 # cones along rows: CVXPY's X has a row for each
-                return functools.partial(_read_dual_rows, own, shape)
+                return Readout(True, own, np.ones(len(own)), shape)
         elif isinstance(constraint, cvxpy.ExpCone | cvxpy.PowCone3D):
             own = own[k::3]
-        return functools.partial(_read_dual, own, shape)
-
-
-# functions of (primal, dual) once the first arguments are bound, for a layer to be pickled
-
-
-def _read_primal(
-    own: slice,
-    shape: tuple[int, ...],
-    entries: np.ndarray,
-    mirrored: np.ndarray,
-    primal: Array,
-    dual: Array,
-    exponential: bool,
-) -> Array:
-    found = _spread(primal[..., own], shape, entries, mirrored)
-    return jnp.exp(found) if exponential else found
-
-
-def _read_dual(own: np.ndarray, shape: tuple[int, ...], primal: Array, dual: Array) -> Array:
-    every = np.arange(len(own))
-    return _spread(dual[..., own], shape, every, every)
-
-
-def _read_dual_matrix(own: np.ndarray, order: int, primal: Array, dual: Array) -> Array:
-    return smat(dual[..., own], order)
-
-
-def _read_dual_rows(own: np.ndarray, shape: tuple[int, ...], primal: Array, dual: Array) -> Array:
-    return dual[..., own].reshape(*dual.shape[:-1], *shape)
-
-
-def _spread(
-    values: Array, shape: tuple[int, ...], entries: np.ndarray, mirrored: np.ndarray
-) -> Array:
-    """Values at these entries of an array that is filled column by column."""
-    lead = values.shape[:-1]
-    flat = values
-    if len(entries) != int(np.prod(shape)) or mirrored is not entries:
-        flat = jnp.zeros((*lead, int(np.prod(shape))), values.dtype)
-        flat = flat.at[..., entries].set(values).at[..., mirrored].set(values)
-    axes = tuple(range(len(lead))) + tuple(range(len(lead) + len(shape) - 1, len(lead) - 1, -1))
-    return jnp.transpose(flat.reshape(*lead, *shape[::-1]), axes)
+        every = np.arange(len(own))
+        return Readout.by_columns(True, own, shape, every, every)
