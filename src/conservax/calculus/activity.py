@@ -4,7 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import DiscontinuousError, InvalidInputError, NotARootError, UnsupportedOperationError
+from ..errors import (
+    DiscontinuousError,
+    InvalidInputError,
+    NotARootError,
+    NotLipschitzError,
+    UnsupportedOperationError,
+)
 from ..numerics import is_root
 from .program import Program, Site
 from .sorting import active_comparators
@@ -28,7 +34,7 @@ def active_slots(
 
     near = np.abs(records.z) <= records.limit
     measured = np.isin(
-        kinds, ("kink", "comparison", "ball", "tie", "sort", "jump", "loop", "index", "matrix")
+        kinds, ("kink", "comparison", "ball", "tie", "sort", "jump", "loop", "index", "matrix", "edge")
     )
     if np.any(bad := np.isnan(records.z) & measured):
         raise InvalidInputError(
@@ -39,6 +45,11 @@ def active_slots(
         raise DiscontinuousError(
             f"{site(bad).location}: '{site(bad).operation}' jumps at this point, so the program has no "
             "conservative Jacobian. Move the point off the jump, or replace the operation."
+        )
+    if np.any(bad := near & (kinds == "edge")):
+        raise NotLipschitzError(
+            f"{site(bad).location}: {site(bad).operation} has no finite derivative. Move the point, or keep "
+            "the operand away from there."
         )
     if np.any(bad := near & (kinds == "index")):
         raise UnsupportedOperationError(

@@ -19,7 +19,7 @@ class Site:
     ``kind`` says what its slots are: "kink" (a scalar kink), "comparison" (a scalar kink that acts
     through branches), "branch" (a value that a comparison chooses), "tie" (entries of a maximum),
     "sort" (comparators of a sorting network), "jump" (an operation that is discontinuous there),
-    "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
+    "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
     while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
     implicit function), "ball" (entries under a norm). ``shape`` counts loop iterations first, in
     ``loops`` axes; ``start`` and ``strides`` locate its slots.
@@ -85,6 +85,7 @@ class Step:
     first: bool = True
     swap: bool = False
     sort: "Step | None" = None  # the sort whose order the operands follow
+    edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
     root: Any = None
     kept: tuple[int, ...] = ()  # operands that the residual of a root reads
 
