@@ -27,6 +27,7 @@ from .invocation import Invocation, differentiable, require_values
 from .locations import Location
 from .planning import trace
 from .program import Program
+from .spectral_kinks import meetings_of
 from .tape import Discover, Linearise, Records
 
 _MAX_COLUMNS = 1 << 14
@@ -96,6 +97,9 @@ class Cutter:
         base = np.where(kinds == "comparison", active, base)
         base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
         base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
+        for meeting in meetings_of(self.program, active):
+            if meeting.site.kind == "spectrum":
+                base[meeting.slots] = 1 / meeting.multiplicity
         rows = np.concatenate([columns, steering, unknowns])
         inputs = self.varied if inputs is None else tuple(inputs)
         full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
@@ -110,6 +114,7 @@ class Cutter:
                 steering,
                 equalities,
                 lambda slot, ways: self.kink(slot, records, True, ways),
+                meetings_of(self.program, active),
             )
 
         result = form(_eliminated(full, np.arange(unknowns.size), unknowns.size, place))
@@ -131,6 +136,8 @@ class Cutter:
         )
         if site.kind == "ball":  # one kink for all entries under the norm
             index = ()
+        elif site.kind in ("spectrum", "null"):  # of a matrix's entries the value's place
+            index = (*index[:-2], index[-1])
         return Kink(
             "where" if site.kind == "comparison" and site.operation != "sign" else site.operation,
             site.location,
@@ -230,7 +237,7 @@ class Cutter:
     def _nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
         candidates = np.flatnonzero(
             ~active
-            & np.isin(self.kinds, ("kink", "comparison", "tie", "sort", "ball"))
+            & np.isin(self.kinds, ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null"))
             & np.isfinite(records.z)
         )
         if candidates.size == 0:

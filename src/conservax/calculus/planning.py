@@ -27,7 +27,7 @@ from .calls import (
     plan_switch,
     plan_while,
 )
-from .domains import Edge, edges_of
+from .domains import MATRIX_EDGES, Edge, edges_of
 from .expansions import EXPANSIONS, FUNCTION_EXPANSIONS, TORN_EXPANSIONS
 from .jaxprs import (
     CUSTOM_RULES,
@@ -241,6 +241,10 @@ class _Planner:
         if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in eqn.invars):
             if name in ("abs", "sign", "eq", "ne"):
                 name = f"complex_{name}"
+            elif name in MATRIX_EDGES:  # their kinks are known for real matrices alone
+                self.mend(step, operands, scope, at)
+                self.watch(step, MATRIX_EDGES[name], scope, at)
+                return smooth_result
             elif name in kinks.TABLE or name in smooth.COMPARISONS:
                 raise unsupported(f"'{name}' of complex numbers", step.location)
         if name == "sort" and eqn.params["num_keys"] == 1 and any(step.in_varied[1:]):
@@ -361,7 +365,15 @@ class _Planner:
         at: int,
     ) -> None:
         row_major = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-        in_while = scope.whiles and kind in ("kink", "comparison", "tie", "sort", "ball")
+        in_while = scope.whiles and kind in (
+            "kink",
+            "comparison",
+            "tie",
+            "sort",
+            "ball",
+            "spectrum",
+            "null",
+        )
         self.sites.append(
             Site(
                 scope.operation or operation,

@@ -21,7 +21,8 @@ class Site:
     "sort" (comparators of a sorting network), "jump" (an operation that is discontinuous there),
     "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
     while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
-    implicit function), "ball" (entries under a norm). ``shape`` counts loop iterations first, in
+    implicit function), "ball" (entries under a norm), "spectrum" and "null" (the matrices that equal
+    eigenvalues or singular values move by, and those that vanishing ones move by). ``shape`` counts loop iterations first, in
     ``loops`` axes; ``start`` and ``strides`` locate its slots.
     """
 

@@ -24,7 +24,8 @@ SMOOTH: dict[str, str] = {
     ),
     **dict.fromkeys("erf erfc erf_inv".split(), _PFAFF),
     **dict.fromkeys(
-        "sin cos tan fft lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i1e igamma igammac".split(),
+        "sin cos tan fft lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i0e "
+        "bessel_i1e igamma igammac".split(),
         _BOUNDED,
     ),
 }
