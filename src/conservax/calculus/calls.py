@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from .domains import RULES
 from .implicit_node import NAME
 from .jaxprs import CUSTOM_RULES, function_name, is_float, opened, unsupported
 from .locations import defined_here, defined_in_jax, defined_in_library
@@ -62,7 +63,9 @@ def plan_custom_rule(
             f"'{function}', a rule of the library's own that is no node", step.location
         )
     planner.modes.discard(CUSTOM_RULES[name])
-    if not ours:
+    if ours and function in RULES:
+        planner.watch(step, RULES[function], scope, at)
+    else:  # JAX's solvers and integrators too hold what a user wrote
         planner.given_rules.append((function, step.location))
     return results
 
@@ -109,6 +112,18 @@ def plan_root(
         )
     step.action, step.blocks = "root", (sub,)
     return [r._replace(varied=True) for r in results]
+
+
+def plan_linear_solve(planner: Any, step: Step, operands: Sequence[Info], scope: Scope) -> None:
+    """A linear solve is smooth in its matrix: what makes the matrix inside it must be smooth too."""
+    count, closed = step.eqn.params["const_lengths"].matvec, step.eqn.params["jaxprs"].matvec
+    x = [Info(planner.fresh(), True) for _ in step.eqn.outvars]
+    before = len(planner.sites)
+    with planner.apart():
+        planner.block(closed, [*operands[:count], *x], scope, 0)
+    if len(planner.sites) > before:
+        site = planner.sites[before]
+        raise unsupported(f"'{site.operation}' inside the matrix of a linear solve", site.location)
 
 
 def plan_scan(

@@ -28,9 +28,10 @@ from .locations import Location
 from .planning import trace
 from .program import Program, Site
 from .root_forms import alone, eliminated
+from .spectral_kinks import meetings_of
 from .tape import Discover, Linearise, Records
 
-KINDS = ("kink", "comparison", "tie", "sort", "ball")
+KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
 _MAX_COLUMNS = 1 << 14
 _AT_ONCE = 1 << 25  # numbers in one intermediate result of the sweeps that run together
 
@@ -107,6 +108,9 @@ class Cutter:
         base = np.where(kinds == "comparison", active, base)
         base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
         base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
+        for meeting in meetings_of(self.program, active):
+            if meeting.site.kind == "spectrum":
+                base[meeting.slots] = 1 / meeting.multiplicity
         rows = np.concatenate([columns, steering, unknowns])
         inputs = self.varied if inputs is None else tuple(inputs)
         full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
@@ -127,6 +131,7 @@ class Cutter:
                 steering,
                 equalities,
                 lambda slot, ways: self.kink(slot, records, True, ways),
+                meetings_of(self.program, active),
             )
 
         roots: tuple[tuple[Location, AbsNormal], ...] = ()
@@ -165,6 +170,8 @@ class Cutter:
         )
         if site.kind == "ball":  # one kink for all entries under the norm
             index = ()
+        elif site.kind in ("spectrum", "null"):  # of a matrix's entries the value's place
+            index = (*index[:-2], index[-1])
         return Kink(
             "where" if site.kind == "comparison" and site.operation != "sign" else site.operation,
             site.location,
@@ -321,7 +328,7 @@ class Point:
         """The active kinks, in execution order, and the nearest other one, without a matrix."""
         cutter, records = self.cutter, self.records
         cut = np.flatnonzero(self.active & np.isin(cutter.kinds, KINDS))
-        steered = np.isin(cutter.kinds[cut], ("tie", "ball"))
+        steered = np.isin(cutter.kinds[cut], ("tie", "ball", "spectrum", "null"))
         owners, ways = np.unique(np.where(steered, records.steer[cut], cut), return_counts=True)
         ties = cutter.kinds[owners] == "tie"
         kinks = (

@@ -61,6 +61,10 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
 def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     eqn, values = step.eqn, [o.value for o in operands]
     outs = bind(eqn, *values)
+    for edge in step.edges:
+        edge.record(
+            tape, step, values, [o.measure for o in operands] if tape.measures else (), outs
+        )
     if not (step.varied and tape.measures):
         return [Value(o) for o in outs]
 

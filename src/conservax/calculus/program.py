@@ -19,11 +19,12 @@ class Site:
     ``kind`` says what its slots are: "kink" (a scalar kink), "comparison" (a scalar kink that acts
     through branches), "branch" (a value that a comparison chooses), "tie" (entries of a maximum),
     "sort" (comparators of a sorting network), "jump" (an operation that is discontinuous there),
-    "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
+    "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
     while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
-    implicit function), "ball" (entries under a norm). ``shape`` counts loop iterations first, in
-    ``loops`` axes; ``start`` and ``strides`` locate its slots. A root has its ``node``, and how many
-    ``leaves`` its solution has.
+    implicit function), "ball" (entries under a norm), "spectrum" and "null" (the matrices that equal
+    eigenvalues or singular values move by, and those that vanishing ones move by). ``shape`` counts loop
+    iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A root has its
+    ``node``, and how many ``leaves`` its solution has.
     """
 
     operation: str
@@ -90,6 +91,7 @@ class Step:
     swap: bool = False
     sort: "Step | None" = None  # the sort whose order the operands follow
     site: Site | None = None  # of a root
+    edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
 
     @cached_property
     def location(self) -> Location:

@@ -63,6 +63,7 @@ class Discover:
     watches = False
     lifts = True  # a solve moves as its equation says
     decides = False
+    follows = False
 
     @property
     def tau(self) -> Any:
@@ -145,6 +146,10 @@ class Discover:
             jnp.broadcast_to(leader, z.shape),
         )
         return unit_vectors(z, axis), jnp.zeros_like(z)
+
+    def spectrum(self, distance: Any, increments: Any, size: Any, natural: Any) -> tuple[Any, Any]:
+        self._record(jax.lax.stop_gradient(distance), size, natural, natural, -1)
+        return natural, jnp.zeros_like(natural)
 
     def jump(self, distance: Any, size: Any) -> None:
         self._record(distance, size, 0.0, 0.0, -1, limit=0.0)
@@ -246,6 +251,7 @@ class Linearise:
     lifts = True
     keeps = False
     decides = False
+    follows = False
 
     def size(self, operand: int) -> float:
         return 0.0
@@ -275,6 +281,12 @@ class Linearise:
         """Base 1 marks a norm away from its kink, which has its gradient; at the kink r carries all."""
         smooth, r = self._next(z)
         return smooth * unit_vectors(z, axis), r
+
+    def spectrum(self, distance: Any, increments: Any, size: Any, natural: Any) -> tuple[Any, Any]:
+        """Base: each value's share in those that meet it, whose differences r carries."""
+        here = slice(self.cursor, self.cursor + natural.size)
+        base = jax.lax.stop_gradient(self.base[here]).reshape(natural.shape).astype(natural.dtype)
+        return base, self._next(increments(base))[1]
 
     def jump(self, distance: Any, size: Any) -> None:
         self._next(distance)
@@ -347,6 +359,7 @@ class Select:
     watches = False
     lifts = False
     keeps = False
+    follows = True  # JAX's own rule, where no policy is known
 
     @property
     def decides(self) -> bool:
