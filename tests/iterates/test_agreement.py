@@ -154,3 +154,6 @@ def test_sinkhorn():
     np.testing.assert_allclose(plan.sum(1), bregman(t)[1], atol=1e-12)
     reverse = jax.jacrev(lambda c: implicit(None, (c, *bregman(t)[1:])))(bregman(t)[0])
     np.testing.assert_allclose(K[0], reverse, atol=1e-9)
+    # beyond Σȧ = Σḃ, too
+    rows = jax.jacrev(lambda a: implicit(None, (bregman(t)[0], a, *bregman(t)[2:])))(bregman(t)[1])
+    np.testing.assert_allclose(K[1], rows, atol=1e-9)

@@ -15,6 +15,7 @@ from .algorithms import (
 )
 from .along import Piggyback, piggyback
 from .at_the_limit import implicit
+from .comparison import Comparison, compare
 from .contract import Algorithm, StepBound
 from .contraction import Contraction
 from .estimator import Estimator
@@ -27,6 +28,7 @@ from .unrolled import unroll
 
 __all__ = [
     "Algorithm",
+    "Comparison",
     "Contraction",
     "Estimator",
     "IterationReport",
@@ -40,6 +42,7 @@ __all__ = [
     "admm",
     "chambolle_pock",
     "check",
+    "compare",
     "douglas_rachford",
     "fista",
     "forward_backward",

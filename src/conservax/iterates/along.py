@@ -157,7 +157,7 @@ def as_jacobian(columns: Columns, x: Any, theta: Any) -> Any:
 def columns_of(jacobian: Any, x: Any, theta: Any) -> Columns:
     """The columns of a Jacobian of x in θ; zeros for None, InvalidInputError for another shape."""
     thetas = _split(jax.tree.map(jnp.asarray, theta))[0][0]
-    xs = [jnp.asarray(leaf) for leaf in jax.tree.leaves(x)]
+    xs = [jnp.asarray(leaf) for leaf in jax.tree.leaves(x)]  # none for None
     width = sum(t.size for t in thetas)
     if jacobian is None:
         return [jnp.zeros((width, *leaf.shape), leaf.dtype) for leaf in xs]

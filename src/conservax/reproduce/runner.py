@@ -26,6 +26,11 @@ from . import (
     fixed_point,
     implicit_quadratic,
     inverse,
+    iterates_convergence,
+    iterates_heavy_ball,
+    iterates_inclusion,
+    iterates_one_step,
+    iterates_sinkhorn,
     lorenz,
     lorenz_cone,
     peers,
@@ -56,6 +61,11 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     finite_differences.EXPERIMENT,
     counterexamples.EXPERIMENT,
     cheap_gradient.EXPERIMENT,
+    iterates_convergence.EXPERIMENT,
+    iterates_heavy_ball.EXPERIMENT,
+    iterates_inclusion.EXPERIMENT,
+    iterates_sinkhorn.EXPERIMENT,
+    iterates_one_step.EXPERIMENT,
 )
 
 

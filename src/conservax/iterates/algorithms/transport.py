@@ -105,6 +105,8 @@ def _rule(primals: Any, tangents: Any) -> Any:
     plan = plan_with_derivative(*primals)
     # Ṗ = P∘(u̇ 1ᵀ + 1 v̇ᵀ) + M keeps the marginals at (ȧ, ḃ)
     moved = plan * ((cost * (epsilon_dot / epsilon) - cost_dot) / epsilon)
+    # beyond Σȧ = Σḃ it is that of the marginals (a Σb/Σa, b), as the iteration has it
+    a_dot = a_dot - a * ((jnp.sum(a_dot) - jnp.sum(b_dot)) / jnp.sum(a))
     u_dot, v_dot = _potentials(
         plan, a, b, a_dot - jnp.sum(moved, axis=1), b_dot - jnp.sum(moved, axis=0)
     )
