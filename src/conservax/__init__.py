@@ -76,7 +76,8 @@ _NAMES = {
     "operators": "proximal",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers", "stochastic"}
+_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS |= {"stochastic"}
 
 
 def __getattr__(name: str) -> Any:

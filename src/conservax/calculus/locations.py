@@ -9,7 +9,7 @@ import jax
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _OURS = tuple(
     os.path.join(os.path.dirname(os.path.dirname(__file__)), part) + os.sep
-    for part in ("calculus", "implicit", "invertibility", "operators", "stochastic")
+    for part in ("calculus", "implicit", "invertibility", "operators", "programs", "stochastic")
 )
 
 
