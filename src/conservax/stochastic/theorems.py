@@ -91,11 +91,10 @@ def ratio_of(alpha: Any, beta: Any) -> Property:
     if not all(math.isfinite(v) and v > 0 for v in values):
         return Property(Status.FAILS, f"α_k/β_k = {values[-1]:g} at k = 10⁹: {remedy}")
     if abs(values[2] / values[1] - 1) < 1e-3 and abs(values[1] / values[0] - 1) < 1e-3:
-        known = isinstance(alpha, Schedule) and isinstance(beta, Schedule)
-        if known and _decay(alpha.formula) == _decay(beta.formula):
-            return Property(
-                Status.HOLDS, f"r = {values[-1]:.6g}: α_k = {alpha.formula}, β_k = {beta.formula}"
-            )
+        formulas = [s.formula for s in (alpha, beta) if isinstance(s, Schedule)]
+        if len(formulas) == 2 and _decay(formulas[0]) == _decay(formulas[1]):
+            told = f"r = {values[-1]:.6g}: α_k = {formulas[0]}, β_k = {formulas[1]}"
+            return Property(Status.HOLDS, told)
         return Property(
             Status.ASSUMED, f"r = {values[-1]:.4g}, looked at up to k = 10⁹, not proved"
         )
@@ -106,9 +105,7 @@ def ratio_of(alpha: Any, beta: Any) -> Property:
 
 def _decay(formula: str) -> tuple[str, ...]:
     """What is left of a formula without its scale and offset: the kind of decay and its power."""
-    kind = (
-        "log" if "log" in formula else "power" if "^" in formula else "constant"
-    )
+    kind = "log" if "log" in formula else "power" if "^" in formula else "constant"
     return kind, formula.rpartition("^")[2] if kind != "constant" else ""
 
 
