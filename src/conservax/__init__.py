@@ -101,6 +101,8 @@ _PARTS = {
     *_NAMES, "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution",
     "solvers", "sparse", "stochastic",
 }  # fmt: skip
+_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS |= {"stochastic"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,13 +3,13 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..calculus import AbsNormal, Kink
+from ..calculus import AbsNormal, Kink, conservative_jacobian
 from ..calculus.cut import Cutter, Point, cutter_for
 from ..calculus.invocation import Invocation, differentiable, require_values
 from ..errors import ConservaxError, InvalidInputError, SingularError
@@ -62,17 +62,32 @@ class Observation:
         }
 
 
+class Critical(NamedTuple):
+    """How far from critical a step stands.
+
+    ``distance``: dist(0, conv D) in the first argument, D the function's conservative field; None where
+    it could not be computed. ``kinks``: the number of active kinks.
+    """
+
+    step: int
+    distance: float | None
+    kinks: int
+
+
 class Monitor:
     """A record of verdicts: call it in the training loop, read ``history``, print it, plot it.
 
     Attributes:
         every: the interval, in steps; other steps cost one comparison.
         history: the observations so far, one for each solve at each recorded step.
+        criticality: if asked for, how far from critical each recorded step stands.
     """
 
-    def __init__(self, fun: Callable[..., Any], every: int) -> None:
+    def __init__(self, fun: Callable[..., Any], every: int, criticality: bool = False) -> None:
         self.every = every
         self.history: list[Observation] = []
+        self.criticality: list[Critical] = []
+        self._loss = fun if criticality else None
         self._fun = functools.partial(_in_one_input, fun)
 
     def __call__(self, step: int, *args: Any) -> tuple[Observation, ...]:
@@ -85,9 +100,13 @@ class Monitor:
         if step % self.every:
             return ()
         require_values([(f"argument {n}", arg) for n, arg in enumerate(args)], "monitor")
+        if self._loss is not None:
+            self.criticality.append(_critical(int(step), self._loss, args))
         call = Invocation.of(self._fun, (_one_like(args), *args))
         cutter = cutter_for(call, call.owned_by((0,)))
         if not any(site.kind == "root" for site in cutter.program.sites):
+            if self._loss is not None:
+                return ()
             raise InvalidInputError(
                 "the function that is monitored has no solve inside whose derivative it uses. Decorate its "
                 "solver with cx.custom_root or cx.custom_fixed_point."
@@ -96,26 +115,49 @@ class Monitor:
         self.history.extend(seen)
         return seen
 
+    @property
+    def kink_share(self) -> float:
+        """The share of the recorded steps that stood at a kink; NaN without ``criticality=True``."""
+        met = [c.kinks > 0 for c in self.criticality]
+        return sum(met) / len(met) if met else float("nan")
+
     def to_rows(self) -> list[dict[str, Any]]:
         """The history as a list of JSON-ready dicts, say for ``pandas.DataFrame``."""
         return [observation.to_dict() for observation in self.history]
 
     def __str__(self) -> str:
-        return monitor_view.to_text(self.history, self.every)
+        parts = [monitor_view.criticality_line(self.criticality)] if self.criticality else []
+        if self.history or not parts:
+            parts.append(monitor_view.to_text(self.history, self.every))
+        return "\n\n".join(parts)
 
     def plot(self, axes: Sequence[Any] | None = None) -> Any:
         """Margins and verdicts against the step, and the number of active kinks below.
 
         Args:
-            axes: two matplotlib Axes, for margins and kinks; a new figure by default.
+            axes: two matplotlib Axes, for margins (or, without solves, distances to criticality) and
+                kinks; a new figure by default.
 
         Returns:
             The figure. Raises ConservaxError without matplotlib, InvalidInputError without history.
         """
+        if self.criticality and not self.history:
+            return monitor_view.draw_criticality(self.criticality, axes)
         return monitor_view.draw(self.history, axes)
 
 
-def monitor(fun: Callable[..., Any], every: int = 1) -> Monitor:
+def _critical(step: int, loss: Callable[..., Any], args: Sequence[Any]) -> Critical:
+    try:
+        J = conservative_jacobian(loss)(*args)
+        kinks = len(J.kinks)
+        return Critical(step, float(np.linalg.norm(J.min_norm())), kinks)
+    except InvalidInputError:  # no scalar, or NaN
+        raise
+    except ConservaxError:
+        return Critical(step, None, 1)
+
+
+def monitor(fun: Callable[..., Any], every: int = 1, *, criticality: bool = False) -> Monitor:
     """Watch every implicit solve inside ``fun``, a loss say, at a chosen interval during training.
 
     At each recorded step, for each solve F(y, θ) = 0 executed by ``fun(*args)``: is every element of
@@ -124,6 +166,8 @@ def monitor(fun: Callable[..., Any], every: int = 1) -> Monitor:
     Args:
         fun: a function of arrays (pytrees) that calls solvers decorated with ``custom_root`` or
             ``custom_fixed_point``.
+        criticality: record dist(0, conv D) in the first argument as well, and whether a kink was met;
+            then the function, a scalar, need not hold a solve.
         every: look at every so many steps. A look costs a few evaluations of ``fun`` with its
             derivatives in the unknowns, and a certificate for each solve.
 
@@ -149,7 +193,7 @@ def monitor(fun: Callable[..., Any], every: int = 1) -> Monitor:
     """
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise InvalidInputError(f"every={every!r} must be a positive number of steps.")
-    return Monitor(fun, every)
+    return Monitor(fun, every, criticality)
 
 
 def _in_one_input(fun: Callable[..., Any], t: Any, *args: Any) -> list[Any]:

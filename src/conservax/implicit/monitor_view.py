@@ -102,6 +102,40 @@ def to_text(history: Sequence[Any], every: int) -> str:
     return "\n\n".join(blocks)
 
 
+def criticality_line(records: Sequence[Any]) -> str:
+    """One line: how the distance to criticality went, and the share of steps at a kink."""
+    known = [r.distance for r in records if r.distance is not None]
+    share = sum(r.kinks > 0 for r in records) / len(records)
+    went = f"dist(0, conv D) {known[0]:.3g} → {known[-1]:.3g}, " if known else ""
+    return f"criticality: {len(records)} steps, {went}{share:.0%} at a kink"
+
+
+def draw_criticality(records: Sequence[Any], axes: Sequence[Any] | None = None) -> Any:
+    """Two panels: the distance to criticality on a logarithmic axis, active kinks below."""
+    plt = _pyplot()
+    if axes is None:
+        figure, made = plt.subplots(
+            2, 1, figsize=(8.6, 4.6), sharex=True, height_ratios=(2.6, 1), layout="constrained"
+        )
+        upper, lower = made
+    else:
+        upper, lower = axes
+        figure = upper.figure
+    steps = [r.step for r in records]
+    upper.semilogy(
+        steps, [np.nan if r.distance is None else r.distance for r in records], color=_INK, lw=1.4
+    )
+    upper.set_title("How far from critical?", loc="left", color=_INK, fontsize=12)
+    upper.set_ylabel("dist(0, conv D)")
+    lower.step(steps, [r.kinks for r in records], where="mid", color=_INK, lw=1.4)
+    lower.set(ylabel="active kinks", xlabel="step")
+    for ax in (upper, lower):
+        ax.grid(visible=True, color=_GRID, lw=0.7)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(colors=_INK)
+    return figure
+
+
 def draw(history: Sequence[Any], axes: Sequence[Any] | None = None) -> Any:
     """Two panels: margins on a logarithmic axis, coloured by verdict; active kinks below."""
     if not history:

@@ -2,6 +2,8 @@
 
 from . import schedules
 from .criticality import Criticality, criticality, escape
+from .guarantee import Guarantee, Hypothesis, guarantee
+from .integral import Expectation, ExpectedJacobian, Finite, expected, finite
 from .optimisers import (
     Optimiser,
     adagrad_norm,
@@ -15,11 +17,19 @@ from .schedules import Schedule
 
 __all__ = [
     "Criticality",
+    "Expectation",
+    "ExpectedJacobian",
+    "Finite",
+    "Guarantee",
+    "Hypothesis",
     "Optimiser",
     "Schedule",
     "adagrad_norm",
     "criticality",
     "escape",
+    "expected",
+    "finite",
+    "guarantee",
     "heavy_ball",
     "incremental",
     "inertial_newton",

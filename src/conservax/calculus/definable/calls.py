@@ -1,5 +1,6 @@
 """Calls: JAX's own functions, custom rules, implicit functions, entries of the calculus' table."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from .walk import Known, Walk
 # JAX's functions that are polynomial or analytic although their bodies factorise or choose
 _FUNCTIONS = {"_det": "ALG", "det": "ALG", "sinc": "BOUNDED"}
 _WRAPPED = {"remainder", "floor_divide"}  # JAX's, whose bodies mend the sign of lax.rem
+_PROGRAMS = os.path.join("conservax", "programs", "")  # layers with certificates of their own
 _SMALL = 3  # determinants up to this size are written out
 
 
@@ -77,6 +79,8 @@ def custom(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
     root = roots.find(function)
     if root is not None:
         return _implicit(walk, eqn, values, call, root)
+    if _PROGRAMS in body.debug_info.func_src_info and function == "solved":
+        return _program(walk, eqn, values, call)
     if defined_in_jax(body):
         return called(walk, eqn, closed, values, call)
     outs = walk.called(closed, eqn, values, call)
@@ -84,6 +88,19 @@ def custom(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
         return outs
     note = walk.offence(function, call or eqn, "its derivative rule is your own, taken as given")
     return [replace(o, notes=o.notes | {note}) for o in outs]
+
+
+def _program(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
+    """A cone program: its solution map is definable (with exp, for exponential and power cones)."""
+    base = walk.combined(values)
+    why = "a program, Lipschitz where its certificate is PROVEN"
+    solve = walk.offence("program", call or eqn, why)
+    solves = base.solves | {solve} if base.varied else base.solves
+    own = join(base.dictionary, "EXP")
+    return [
+        replace(base, number=walk.expressions.opaque(v.aval.shape), solves=solves, dictionary=own)
+        for v in eqn.outvars
+    ]
 
 
 def _implicit(walk: Walk, eqn: Any, values: list[Known], call: Any, root: Any) -> list[Known]:

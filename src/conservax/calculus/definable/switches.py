@@ -18,6 +18,17 @@ _MOVES = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", 
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient", "device_put", "name",
          "sharding_constraint", "optimization_barrier", "reduce_precision"}  # fmt: skip
 _COMMUTES = {"add", "add_any", "mul", "max", "min", "and", "or", "eq", "ne"}
+_NONNEGATIVE = {
+    "exp",
+    "exp2",
+    "abs",
+    "square",
+    "sqrt",
+    "logistic",
+    "cosh",
+    "erfc",
+    "conservax.norm",
+}
 _DEEPEST = 400
 _STATES = ("over", "under", "on")
 # on which sides of left = right each comparison holds
@@ -194,8 +205,8 @@ class Expressions:
             inner = self._all[operands[0]]
             if inner.operation == "neg":
                 return inner.operands[0]
-        elif operation in ("max", "min") and operands[0] == operands[1]:
-            return operands[0]
+        elif operation in ("max", "min"):
+            return self._extreme(operation, operands, known, alike)
         elif operation in ("eq", "ge", "le") and operands[0] == operands[1]:
             return self.constant(1.0, shape)
         elif operation in ("ne", "gt", "lt") and operands[0] == operands[1]:
@@ -216,6 +227,35 @@ class Expressions:
             if len(set(cases)) == 1:
                 return cases[0]
         return None
+
+    def _extreme(
+        self, operation: str, operands: Sequence[int], known: Sequence[Any], alike: Sequence[bool]
+    ) -> int | None:
+        """max(u, u), and max(u, 0) or min(u, 0) of a u whose sign shows."""
+        if operands[0] == operands[1]:
+            return operands[0]
+        for i in (0, 1):
+            if known[i] != 0 or not alike[1 - i]:
+                continue
+            other = operands[1 - i]
+            e = self._all[other]
+            down = e.operation == "neg" and self._nonnegative(e.operands[0])
+            up = self._nonnegative(other)
+            if down or up:
+                larger = up == (operation == "max")
+                return other if larger else self.constant(0.0, e.shape)
+        return None
+
+    def _nonnegative(self, number: int, depth: int = 0) -> bool:
+        """Whether the expression shows that it is ≥ 0 everywhere."""
+        e = self._all[number]
+        if e.constant is not None:
+            return e.constant >= 0
+        if e.operation in _NONNEGATIVE or depth > 20:
+            return e.operation in _NONNEGATIVE
+        if e.operation in ("add", "add_any", "mul", "max", "min", "div", *_MOVES):
+            return all(self._nonnegative(o, depth + 1) for o in e.operands)
+        return False
 
     def _moved(
         self,

@@ -147,7 +147,7 @@ class Walk:
         if level is None:
             return []
         ends = (level, np.inf) if upwards else (-np.inf, level)
-        return [(left, Range(np.asarray(ends[0]), np.asarray(ends[1])))]
+        return [(left, Range(np.asarray(ends[0]), np.asarray(ends[1]), not upwards, upwards))]
 
     def undone(self, fault: int, told: Sequence[tuple[int, Range]]) -> bool:
         """Whether every cause of a fault is excluded by what a condition says."""

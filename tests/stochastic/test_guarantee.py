@@ -1,0 +1,267 @@
+"""Guarantees of models as people train them, and of runs that no theorem covers."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.datasets import load_digits
+
+import conservax as cx
+from conservax import errors
+from helpers import line_of
+
+S = cx.stochastic
+STEPS = S.schedules.inverse_power(0.1, 0.75)
+KEY = jax.random.key(0)
+
+
+def statuses(report):
+    return {h.name: h.status.value for h in report.hypotheses}
+
+
+def digits():
+    x, y = load_digits(return_X_y=True)
+    return jnp.asarray(x[:200] / 16), jnp.asarray(y[:200])
+
+
+def network():
+    keys = jax.random.split(KEY, 2)
+    sizes = [(64, 24), (24, 10)]
+    return [
+        {"w": jax.random.normal(k, s) / math.sqrt(s[0]), "b": jnp.zeros(s[1])}
+        for k, s in zip(keys, sizes, strict=True)
+    ]
+
+
+def cross_entropy(params, batch):
+    x, labels = batch
+    hidden = jax.nn.relu(x @ params[0]["w"] + params[0]["b"])
+    logits = hidden @ params[1]["w"] + params[1]["b"]
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def test_a_relu_network_with_cross_entropy():
+    report = S.guarantee(cross_entropy, S.sgd(STEPS, key=KEY), STEPS, network(), digits())
+    assert report.strength == "all"
+    assert report.failing == ()
+    assert [h.name for h in report.assumed] == ["bounded iterates"]
+    assert "EXP" in report["definable"].reason
+    assert "Theorem 3" in report.source
+
+
+def test_an_equilibrium_network():
+    """z = relu(Wz + Ux + b) with ‖W‖ < 1: the layer is PROVEN at the start, and said so."""
+
+    @cx.custom_fixed_point(lambda z, W, u: jax.nn.relu(W @ z + u))
+    def equilibrium(init, W, u):
+        return jax.lax.fori_loop(0, 100, lambda i, z: jax.nn.relu(W @ z + u), init)
+
+    def loss(params, batch):
+        x, y = batch
+        z = equilibrium(jnp.zeros(4), params["W"], params["U"] @ x)
+        return jnp.sum((params["v"] @ z - y) ** 2)
+
+    rng = np.random.default_rng(0)
+    params = {
+        "W": 0.1 * rng.normal(size=(4, 4)),
+        "U": rng.normal(size=(4, 3)),
+        "v": rng.normal(size=4),
+    }
+    report = S.guarantee(loss, S.sgd(STEPS), STEPS, params, (rng.normal(size=3), 1.0))
+    layer = report["implicit layers"]
+    assert layer.status.value == "holds"
+    assert layer.reason.startswith("PROVEN at the start")
+    assert layer.line.startswith("test_guarantee.py:")
+    assert report["locally Lipschitz"].status.value == "holds"
+    assert report.strength == "all"
+
+
+def lasso_loss(X, y, X_val, y_val):
+    step = 0.9 / np.linalg.norm(X, 2) ** 2
+
+    def prox_step(beta, log_alpha):
+        moved = beta - step * X.T @ (X @ beta - y)
+        return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - step * jnp.exp(log_alpha), 0)
+
+    @cx.custom_fixed_point(prox_step)
+    def lasso(init, log_alpha):
+        return jax.lax.fori_loop(0, 3000, lambda i, b: prox_step(b, log_alpha), init)
+
+    return lambda log_alpha, _: jnp.sum(
+        (X_val @ lasso(jnp.zeros(X.shape[1]), log_alpha) - y_val) ** 2
+    )
+
+
+def test_the_lasso_search():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 5)), rng.normal(size=20)
+    loss = lasso_loss(X, y, rng.normal(size=(8, 5)), rng.normal(size=8))
+    report = S.guarantee(loss, S.incremental(STEPS), STEPS, 0.0, 0.0)
+    assert report["implicit layers"].status.value == "holds"
+    assert report["definable"].reason.endswith("EXP")
+    assert report.strength == "all"
+    # more unknowns than data and no penalty to speak of: the layer cannot be proven
+    X, y = np.ones((2, 2)), np.ones(2)
+    loss = lasso_loss(X, y, X, y)
+    report = S.guarantee(loss, S.incremental(STEPS), STEPS, 0.0, 0.0)
+    assert report["implicit layers"].status.value != "holds"
+
+
+def test_a_loss_with_a_cone_program():
+    def loss(q, target):
+        eye = jnp.eye(2)
+        solution = cx.programs.QuadraticProgram()(eye, q, G=-eye, h=jnp.zeros(2))  # the program
+        return jnp.sum((solution.primal - target) ** 2)
+
+    report = S.guarantee(loss, S.sgd(STEPS), STEPS, jnp.array([-1.0, -2.0]), jnp.ones(2))
+    layer = report["implicit layers"]
+    assert layer.status.value != "fails"
+    assert "PROVEN" in layer.reason
+    assert layer.line == f"test_guarantee.py:{line_of('the program', __file__)}"
+    assert report["definable"].status.value == report["locally Lipschitz"].status.value == "holds"
+    assert report.strength == "all"
+
+
+def absolute(w, batch):
+    return jnp.sum(jnp.abs(w))
+
+
+W = jnp.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "failing", "strength"),
+    [
+        (S.schedules.constant(0.1), {"α_k → 0", "α_k = o(1/log k)"}, "none"),
+        (0.1, {"α_k → 0", "α_k = o(1/log k)"}, "none"),
+        (S.schedules.inverse_power(0.1, 1.5), {"Σα_k = ∞"}, "none"),
+        (optax.cosine_decay_schedule(0.1, 100), {"Σα_k = ∞"}, "none"),
+        (S.schedules.inverse_log(0.1, 1.0), {"α_k = o(1/log k)"}, "essential"),
+        (S.schedules.inverse_log(0.1, 1.5), set(), "all"),
+        (S.schedules.inverse_power(0.1, 0.3), set(), "all"),
+        (lambda k: 0.1 / (k + 1) ** 0.75, set(), "all"),
+    ],
+)
+def test_steps_that_break_a_hypothesis_are_named(schedule, failing, strength):
+    report = S.guarantee(absolute, S.sgd(schedule), schedule, W, 0)
+    assert {h.name for h in report.failing} == failing
+    assert report.strength == strength
+    assert report.holds == (strength != "none")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "failing"),
+    [
+        (STEPS, 0.1, {"α_k/β_k → r > 0"}),
+        (STEPS, S.schedules.inverse_power(0.9, 0.75), set()),
+        (STEPS, S.schedules.inverse_power(0.9, 0.6), {"α_k/β_k → r > 0"}),
+        (S.schedules.inverse_power(0.1, 0.4), S.schedules.inverse_power(0.9, 0.4), {"Σα_k² < ∞"}),
+    ],
+)
+def test_the_heavy_ball_needs_more(alpha, beta, failing):
+    report = S.guarantee(absolute, S.heavy_ball(alpha, beta), alpha, W, 0)
+    assert {h.name for h in report.failing} == failing
+    assert report.strength == ("none" if failing else "all")
+    if not failing:
+        assert "Le" in report.source
+        assert "r = 0.111111" in report["α_k/β_k → r > 0"].reason
+
+
+def test_other_methods():
+    assert "inertial Newton" in S.guarantee(absolute, S.inertial_newton(STEPS), STEPS, W, 0).source
+    report = S.guarantee(absolute, S.adagrad_norm(0.1), None, W, 0)
+    assert statuses(report)["α_k = o(1/log k)"] == "assumed"
+    report = S.guarantee(absolute, optax.adam(1e-3), None, W, 0)
+    assert {h.name for h in report.failing} == {"method"}
+    assert "cx.stochastic" in report["method"].reason
+    assert not report.holds
+
+
+def rough(w, batch):
+    steps = jnp.floor(w)  # the floor
+    return jnp.sum(jnp.sqrt(jnp.abs(w))) + jnp.sum(steps)  # the root
+
+
+def test_losses_that_are_not_lipschitz_name_the_line():
+    report = S.guarantee(rough, S.sgd(STEPS), STEPS, jnp.zeros(2), 0)
+    assert not report.holds
+    places = {h.line: h.reason for h in report.failing}
+    assert set(places) == {
+        f"test_guarantee.py:{line_of('the floor', __file__)}",
+        f"test_guarantee.py:{line_of('the root', __file__)}",
+    }
+    assert all(h.name == "locally Lipschitz" for h in report.failing)
+    assert "at the start" in places[f"test_guarantee.py:{line_of('the root', __file__)}"]
+    away = S.guarantee(rough, S.sgd(STEPS), STEPS, jnp.full(2, 0.5), 0)
+    assert all("not everywhere" in h.reason for h in away.failing)
+    assert len(away.failing) == 2
+
+
+def test_own_rules_and_black_boxes():
+    def stopped(w, batch):
+        return jnp.sum(w * jax.lax.stop_gradient(w))
+
+    report = S.guarantee(stopped, S.sgd(STEPS), STEPS, W, 0)
+    assert report["derivative rules"].status.value == "assumed"
+    assert "stop_gradient" in report["derivative rules"].reason
+
+    def black(w, batch):
+        return jnp.sum(jax.pure_callback(lambda a: a, jax.ShapeDtypeStruct(w.shape, w.dtype), w))
+
+    report = S.guarantee(black, S.sgd(STEPS), STEPS, W, 0)
+    assert report["definable"].status.value == "fails"
+    assert report["definable"].line.startswith("test_guarantee.py:")
+
+
+def test_expectations_by_the_integral_rule():
+    data = S.finite(np.ones((5, 2)))
+    report = S.guarantee(S.expected(lambda w, x: jnp.abs(w @ x), data), S.sgd(STEPS), STEPS, W)
+    assert "5 points" in report["finite sum"].reason
+    sampled = S.expected(lambda w, x: jnp.sum(jnp.abs(w - x)), jax.random.normal)
+    report = S.guarantee(sampled, S.sgd(STEPS), STEPS, W)
+    assert report["integral rule"].status.value == "assumed"
+    assert report.strength == "all"
+
+
+def test_reports_as_text_json_and_html():
+    report = S.guarantee(rough, S.sgd(0.1), 0.1, jnp.zeros(2), 0)
+    text = str(report)
+    assert text.startswith(
+        "✗ No theorem known here applies: locally Lipschitz, α_k → 0, α_k = o(1/log k) fail."
+    )
+    assert "Next: change the line named above" in text
+    assert max(map(len, text.splitlines())) <= 100
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["strength"] == "none"
+    assert {h["status"] for h in data["hypotheses"]} == {"holds", "fails", "assumed"}
+    page = report._repr_html_()
+    assert page.startswith("<div")
+    assert page.endswith("</div>")
+    assert "test_guarantee.py" in page
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: S.guarantee(absolute, "sgd", None, W, 0), "optimiser='sgd'"),
+        (lambda: S.guarantee(absolute, S.sgd(0.1), 0.2, W, 0), "not the one"),
+        (lambda: S.guarantee(lambda w, b: w, S.sgd(0.1), 0.1, W, 0), "one number"),
+        (lambda: S.guarantee(absolute, S.sgd(0.1), 0.1, W * jnp.nan, 0), "NaN"),
+        (lambda: S.guarantee(absolute, S.sgd(bad), bad, W, 0), "α_1 = -1"),
+        (
+            lambda: S.guarantee(S.expected(absolute, jax.random.normal), S.sgd(0.1), 0.1, W, 0),
+            "leave out batch",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, named):
+    with pytest.raises(errors.InvalidInputError, match=named):
+        call()
+
+
+def bad(k):
+    return -1.0
