@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from ..calculus.invocation import Invocation
@@ -197,19 +198,31 @@ def _flow(pieces: Pieces, options: Options, y0: Any, times: Any, theta: list[Any
     def solve(y0: Any, times: Any, moving: Any) -> Mesh:
         return integrate(pieces, y0, times, whole(moving), options)
 
-    @solve.defjvp
     def rule(primals: Any, tangents: Any) -> Any:
         y0, times, moving = primals
         dy0, dtimes, dmoving = tangents
-        mesh = solve(y0, times, moving)
-        dy0 = dy0 - dtimes[0] * pieces(mesh.q[0], times[0], y0, *whole(moving))
-        dy = _tangents(pieces, options, mesh, moving, whole, dy0, dmoving)
-        # an output moves along the solution with its time
-        ends = jax.vmap(lambda k, t: _slope_at(pieces, mesh, k, t, whole(moving)))(mesh.saved, times)
-        dy = dy.at[mesh.saved].add(dtimes[:, None] * ends)
-        zero = jax.tree.map(_no_tangent, mesh)
-        return mesh, zero._replace(y=dy)
+        mesh = integrate(pieces, y0, times, whole(moving), options, probed=True)
+        felt = [not isinstance(d, SymbolicZero) for d in dmoving]
+        dy0 = jnp.zeros_like(y0) if isinstance(dy0, SymbolicZero) else dy0
+        timed = not isinstance(dtimes, SymbolicZero)
+        if timed:
+            dy0 = dy0 - dtimes[0] * pieces(mesh.q[0], times[0], y0, *whole(moving))
 
+        def with_felt(some: Sequence[Any]) -> list[Any]:
+            changed = iter(some)
+            return whole([next(changed) if d else a for a, d in zip(moving, felt, strict=True)])
+
+        some = [a for a, d in zip(moving, felt, strict=True) if d]
+        dsome = [d for d, moves in zip(dmoving, felt, strict=True) if moves]
+        dy = _tangents(pieces, options, mesh, some, with_felt, dy0, dsome)
+        if timed:  # an output moves along the solution with its time
+            ends = jax.vmap(lambda k, t: _slope_at(pieces, mesh, k, t, whole(moving)))(
+                mesh.saved, times
+            )
+            dy = dy.at[mesh.saved].add(dtimes[:, None] * ends)
+        return mesh, jax.tree.map(_no_tangent, mesh)._replace(y=dy)
+
+    solve.defjvp(rule, symbolic_zeros=True)
     return solve(y0, times, [a for a, m in zip(theta, flows, strict=True) if m])
 
 
@@ -269,7 +282,12 @@ def _tangents(
 
         return lax.fori_loop(0, mesh.count, one, (U, w))
 
-    b = (jnp.zeros((K + 1, dy0.size), dy0.dtype).at[0].set(dy0), list(dmoving))
+    # JAX transposes the solve only if all of b is linear in the tangents: a constant zero is tied to them
+    tie = 0 * (jnp.sum(dy0) + sum(jnp.sum(d).astype(dy0.dtype) for d in dmoving))
+    b = (
+        jnp.zeros((K + 1, dy0.size), dy0.dtype).at[0].set(dy0 + tie),
+        [d + tie.astype(d.dtype) for d in dmoving],
+    )
     return lax.custom_linear_solve(residual, b, forwards, backwards)[0]
 
 
