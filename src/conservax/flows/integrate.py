@@ -26,6 +26,7 @@ SOLVED, MAX_STEPS, JUMPS, NOT_FINITE = 0, 1, 2, 3
 class Mesh(NamedTuple):
     """The steps taken: ``count`` of them from t[k] to t[k + 1] on the piece q[k]; ``saved``: rows of the outputs.
 
+    ``out`` are the states there; ``slot[k]`` is the kink whose crossing ends step k, −1 where none does.
     ``crossings`` counts changes of piece; ``code`` is SOLVED, MAX_STEPS, JUMPS or NOT_FINITE; ``kink`` the
     slot at which a jump was met.
     """
@@ -33,6 +34,8 @@ class Mesh(NamedTuple):
     t: jax.Array
     y: jax.Array
     q: jax.Array
+    slot: jax.Array
+    out: jax.Array
     count: jax.Array
     saved: jax.Array
     crossings: jax.Array
@@ -96,6 +99,8 @@ def integrate(
         jnp.zeros(K + 1, dtype).at[0].set(t0),
         jnp.zeros((K + 1, y0.size), dtype).at[0].set(y0),
         jnp.zeros((K, pieces.count), dtype),
+        jnp.full(K, -1, jnp.int32),
+        jnp.zeros((rows, y0.size), dtype),
         jnp.zeros((), jnp.int32),
         jnp.zeros(rows, jnp.int32),
         jnp.zeros((), jnp.int32),
@@ -216,6 +221,10 @@ def integrate(
             s.mesh.t.at[spot].set(t, mode="drop"),
             s.mesh.y.at[spot].set(y, mode="drop"),
             s.mesh.q.at[jnp.where(accepted, k, K)].set(s.q, mode="drop"),
+            s.mesh.slot.at[jnp.where(accepted & s.landing & ~arrives, k, K)].set(
+                jnp.argmax(s.flips).astype(jnp.int32) if pieces.count else -1, mode="drop"
+            ),
+            s.mesh.out,
             count,
             s.mesh.saved.at[jnp.where(saves, s.row, rows)].set(count, mode="drop"),
             s.mesh.crossings + lands,
@@ -234,7 +243,7 @@ def integrate(
     final = lax.while_loop(
         lambda s: (s.row < rows) & (s.mesh.code == SOLVED), advance, state
     )
-    return final.mesh
+    return final.mesh._replace(out=final.mesh.y[final.mesh.saved])
 
 
 def _margins(sides: Sides, on: Any, eps: float) -> Any:
