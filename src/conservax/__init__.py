@@ -73,7 +73,17 @@ _NAMES = {
     "values": "value",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "flows", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS = {
+    *_NAMES,
+    "errors",
+    "flows",
+    "numerics",
+    "programs",
+    "projections",
+    "report",
+    "solution",
+    "solvers",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -92,7 +92,9 @@ def value(
         if finite or (project is None and stationarity is None):
             return result
         stack = found if many else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], found)
-        off = jnp.max(jax.vmap(lambda y: _off(fun, sense, x, y, args, project, stationarity))(stack))
+        off = jnp.max(
+            jax.vmap(lambda y: _off(fun, sense, x, y, args, project, stationarity))(stack)
+        )
         return _checked(result, off, tol)
 
     return v

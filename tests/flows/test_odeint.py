@@ -54,7 +54,9 @@ def test_an_oscillator_over_twenty_crossings():
 
     @jax.jit
     def solve(start, a):
-        return jnp.stack(cx.flows.odeint(oscillator, (start[0], start[1]), jnp.array([0, T]), a, **TIGHT))[:, -1]
+        return jnp.stack(
+            cx.flows.odeint(oscillator, (start[0], start[1]), jnp.array([0, T]), a, **TIGHT)
+        )[:, -1]
 
     start = jnp.array([0.0, 1.0])
     value = solve(start, a)
@@ -100,7 +102,7 @@ def test_a_grazing_trajectory_has_one_derivative():
     """x₂ = (t − 1)² + c touches the kink of x₃′ = |x₂| at c = 0: dx₃/dc = 2, off by (8/3)√h from below."""
 
     def field(t, state):
-        x2, x3 = state
+        x2, _ = state
         return 2 * (t - 1), jnp.abs(x2)
 
     @jax.jit
@@ -147,7 +149,9 @@ def test_a_neural_ode_meets_differences(network):
 
 def test_hessians_and_times(network):
     def end(x0, T):
-        return jnp.sum(jnp.sin(cx.flows.odeint(relu_network, x0, jnp.stack([0 * T, T]), network, **TIGHT)[-1]))
+        return jnp.sum(
+            jnp.sin(cx.flows.odeint(relu_network, x0, jnp.stack([0 * T, T]), network, **TIGHT)[-1])
+        )
 
     x0, T = jnp.array([1.0, -0.5]), jnp.asarray(1.3)
     slope = jax.jit(jax.grad(end, (0, 1)))
@@ -170,7 +174,9 @@ def test_backwards_in_time_undoes(network):
 @pytest.mark.parametrize(("selection", "slope"), [("lower", 1.0), ("jax", 1.0), ("upper", np.e)])
 def test_on_a_kink_a_selection_decides(selection, slope):
     def end(x0):
-        return cx.flows.odeint(lambda t, x: jax.nn.relu(x), x0, jnp.array([0.0, 1.0]), selection=selection)[-1]
+        return cx.flows.odeint(
+            lambda t, x: jax.nn.relu(x), x0, jnp.array([0.0, 1.0]), selection=selection
+        )[-1]
 
     np.testing.assert_allclose(jax.grad(end)(0.0), slope, atol=1e-6)
 
@@ -181,7 +187,9 @@ def test_fields_that_jump_are_refused():
         cx.flows.odeint(lambda t, x: jnp.where(x > 0, -1.0, 1.0), 1.0, times)  # a sliding mode
     with pytest.raises(DiscontinuousError, match="floor"):
         cx.flows.odeint(lambda t, x: -jnp.floor(x), 1.5, times)
-    assert np.isnan(jax.jit(lambda x: cx.flows.odeint(lambda t, x: -jnp.sign(x), x, times))(1.0)).all()
+    assert np.isnan(
+        jax.jit(lambda x: cx.flows.odeint(lambda t, x: -jnp.sign(x), x, times))(1.0)
+    ).all()
 
 
 def test_what_cannot_be_integrated_is_named():

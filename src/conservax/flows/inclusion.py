@@ -109,7 +109,8 @@ def certify_inclusion(strong: float, lipschitz: float, step: float = 1.0) -> Cer
     """
     if not (strong > 0 and lipschitz >= strong and step > 0 and math.isfinite(lipschitz * step)):
         raise InvalidInputError(
-            f"strong={strong}, lipschitz={lipschitz}, step={step}: 0 < strong ≤ lipschitz and step > 0 are needed."
+            f"strong={strong}, lipschitz={lipschitz}, step={step}: needed are 0 < strong ≤ lipschitz and "
+            "step > 0."
         )
     squared = 1 - 4 * step * strong / (1 + 2 * step * strong + (step * lipschitz) ** 2)
     factor = math.sqrt(max(squared, 0.0))

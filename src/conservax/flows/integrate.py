@@ -24,8 +24,9 @@ SOLVED, MAX_STEPS, JUMPS, NOT_FINITE = 0, 1, 2, 3
 
 
 class Mesh(NamedTuple):
-    """The steps taken: ``count`` of them from t[k] to t[k + 1] on the piece q[k]; ``saved``: rows of the outputs.
+    """The steps taken: ``count`` of them from t[k] to t[k + 1] on the piece q[k].
 
+    ``saved``: the rows of the outputs.
     ``out`` are the states there; ``slot[k]`` is the kink whose crossing ends step k, −1 where none does.
     ``crossings`` counts changes of piece; ``code`` is SOLVED, MAX_STEPS, JUMPS or NOT_FINITE; ``kink`` the
     slot at which a jump was met.
@@ -132,7 +133,9 @@ def integrate(
 
         some = [a for a, m in zip(theta, moved, strict=True) if m]
         _, (u, error) = jax.jvp(phi, (s.y, *some), (u, *[w * d for d in turned]))
-        size = jnp.maximum(jnp.max(jnp.abs(u), initial=0.0), jnp.max(jnp.abs(s.probe[0]), initial=0.0))
+        size = jnp.maximum(
+            jnp.max(jnp.abs(u), initial=0.0), jnp.max(jnp.abs(s.probe[0]), initial=0.0)
+        )
         size = jnp.maximum(size, w)
         u, w = u / size, w / size  # only its direction matters, and it must not overflow
         return (u, w), jnp.max(jnp.abs(error), initial=0.0) / size / (options.rtol + options.atol)
@@ -184,7 +187,9 @@ def integrate(
         here = crosses & (jnp.abs(length) <= 4 * eps * jnp.maximum(jnp.abs(s.t), jnp.abs(left)))
         accepted = fine & ~crosses
         lands = (accepted & s.landing) | here
-        t = jnp.where(accepted, jnp.where(arrives, times[jnp.minimum(s.row, rows - 1)], s.t + h), s.t)
+        t = jnp.where(
+            accepted, jnp.where(arrives, times[jnp.minimum(s.row, rows - 1)], s.t + h), s.t
+        )
         y = jnp.where(accepted, step.y, s.y)
         changed = jnp.where(here, flips, s.flips)
         q, on, code, kink, slope = s.q, s.on, s.mesh.code, s.mesh.kink, s.slope
@@ -196,7 +201,13 @@ def integrate(
                 apart = jnp.max(jnp.abs(new - old), initial=0.0)
                 size = 1e-6 + jnp.max(jnp.abs(old), initial=0.0)
                 jumps = apart > _JUMP * size
-                return q_new, on_new, jnp.where(jumps, JUMPS, code), jnp.argmax(changed).astype(kink.dtype), new
+                return (
+                    q_new,
+                    on_new,
+                    jnp.where(jumps, JUMPS, code),
+                    jnp.argmax(changed).astype(kink.dtype),
+                    new,
+                )
 
             def stay() -> Any:
                 new = step.last if step.last is not None else f(s.q, t, y)
@@ -232,7 +243,11 @@ def integrate(
             kink,
         )
         # a step cut short by an output or a crossing says little about the length of the next
-        grown = jnp.where(accepted & (arrives | s.landing), jnp.maximum(jnp.abs(s.h), jnp.abs(h * factor)), jnp.abs(h * factor))
+        grown = jnp.where(
+            accepted & (arrives | s.landing),
+            jnp.maximum(jnp.abs(s.h), jnp.abs(h * factor)),
+            jnp.abs(h * factor),
+        )
         next_h = jnp.where(crosses, s.h, sign * grown)
         return _State(
             t, next_h, y, slope, q, on, crosses & ~here, length, flips, attempts,
@@ -240,9 +255,7 @@ def integrate(
             jax.tree.map(lambda new, old: jnp.where(accepted, new, old), probe, s.probe), mesh,
         )  # fmt: skip
 
-    final = lax.while_loop(
-        lambda s: (s.row < rows) & (s.mesh.code == SOLVED), advance, state
-    )
+    final = lax.while_loop(lambda s: (s.row < rows) & (s.mesh.code == SOLVED), advance, state)
     return final.mesh._replace(out=final.mesh.y[final.mesh.saved])
 
 
@@ -262,7 +275,10 @@ def _signs(a: Any) -> Any:
 
 
 def _lowest(samples: Any) -> tuple[Any, Any]:
-    """Where in the step the cubics through the margins (4, k) dip lowest, and how low relative to their range."""
+    """Where in the step the cubics through the margins (4, k) dip lowest, and how low.
+
+    Negative where the minimum is below a share of the range: a dip worth a look.
+    """
     samples = jnp.where(jnp.isfinite(samples), samples, 1.0)
     _, b, c, d = jnp.asarray(_CUBIC, samples.dtype) @ samples
     root = jnp.sqrt(jnp.maximum(c**2 - 3 * b * d, 0.0))
@@ -296,7 +312,9 @@ def _first_piece(
     q = sides.q
     slope = pieces(q, t, y, *theta)
     ahead = jax.jvp(
-        lambda t, y: pieces.increments(q, t, y, *theta).z, (t, y), (sign * jnp.ones_like(t), sign * slope)
+        lambda t, y: pieces.increments(q, t, y, *theta).z,
+        (t, y),
+        (sign * jnp.ones_like(t), sign * slope),
     )[1]
     moves = jnp.abs(ahead) > jnp.sqrt(eps) * (sides.size + jnp.max(jnp.abs(slope), initial=0.0))
     chosen = {"lower": jnp.zeros_like(q), "upper": jnp.ones_like(q)}.get(selection, sides.tie)
@@ -323,13 +341,17 @@ def _first_step(
     """Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.4, without its second slope."""
     scale = options.atol + options.rtol * jnp.abs(y)
     size, speed = (jnp.sqrt(jnp.mean((v / scale) ** 2)) for v in (y, slope))
-    guess = jnp.where((size > 1e-5) & (speed > 1e-5), 0.01 * size / jnp.where(speed > 0, speed, 1), 1e-6)
+    guess = jnp.where(
+        (size > 1e-5) & (speed > 1e-5), 0.01 * size / jnp.where(speed > 0, speed, 1), 1e-6
+    )
     span = end - t
     moved = f(q, t + jnp.sign(span) * guess, y + jnp.sign(span) * guess * slope)
     bend = jnp.sqrt(jnp.mean(((moved - slope) / scale) ** 2)) / guess
     top = jnp.maximum(speed, bend)
     longer = jnp.where(
-        top > 1e-15, (0.01 / jnp.where(top > 0, top, 1)) ** (1 / (options.method.order + 1)), guess * 1e3
+        top > 1e-15,
+        (0.01 / jnp.where(top > 0, top, 1)) ** (1 / (options.method.order + 1)),
+        guess * 1e3,
     )
     h = jnp.minimum(jnp.minimum(100 * guess, longer), jnp.abs(span))
     return jnp.sign(span) * jnp.where(jnp.isfinite(h), h, 1e-6)
@@ -362,5 +384,12 @@ def _first_negative(margin: Callable[[Any], Any], low: Any, high: Any, at_high: 
             n + 1,
         )
 
-    start = low, high, jnp.maximum(margin(low), 0.0), at_high, jnp.zeros((), int), jnp.zeros((), int)
+    start = (
+        low,
+        high,
+        jnp.maximum(margin(low), 0.0),
+        at_high,
+        jnp.zeros((), int),
+        jnp.zeros((), int),
+    )
     return lax.while_loop(unfinished, narrow, start)[1]

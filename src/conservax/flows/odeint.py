@@ -150,9 +150,7 @@ def prepare(field: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) 
     y0, unravel = ravel_pytree(x0)
     t0 = jnp.asarray(t0)
     arrays, tree = jax.tree.flatten(args)
-    moving = [
-        hasattr(a, "dtype") or isinstance(a, (float, complex)) for a in arrays
-    ]
+    moving = [hasattr(a, "dtype") or isinstance(a, (float, complex)) for a in arrays]
     theta = [jnp.asarray(a) for a, m in zip(arrays, moving, strict=True) if m]
 
     def flat(t: Any, y: Any, *theta: Any) -> Any:
@@ -182,9 +180,9 @@ def _refuse_jumps(flat: Callable[..., Any], arrays: Sequence[Any]) -> None:
     for site in program.sites:
         if site.kind == "jump" and site.operation not in ("argsort",):
             raise DiscontinuousError(
-                f"{site.location}: the field executes '{site.operation}', which jumps. Only continuous fields have "
-                "a flow with derivatives by this theory (no sliding modes, no saltation). Replace the operation, "
-                "or integrate between its jumps."
+                f"{site.location}: the field executes '{site.operation}', which jumps. Only continuous fields "
+                "have a flow with derivatives by this theory (no sliding modes, no saltation). Replace the "
+                "operation, or integrate between its jumps."
             )
 
 
@@ -263,7 +261,7 @@ def _crossing_moves(
     dsome: Sequence[Any],
     whole: Callable[[Any], Any],
 ) -> tuple[Any, Any]:
-    """How the k-th time, where it is that of a crossing z = 0, and the state there move: −ż/(dz/dt), times f."""
+    """How the k-th time moves, where it is that of a crossing z = 0, and the state: −ż/(dz/dt), times f."""
     slot, q, t, y = mesh.slot[k - 1], mesh.q[k - 1], mesh.t[k], mesh.y[k]
     if not pieces.count:
         return jnp.zeros_like(t), jnp.zeros_like(y)
@@ -370,8 +368,8 @@ def require_solved(code: int, kink: int, options: Options) -> None:
         )
     if code == stepping.MAX_STEPS:
         raise NotConvergedError(
-            f"max_steps={options.max_steps} steps did not reach the last time: either raise it, loosen rtol and "
-            "atol, or look for a crossing that cannot be located, which the trajectory meets again and again."
+            f"max_steps={options.max_steps} steps did not reach the last time: either raise it, loosen rtol "
+            "and atol, or look for a crossing that cannot be located, met again and again."
         )
     raise NotConvergedError(
         "the step fell below rounding, or the field is no number along the trajectory: the solution blows up, "

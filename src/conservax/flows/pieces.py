@@ -20,7 +20,7 @@ _TIES = {"gt": 0.0, "ge": 1.0, "lt": 1.0, "le": 0.0}  # the side that equality s
 
 
 class Sides(NamedTuple):
-    """For each kink: increment z, the size of its terms, weight q, JAX's weight at a tie, whether of a tie of many.
+    """For each kink: increment z, the size of its terms, weight q, JAX's weight at a tie, whether of many.
 
     q = 1 stands for z > 0. Of a maximum over axes each entry has a slot: z = u_j − Σ q_i u_i, q one-hot.
     """
@@ -190,7 +190,9 @@ def _has_kinks(closed: Any) -> bool:
         if eqn.primitive.name in _SEEN and floating:
             return True
         inner = [p for p in eqn.params.values() if hasattr(p, "eqns") or hasattr(p, "jaxpr")]
-        inner += [b for p in eqn.params.values() if isinstance(p, tuple) for b in p if hasattr(b, "jaxpr")]
+        inner += [
+            b for p in eqn.params.values() if isinstance(p, tuple) for b in p if hasattr(b, "jaxpr")
+        ]
         if eqn.primitive.name not in ("while", "custom_vjp_call") and any(map(_has_kinks, inner)):
             return True
     return False
@@ -218,7 +220,11 @@ def _scan(eqn: Any, operands: list[Any], tape: _Tape) -> list[Any]:
         )
     else:
         carry, (ys, sides) = lax.scan(
-            lambda c, x: run(c, x[0], x[1]), carry, (xs, q.reshape(length, size)), length=length, **options
+            lambda c, x: run(c, x[0], x[1]),
+            carry,
+            (xs, q.reshape(length, size)),
+            length=length,
+            **options,
         )
     tape.absorb(sides)
     return [*carry, *ys]

@@ -43,7 +43,9 @@ class Method:
         self.b = np.asarray(tableau.b_sol, float)
         self.b_error = np.asarray(tableau.b_error, float)
         self.order = solver.order(None)  # pyright: ignore[reportArgumentType]
-        self.fsal = bool(self.c[-1] == 1 and np.allclose(self.a[-1], self.b[:-1]) and self.b[-1] == 0)
+        self.fsal = bool(
+            self.c[-1] == 1 and np.allclose(self.a[-1], self.b[:-1]) and self.b[-1] == 0
+        )
 
     def step(self, f: Field, t: Any, h: Any, y: jax.Array, first: jax.Array) -> Step:
         """y ↦ y + h Σ b_i k_i, k_i = f(t + c_i h, y + h Σ a_ij k_j), given k_1 = ``first``."""
@@ -54,9 +56,7 @@ class Method:
         error = h * _combination(self.b_error, slopes)
         return Step(end, error, jnp.stack(slopes), slopes[-1] if self.fsal else None)
 
-    def interpolant(
-        self, t: Any, h: Any, y: jax.Array, step: Step
-    ) -> Callable[[Any], jax.Array]:
+    def interpolant(self, t: Any, h: Any, y: jax.Array, step: Step) -> Callable[[Any], jax.Array]:
         """s ∈ [0, 1] ↦ y(t + s h)."""
         info: dict[str, Any] = {"y0": y, "y1": step.y, "k": h * step.slopes}
         curve = self.solver.interpolation_cls(t0=jnp.zeros_like(t), t1=jnp.ones_like(t), **info)

@@ -136,7 +136,13 @@ def sensitivity_set(
     """
     require_values([("x0", x0), ("t", t), ("args", args)], "sensitivity_set")
     x0, times, options = settings(
-        x0, jnp.ravel(jnp.asarray([0.0, t] if np.ndim(t) == 0 else t)), solver, "jax", rtol, atol, max_steps
+        x0,
+        jnp.ravel(jnp.asarray([0.0, t] if np.ndim(t) == 0 else t)),
+        solver,
+        "jax",
+        rtol,
+        atol,
+        max_steps,
     )
     call = Invocation.of(field, (times[0], x0, *args))
     key = ("sensitivity_set", type(options.method.solver).__name__, *options[1:])
@@ -146,12 +152,15 @@ def sensitivity_set(
     count = int(mesh.count)
     n = mesh.y.shape[1]
     z, size = (np.asarray(a)[:count] for a in at_nodes)  # (count, 3, kinks)
-    near = np.sqrt(np.finfo(mesh.y.dtype).eps) * (np.max(size, axis=(0, 1), initial=0.0) + 10 * options.atol)
+    near = np.sqrt(np.finfo(mesh.y.dtype).eps) * (
+        np.max(size, axis=(0, 1), initial=0.0) + 10 * options.atol
+    )
     stays = np.all(np.abs(z) <= near, axis=1) if z.size else np.zeros((count, 0), bool)
     kinks = tuple(int(i) for i in np.flatnonzero(stays.any(0)))
     if len(kinks) > _MOST:
         raise TooManyKinksError(
-            f"the trajectory stays on {len(kinks)} kinks at once; the set of its sensitivities is kept to {_MOST}."
+            f"the trajectory stays on {len(kinks)} kinks; the set of its sensitivities is kept to {_MOST}. "
+            "Start off them, or take odeint's one derivative."
         )
     maps = np.asarray(steps)[:count]
     matrix = functools.reduce(lambda M, S: S @ M, maps, np.eye(n))

@@ -79,14 +79,14 @@ def minimise(
     Source: of each method in its file; certificates as in Goldstein (Math. Program. 1977).
 
     >>> import jax.numpy as jnp, conservax as cx
-    >>> found = cx.minimise(lambda x: jnp.abs(x[0]) + 10 * jnp.abs(x[1] - x[0] ** 2), jnp.ones(2), tol=1e-3)
+    >>> found = cx.minimise(
+    ...     lambda x: jnp.abs(x[0]) + 10 * jnp.abs(x[1] - x[0] ** 2), jnp.ones(2), tol=1e-3
+    ... )
     >>> found.certificate.recheck(), bool(found.stats.value < 1e-3)
     (True, True)
     """
     if method != "auto" and method not in _METHODS:
-        raise InvalidInputError(
-            f"method={method!r} is not one of auto, {', '.join(_METHODS)}."
-        )
+        raise InvalidInputError(f"method={method!r} is not one of auto, {', '.join(_METHODS)}.")
     for name, number in (("tol", tol), ("delta", delta), ("max_evaluations", max_evaluations)):
         if not number > 0:
             raise InvalidInputError(f"{name}={number} must be positive.")

@@ -33,7 +33,9 @@ class Method(Protocol):
     def __call__(self, oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome: ...
 
 
-def start_at(oracle: Oracle, x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray]:
+def start_at(
+    oracle: Oracle, x: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, float, np.ndarray]:
     """(x, f, g), moved by a hair where AD's gradient is 0 on a kink: an artefact proves nothing."""
     f, g = oracle(x)
     for power in range(-12, -3):

@@ -5,9 +5,7 @@ import numpy as np
 _RIDGE = 1e-14  # relative: makes dependent gradients a strictly convex program
 
 
-def on_simplex(
-    gram: np.ndarray, linear: np.ndarray, start: np.ndarray | None = None
-) -> np.ndarray:
+def on_simplex(gram: np.ndarray, linear: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """argmin ½ λᵀQλ + eᵀλ over λ ≥ 0, Σλ = 1, for Q (k, k) positive semidefinite and e (k,).
 
     A primal active-set method: solve on the support, step to the first weight that vanishes, let in

@@ -111,5 +111,7 @@ CRESCENTS = (
 )
 ROSENBROCKS = (
     Problem("Chebyshev–Rosenbrock I", chebyshev_rosenbrock_i, off_the_kinks, lambda n: 0.0, False),
-    Problem("Chebyshev–Rosenbrock II", chebyshev_rosenbrock_ii, off_the_kinks, lambda n: 0.0, False),
+    Problem(
+        "Chebyshev–Rosenbrock II", chebyshev_rosenbrock_ii, off_the_kinks, lambda n: 0.0, False
+    ),
 )
