@@ -12,8 +12,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "conservax"
 FREE = {"errors", "numerics", "report", "solution"}
 FLOORS = {"calculus", "invertibility", "operators", "implicit", "solvers"}
-APPLICATIONS = {"programs", "sparse", "equilibrium", "iterates", "stochastic", "flows"}
-APPLICATIONS |= {"minimisers", "values"}
+APPLICATIONS = {
+    "programs",
+    "sparse",
+    "equilibrium",
+    "iterates",
+    "stochastic",
+    "flows",
+    "minimisers",
+    "values",
+}
 TOP = {"reproduce", "interop", "cli"}
 FACE = "conservax"  # the package's own __init__, the public names
 PROJECTIONS = {"projections"}  # of the face: gathers those of operators and of programs

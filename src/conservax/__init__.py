@@ -103,6 +103,16 @@ _PARTS = {
 }  # fmt: skip
 _PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
 _PARTS |= {"stochastic"}
+    *_NAMES,
+    "errors",
+    "flows",
+    "numerics",
+    "programs",
+    "projections",
+    "report",
+    "solution",
+    "solvers",
+}
 
 
 def __getattr__(name: str) -> Any:

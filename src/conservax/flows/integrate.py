@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..numerics import machine_epsilon
@@ -12,7 +13,9 @@ from .pieces import Pieces, Sides
 from .runge_kutta import Method
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
-_SAMPLES = (1 / 3, 2 / 3, 1.0)  # of each step, where increments are looked at
+_SAMPLES = (0.0, 1 / 3, 2 / 3, 1.0)  # of each step, where increments are looked at
+_CUBIC = np.linalg.inv(np.vander(_SAMPLES, increasing=True))  # values there → coefficients
+_DIP = 0.05  # of a kink's range over the step: a predicted minimum below is looked at
 _ROUNDING = 64.0  # units in the last place of its terms that an increment may be off
 _JUMP = 1e-5  # relative: two pieces of the field that differ by more where they meet
 _ROOT_STEPS = 60
@@ -21,8 +24,10 @@ SOLVED, MAX_STEPS, JUMPS, NOT_FINITE = 0, 1, 2, 3
 
 
 class Mesh(NamedTuple):
-    """The steps taken: ``count`` of them from t[k] to t[k + 1] on the piece q[k]; ``saved``: rows of the outputs.
+    """The steps taken: ``count`` of them from t[k] to t[k + 1] on the piece q[k].
 
+    ``saved``: the rows of the outputs.
+    ``out`` are the states there; ``slot[k]`` is the kink whose crossing ends step k, −1 where none does.
     ``crossings`` counts changes of piece; ``code`` is SOLVED, MAX_STEPS, JUMPS or NOT_FINITE; ``kink`` the
     slot at which a jump was met.
     """
@@ -30,6 +35,8 @@ class Mesh(NamedTuple):
     t: jax.Array
     y: jax.Array
     q: jax.Array
+    slot: jax.Array
+    out: jax.Array
     count: jax.Array
     saved: jax.Array
     crossings: jax.Array
@@ -59,13 +66,23 @@ class _State(NamedTuple):
     flips: Any  # the kinks that are crossed there
     attempts: Any
     row: Any  # of the next output
+    probe: Any  # a tangent of y, of size one at most; theta's share beside it
     mesh: Mesh
 
 
 def integrate(
-    pieces: Pieces, y0: jax.Array, times: jax.Array, theta: Any, options: Options
+    pieces: Pieces,
+    y0: jax.Array,
+    times: jax.Array,
+    theta: Any,
+    options: Options,
+    probed: bool = False,
 ) -> Mesh:
-    """ẋ = f(t, x), x(times[0]) = y0, through ``times``: the mesh of the steps."""
+    """ẋ = f(t, x), x(times[0]) = y0, through ``times``: the mesh of the steps.
+
+    ``probed``: the error of a sensitivity, along one direction in y0 and theta, is held to the
+    tolerance, too, so that the mesh serves derivatives.
+    """
     method, K = options.method, options.max_steps
     dtype = y0.dtype
     eps = machine_epsilon(dtype)
@@ -83,6 +100,8 @@ def integrate(
         jnp.zeros(K + 1, dtype).at[0].set(t0),
         jnp.zeros((K + 1, y0.size), dtype).at[0].set(y0),
         jnp.zeros((K, pieces.count), dtype),
+        jnp.full(K, -1, jnp.int32),
+        jnp.zeros((rows, y0.size), dtype),
         jnp.zeros((), jnp.int32),
         jnp.zeros(rows, jnp.int32),
         jnp.zeros((), jnp.int32),
@@ -92,8 +111,34 @@ def integrate(
     state = _State(
         t0, _first_step(f, q, t0, y0, slope, end, options), y0, slope, q, on,
         jnp.array(False), jnp.zeros((), dtype), jnp.zeros(pieces.count, bool),
-        jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32), mesh,
+        jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32),
+        (_signs(y0), jnp.ones((), dtype)) if probed else (), mesh,
     )  # fmt: skip
+    moved = [jnp.issubdtype(a.dtype, jnp.floating) for a in theta]
+    turned = [_signs(a) for a, m in zip(theta, moved, strict=True) if m]
+
+    def tangent_of_step(s: _State, h: Any, step: Any) -> tuple[Any, Any]:
+        """The probe after the step and its error, relative to its size."""
+        u, w = s.probe
+
+        def phi(y: Any, *some: Any) -> Any:
+            rest = iter(some)
+            full = [next(rest) if m else a for a, m in zip(theta, moved, strict=True)]
+
+            def g(t: Any, y: Any) -> Any:
+                return pieces(s.q, t, y, *full)
+
+            found = method.step(g, s.t, h, y, g(s.t, y))
+            return found.y, found.error
+
+        some = [a for a, m in zip(theta, moved, strict=True) if m]
+        _, (u, error) = jax.jvp(phi, (s.y, *some), (u, *[w * d for d in turned]))
+        size = jnp.maximum(
+            jnp.max(jnp.abs(u), initial=0.0), jnp.max(jnp.abs(s.probe[0]), initial=0.0)
+        )
+        size = jnp.maximum(size, w)
+        u, w = u / size, w / size  # only its direction matters, and it must not overflow
+        return (u, w), jnp.max(jnp.abs(error), initial=0.0) / size / (options.rtol + options.atol)
 
     def advance(s: _State) -> _State:
         left = times[jnp.minimum(s.row, rows - 1)] - s.t
@@ -103,6 +148,10 @@ def integrate(
         step = method.step(lambda t, y: f(s.q, t, y), s.t, h, s.y, s.slope)
         scale = options.atol + options.rtol * jnp.maximum(jnp.abs(s.y), jnp.abs(step.y))
         error = jnp.sqrt(jnp.mean((step.error / scale) ** 2))
+        probe = s.probe
+        if probed:
+            probe, off = tangent_of_step(s, h, step)
+            error = jnp.maximum(error, off)
         fine = error <= 1.0
         factor = _SAFETY * jnp.where(error > 0, error, 1e-30) ** (-1 / method.order)
         factor = jnp.clip(jnp.where(jnp.isfinite(factor), factor, _SHRINK), _SHRINK, _GROW)
@@ -115,15 +164,22 @@ def integrate(
 
         crosses, length, flips = jnp.array(False), s.target, s.flips
         if pieces.count:
-            samples = jax.vmap(margins)(jnp.asarray(_SAMPLES, dtype))
-            worst = jnp.min(samples, axis=1)
+            at = jnp.asarray(_SAMPLES, dtype)
+            samples = jax.vmap(margins)(at)
+            dip, low = _lowest(samples)
+            worst = jnp.min(samples[1:], axis=1)
+            # a dip between the samples, there and back: looked at where a cubic through them has it
+            at, worst = lax.cond(
+                low < 0,
+                lambda: _inserted(at[1:], worst, dip, jnp.min(margins(dip))),
+                lambda: _inserted(at[1:], worst, at[-1], worst[-1]),
+            )
             first = jnp.argmax(worst < 0)
             crosses = fine & jnp.any(worst < 0) & ~s.landing
 
             def locate() -> Any:
-                before = jnp.asarray((0.0, *_SAMPLES), dtype)[first]
-                after = jnp.asarray(_SAMPLES, dtype)[first]
-                u = _first_negative(lambda u: jnp.min(margins(u)), before, after, worst[first])
+                before = jnp.concatenate([jnp.zeros(1, dtype), at])[first]
+                u = _first_negative(lambda u: jnp.min(margins(u)), before, at[first], worst[first])
                 return u * h, margins(u) < 0
 
             length, flips = lax.cond(crosses, locate, lambda: (s.target, s.flips))
@@ -176,6 +232,10 @@ def integrate(
             s.mesh.t.at[spot].set(t, mode="drop"),
             s.mesh.y.at[spot].set(y, mode="drop"),
             s.mesh.q.at[jnp.where(accepted, k, K)].set(s.q, mode="drop"),
+            s.mesh.slot.at[jnp.where(accepted & s.landing & ~arrives, k, K)].set(
+                jnp.argmax(s.flips).astype(jnp.int32) if pieces.count else -1, mode="drop"
+            ),
+            s.mesh.out,
             count,
             s.mesh.saved.at[jnp.where(saves, s.row, rows)].set(count, mode="drop"),
             s.mesh.crossings + lands,
@@ -191,11 +251,12 @@ def integrate(
         next_h = jnp.where(crosses, s.h, sign * grown)
         return _State(
             t, next_h, y, slope, q, on, crosses & ~here, length, flips, attempts,
-            s.row + saves, mesh,
+            s.row + saves,
+            jax.tree.map(lambda new, old: jnp.where(accepted, new, old), probe, s.probe), mesh,
         )  # fmt: skip
 
     final = lax.while_loop(lambda s: (s.row < rows) & (s.mesh.code == SOLVED), advance, state)
-    return final.mesh
+    return final.mesh._replace(out=final.mesh.y[final.mesh.saved])
 
 
 def _margins(sides: Sides, on: Any, eps: float) -> Any:
@@ -205,6 +266,37 @@ def _margins(sides: Sides, on: Any, eps: float) -> Any:
     outward = jnp.where(sides.grouped & (sides.q > 0), 0.0, outward)
     margin = jnp.where(on, -jnp.abs(sides.z), outward) + slack
     return jnp.where(slack + jnp.abs(sides.z) == 0, jnp.inf, margin)
+
+
+def _signs(a: Any) -> Any:
+    """±1 in an order that no structure of the problem has."""
+    i = np.arange(a.size)
+    return jnp.asarray(1.0 - 2.0 * (np.sin(i * i + 1.0) > 0), a.dtype).reshape(a.shape)
+
+
+def _lowest(samples: Any) -> tuple[Any, Any]:
+    """Where in the step the cubics through the margins (4, k) dip lowest, and how low.
+
+    Negative where the minimum is below a share of the range: a dip worth a look.
+    """
+    samples = jnp.where(jnp.isfinite(samples), samples, 1.0)
+    _, b, c, d = jnp.asarray(_CUBIC, samples.dtype) @ samples
+    root = jnp.sqrt(jnp.maximum(c**2 - 3 * b * d, 0.0))
+    # the minimum of a + bu + cu² + du³, in the form that does not cancel
+    below = jnp.where(c >= 0, c + root, root - c)
+    u = jnp.where(c >= 0, -b / jnp.where(below > 0, below, 1), below / jnp.where(d == 0, 1, 3 * d))
+    inside = (below > 0) & (u > 0) & (u < 1) & (c**2 > 3 * b * d)
+    value = (jnp.vander(u, 4, increasing=True) * (jnp.asarray(_CUBIC, u.dtype) @ samples).T).sum(1)
+    spread = jnp.max(samples, axis=0) - jnp.min(samples, axis=0)
+    low = jnp.where(inside, value - _DIP * spread, jnp.inf)
+    lowest = jnp.argmin(low)
+    return u[lowest], low[lowest]
+
+
+def _inserted(at: Any, worst: Any, u: Any, value: Any) -> tuple[Any, Any]:
+    at, worst = jnp.append(at, u), jnp.append(worst, value)
+    order = jnp.argsort(at)
+    return at[order], worst[order]
 
 
 def _first_piece(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from ..calculus.invocation import Invocation
@@ -85,6 +86,32 @@ def odeint(
     >>> round(float(jax.grad(end)(1.0)), 4), round(float(jnp.exp(2.0)), 4)
     (7.389..., 7.3891)
     """
+    x0, times, options = settings(x0, times, solver, selection, rtol, atol, max_steps)
+    call = Invocation.of(field, (times[0], x0, *args))
+    key = ("odeint", type(options.method.solver).__name__, *options[1:])
+    inputs = (x0, times, args)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
+        solve = functools.partial(_solve, field, options)
+    else:
+        solve = call.kept(key, lambda: jax.jit(functools.partial(_solve, field, options)))
+    states, mesh_code, kink = solve(*inputs)
+    if isinstance(mesh_code, Tracer):
+        failed = mesh_code != stepping.SOLVED
+        return jax.tree.map(lambda a: jnp.where(failed, jnp.nan, a), states)
+    require_solved(int(mesh_code), int(kink), options)
+    return states
+
+
+def settings(
+    x0: Any,
+    times: Any,
+    solver: Any,
+    selection: str,
+    rtol: float | None,
+    atol: float | None,
+    max_steps: int,
+) -> tuple[Any, jax.Array, Options]:
+    """The user's state, times and options, checked."""
     method = Method(solver)
     if selection not in _SELECTIONS:
         raise InvalidInputError(f"selection={selection!r} is not one of {', '.join(_SELECTIONS)}.")
@@ -94,7 +121,7 @@ def odeint(
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise InvalidInputError("x0 must hold real floating-point numbers.")
     dtype = jnp.result_type(*leaves)
-    times = times.astype(jnp.promote_types(dtype, jnp.float32))
+    times = times.astype(dtype)
     _require_times(times)
     single = dtype != jnp.float64
     options = Options(
@@ -107,19 +134,7 @@ def odeint(
     for name, number in (("rtol", options.rtol), ("atol", options.atol)):
         if not number > 0:
             raise InvalidInputError(f"{name}={number} must be positive.")
-    call = Invocation.of(field, (times[0], x0, *args))
-    key = ("odeint", type(method.solver).__name__, *options[1:])
-    inputs = (x0, times, args)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
-        solve = functools.partial(_solve, field, options)
-    else:
-        solve = call.kept(key, lambda: jax.jit(functools.partial(_solve, field, options)))
-    states, mesh_code, kink = solve(*inputs)
-    if isinstance(mesh_code, Tracer):
-        failed = mesh_code != stepping.SOLVED
-        return jax.tree.map(lambda a: jnp.where(failed, jnp.nan, a), states)
-    _require_solved(int(mesh_code), int(kink), field, x0, times, args, options)
-    return states
+    return x0, times, options
 
 
 def _solve(
@@ -127,8 +142,7 @@ def _solve(
 ) -> tuple[Any, jax.Array, jax.Array]:
     problem = prepare(field, times[0], x0, args)
     mesh = _flow(problem.pieces, options, problem.y0, times, problem.theta)
-    states = mesh.y[mesh.saved]
-    return jax.vmap(problem.unravel)(states), mesh.code, mesh.kink
+    return jax.vmap(problem.unravel)(mesh.out), mesh.code, mesh.kink
 
 
 def prepare(field: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) -> Problem:
@@ -166,9 +180,9 @@ def _refuse_jumps(flat: Callable[..., Any], arrays: Sequence[Any]) -> None:
     for site in program.sites:
         if site.kind == "jump" and site.operation not in ("argsort",):
             raise DiscontinuousError(
-                f"{site.location}: the field executes '{site.operation}', which jumps. Only continuous fields have "
-                "a flow with derivatives by this theory (no sliding modes, no saltation). Replace the operation, "
-                "or integrate between its jumps."
+                f"{site.location}: the field executes '{site.operation}', which jumps. Only continuous fields "
+                "have a flow with derivatives by this theory (no sliding modes, no saltation). Replace the "
+                "operation, or integrate between its jumps."
             )
 
 
@@ -195,26 +209,72 @@ def _flow(pieces: Pieces, options: Options, y0: Any, times: Any, theta: list[Any
     def solve(y0: Any, times: Any, moving: Any) -> Mesh:
         return integrate(pieces, y0, times, whole(moving), options)
 
-    @solve.defjvp
+    @jax.custom_jvp
+    def solve_for_derivatives(y0: Any, times: Any, moving: Any) -> Mesh:
+        return integrate(pieces, y0, times, whole(moving), options, probed=True)
+
     def rule(primals: Any, tangents: Any) -> Any:
         y0, times, moving = primals
         dy0, dtimes, dmoving = tangents
-        mesh = solve(y0, times, moving)
-        dy0 = dy0 - dtimes[0] * pieces(mesh.q[0], times[0], y0, *whole(moving))
-        dy = _tangents(pieces, options, mesh, moving, whole, dy0, dmoving)
-        # an output moves along the solution with its time
-        ends = jax.vmap(lambda k, t: _slope_at(pieces, mesh, k, t, whole(moving)))(
-            mesh.saved, times
-        )
-        dy = dy.at[mesh.saved].add(dtimes[:, None] * ends)
-        zero = jax.tree.map(_no_tangent, mesh)
-        return mesh, zero._replace(y=dy)
+        mesh = solve_for_derivatives(y0, times, moving)
+        felt = [not isinstance(d, SymbolicZero) for d in dmoving]
+        dy0 = jnp.zeros_like(y0) if isinstance(dy0, SymbolicZero) else dy0
+        timed = not isinstance(dtimes, SymbolicZero)
+        if timed:
+            dy0 = dy0 - dtimes[0] * pieces(mesh.q[0], times[0], y0, *whole(moving))
 
+        def with_felt(some: Sequence[Any]) -> list[Any]:
+            changed = iter(some)
+            return whole([next(changed) if d else a for a, d in zip(moving, felt, strict=True)])
+
+        some = [a for a, d in zip(moving, felt, strict=True) if d]
+        dsome = [d for d, moves in zip(dmoving, felt, strict=True) if moves]
+        dy = _tangents(pieces, options, mesh, some, with_felt, dy0, dsome)
+        out = dy[mesh.saved]
+        if timed:  # an output moves along the solution with its time
+            ends = jax.vmap(lambda k, t: _slope_at(pieces, mesh, k, t, whole(moving)))
+            out = out + dtimes[:, None] * ends(mesh.saved, times)
+        # of no use to first derivatives, and dropped there: second ones see the crossings move
+        dt, along = jax.vmap(
+            lambda k, u: _crossing_moves(pieces, mesh, k, u, some, dsome, with_felt)
+        )(jnp.arange(1, mesh.t.size), dy[1:])
+        tangent = jax.tree.map(_no_tangent, mesh)._replace(
+            y=dy.at[1:].add(along), t=jnp.concatenate([jnp.zeros_like(dt[:1]), dt]), out=out
+        )
+        return mesh, tangent
+
+    solve.defjvp(rule, symbolic_zeros=True)
+    solve_for_derivatives.defjvp(rule, symbolic_zeros=True)
     return solve(y0, times, [a for a, m in zip(theta, flows, strict=True) if m])
 
 
 def _slope_at(pieces: Pieces, mesh: Mesh, k: Any, t: Any, theta: Any) -> Any:
     return pieces(mesh.q[jnp.maximum(k - 1, 0)], t, mesh.y[k], *theta)
+
+
+def _crossing_moves(
+    pieces: Pieces,
+    mesh: Mesh,
+    k: Any,
+    u: Any,
+    some: Sequence[Any],
+    dsome: Sequence[Any],
+    whole: Callable[[Any], Any],
+) -> tuple[Any, Any]:
+    """How the k-th time moves, where it is that of a crossing z = 0, and the state: −ż/(dz/dt), times f."""
+    slot, q, t, y = mesh.slot[k - 1], mesh.q[k - 1], mesh.t[k], mesh.y[k]
+    if not pieces.count:
+        return jnp.zeros_like(t), jnp.zeros_like(y)
+
+    def z(t: Any, y: Any, some: Sequence[Any]) -> Any:
+        return pieces.increments(q, t, y, *whole(some)).z[slot]
+
+    f = pieces(q, t, y, *whole(some))
+    moves = jax.jvp(z, (t, y, list(some)), (jnp.zeros_like(t), u, list(dsome)))[1]
+    rate = jax.jvp(z, (t, y, list(some)), (jnp.ones_like(t), f, [0 * a for a in some]))[1]
+    crossed = (slot >= 0) & (rate != 0)
+    dt = jnp.where(crossed, -moves / jnp.where(crossed, rate, 1), 0)
+    return dt, f * dt
 
 
 def _tangents(
@@ -269,7 +329,12 @@ def _tangents(
 
         return lax.fori_loop(0, mesh.count, one, (U, w))
 
-    b = (jnp.zeros((K + 1, dy0.size), dy0.dtype).at[0].set(dy0), list(dmoving))
+    # JAX transposes the solve only if all of b is linear in the tangents: a constant zero is tied to them
+    tie = 0 * (jnp.sum(dy0) + sum(jnp.sum(d).astype(dy0.dtype) for d in dmoving))
+    b = (
+        jnp.zeros((K + 1, dy0.size), dy0.dtype).at[0].set(dy0 + tie),
+        [d + tie.astype(d.dtype) for d in dmoving],
+    )
     return lax.custom_linear_solve(residual, b, forwards, backwards)[0]
 
 
@@ -291,9 +356,8 @@ def _require_times(times: Any) -> None:
         raise InvalidInputError("times must be finite and strictly increasing, or decreasing.")
 
 
-def _require_solved(
-    code: int, kink: int, field: Any, x0: Any, times: Any, args: Any, options: Options
-) -> None:
+def require_solved(code: int, kink: int, options: Options) -> None:
+    """Raise what a mesh's code says."""
     if code == stepping.SOLVED:
         return
     if code == stepping.JUMPS:
@@ -304,8 +368,8 @@ def _require_solved(
         )
     if code == stepping.MAX_STEPS:
         raise NotConvergedError(
-            f"max_steps={options.max_steps} steps did not reach the last time: either raise it, loosen rtol and "
-            "atol, or look for a crossing that cannot be located, which the trajectory meets again and again."
+            f"max_steps={options.max_steps} steps did not reach the last time: either raise it, loosen rtol "
+            "and atol, or look for a crossing that cannot be located, met again and again."
         )
     raise NotConvergedError(
         "the step fell below rounding, or the field is no number along the trajectory: the solution blows up, "

@@ -20,7 +20,7 @@ _TIES = {"gt": 0.0, "ge": 1.0, "lt": 1.0, "le": 0.0}  # the side that equality s
 
 
 class Sides(NamedTuple):
-    """For each kink: increment z, the size of its terms, weight q, JAX's weight at a tie, whether of a tie of many.
+    """For each kink: increment z, the size of its terms, weight q, JAX's weight at a tie, whether of many.
 
     q = 1 stands for z > 0. Of a maximum over axes each entry has a slot: z = u_j − Σ q_i u_i, q one-hot.
     """
@@ -85,19 +85,22 @@ class Pieces:
         closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
         self._closed, self._tree = closed, jax.tree.structure(shape)
         self.dtype = jnp.result_type(*jax.tree.leaves(shape))
-        self.count = jax.eval_shape(lambda *a: self.sides(*a), *args).z.size
+        # traced once each, however many stages a step has
+        self._outs = jax.jit(lambda q, args: self._run(q, args)[0])
+        self._sides = jax.jit(lambda q, args: self._run(q, args)[1])
+        self.count = jax.eval_shape(self.sides, *args).z.size
 
     def __call__(self, q: Any, *args: Any) -> Any:
         """The result on the piece q, continued."""
-        return self._run(q, args)[0]
+        return self._outs(q, args)
 
     def sides(self, *args: Any) -> Sides:
         """The sides that the values ask for."""
-        return self._run(None, args)[1]
+        return self._sides(None, args)
 
     def increments(self, q: Any, *args: Any) -> Sides:
         """The increments on the piece q."""
-        return self._run(q, args)[1]
+        return self._sides(q, args)
 
     def _run(self, q: Any, args: Sequence[Any]) -> tuple[Any, Sides]:
         tape = _Tape(q, self.dtype)

@@ -15,6 +15,7 @@ from .simplex import shortest
 
 _PROGRESS = 0.25  # of the decrease δ‖g‖ that a step along −g should bring
 _HALVINGS = 60
+_BESIDE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,19 @@ def _grow(
             continue
         if oracle.left <= 0:
             return None
-        y = x - inner * g / norm
+        # beside x, so that the segment lies on no kink that x lies on
+        beside = x + _BESIDE * inner * in_ball(rng, 1, len(x))[0]
+        y = beside - (1 - _BESIDE) * inner * g / norm
         f_y, g_y = oracle(y)
         if f_y < f - _PROGRESS * inner * norm:
             return y, f_y
-        known.append(_on_segment(oracle, x, f, y, f_y, g_y, g, norm, rng))
+        if oracle.left <= 0:
+            return None
+        f_beside, _ = oracle(beside)
+        if float(g_y @ g) <= 0.5 * norm**2 and oracle.is_smooth_at(y):
+            known.append(oracle.count - 2)
+        else:
+            known.append(_on_segment(oracle, beside, f_beside, y, f_y, g, norm, rng))
 
 
 def _on_segment(
@@ -162,22 +171,21 @@ def _on_segment(
     f: float,
     y: np.ndarray,
     f_y: float,
-    g_y: np.ndarray,
     g: np.ndarray,
     norm: float,
     rng: np.random.Generator,
 ) -> int:
     """The number of an evaluation on [x, y] with ⟨∇f, g⟩ ≤ ½‖g‖², by bisection on the decrease."""
-    index = oracle.count - 1
     low, high, f_low, f_high = 0.0, 1.0, f, f_y
+    index = oracle.count - 1
     for _ in range(_HALVINGS):
-        if float(g_y @ g) <= 0.5 * norm**2 and oracle.is_smooth_at(oracle.points[index]):
-            return index
         if oracle.left <= 0:
-            return index
+            break
         middle = low + (high - low) * (0.5 + 0.1 * (rng.random() - 0.5))
-        f_middle, g_y = oracle(x + middle * (y - x))
+        f_middle, slope = oracle(x + middle * (y - x))
         index = oracle.count - 1
+        if float(slope @ g) <= 0.5 * norm**2 and oracle.is_smooth_at(oracle.points[index]):
+            break
         # the half where f falls less holds such a gradient
         if (f_low - f_middle) * (high - middle) > (f_middle - f_high) * (middle - low):
             low, f_low = middle, f_middle

@@ -1,5 +1,6 @@
 """Steepest descent by the shortest element of the conservative gradient of near kinks."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..calculus import conservative_jacobian
@@ -12,7 +13,7 @@ _ARMIJO, _SHRINK, _FIRST = 0.1, 0.1, 1e-1
 
 
 def min_norm(oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome:
-    """d = −g with g the shortest element of the hull of D_r f(x): kinks with |z| ≤ r · size count as active.
+    """d = −g with g the shortest element of the hull of D_r f(x): kinks with |z| ≤ r max(1, ‖x‖_∞) count.
 
     No gradient is sampled: the program itself says which pieces meet nearby. A backtracking line
     search asks for f(x) − c t ‖g‖². Where ‖g‖ falls below its target, or no step decreases f, r shrinks; it
@@ -20,18 +21,17 @@ def min_norm(oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome:
     by a small random step.
 
     Source: Bertsekas, Mitter, A descent numerical method for optimization problems with
-    nondifferentiable cost functionals (SIAM J. Control 1973), on the sets of docs/theory.md#the-shortest-element.
+    nondifferentiable cost functionals (SIAM J. Control 1973), with docs/theory.md#the-shortest-element.
     """
-    import jax.numpy as jnp
-
     x, f, g = start_at(oracle, x, settings.rng)
     least = float(jnp.finfo(oracle.dtype).eps) ** 0.5
     r, target, t = _FIRST, max(0.1 * float(np.linalg.norm(g)), settings.tol), 1.0
     k, status = 0, Status.MAX_ITERATIONS
     while oracle.left > 0:
         k += 1
+        scale = max(1.0, float(np.max(np.abs(x))))
         try:
-            jacobian = conservative_jacobian(oracle.fun, rtol=r)(
+            jacobian = conservative_jacobian(oracle.fun, atol=r * scale, rtol=0.0)(
                 oracle.unravel(jnp.asarray(x, oracle.dtype)), *oracle.args
             )
             direction = jacobian.min_norm()

@@ -53,7 +53,8 @@ class Oracle:
         shapes = [o.shape for o in jax.tree.leaves(out)]
         if shapes != [()]:
             raise InvalidInputError(
-                f"fun must return one number; it returns arrays of shapes {shapes}. Sum them, or take a maximum."
+                f"fun must return one number; it returns arrays of shapes {shapes}. Sum them, or take a "
+                "maximum."
             )
 
     @property
@@ -103,7 +104,7 @@ class Oracle:
         return f, g
 
     def _element(self, x: np.ndarray) -> np.ndarray:
-        """An element of the conservative gradient where AD's is no number (a norm at 0, 0 · inf); NaN if none."""
+        """An element of the conservative gradient where AD's is no number (a norm at 0); NaN if none."""
         at = (self.unravel(jnp.asarray(x, self.dtype)), *self.args)
         try:
             return conservative_jacobian(self.fun)(*at).element("upper")[0]
