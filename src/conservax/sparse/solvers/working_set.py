@@ -163,17 +163,24 @@ class _Subproblem:
         problem = self.problem
         if self.H is not None:
             return self._model(self.H, self.M.T @ problem.loss_gradient(z).ravel(), x, tol)
+        damping = problem.datafit.damping
         for _ in range(_NEWTON):
             gradient = self.M.T @ problem.loss_gradient(z).ravel()
             excess = self._excess(x, gradient)
             if excess <= tol:
                 break
-            H = gram(problem.curvature(z), self.M)
+            curvature = problem.curvature(z)
+            if damping:
+                bound = problem.datafit.curvature_bound or 1.0
+                curvature = curvature + damping * bound * problem.omega[:, None, None]
+            H = gram(curvature, self.M)
             H[np.diag_indices_from(H)] += 1e-12 * max(float(np.trace(H)) / max(len(H), 1), 1e-300)
             step = self._model(H, gradient, x, min(tol, 1e-3 * excess)) - x
             x, z, moved = self._search(x, step, z, gradient)
-            if not moved:
+            if not moved and damping in (0.0, problem.datafit.damping):
                 break
+            damping = damping / 10 if moved else problem.datafit.damping
+            damping = damping if damping > 1e-10 else 0.0
         return x
 
     def _model(self, H: np.ndarray, gradient: np.ndarray, x: np.ndarray, tol: float) -> np.ndarray:
