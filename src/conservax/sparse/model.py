@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InvalidInputError, NotConvergedError
+from ..errors import InvalidInputError
 from ..numerics import machine_epsilon
 from .certificate import SparseReport, certificate
 from .datafits import Datafit
@@ -168,12 +168,7 @@ class Model:
                 "them outside jit, grad and vmap."
             )
         problem, total = call.problem(())
-        outcome = call.solve(problem, call.start)
-        if not outcome.solved:
-            raise NotConvergedError(
-                f"{self.name} stopped with an optimality violation of {outcome.violation:.3g}: standardise "
-                "the columns of X, or raise the penalty."
-            )
+        outcome = call.solve(problem, call.start).required()
         if rtol is None:
             rtol = float(np.sqrt(machine_epsilon(call.dtype)))
         held = problem.design.penalised

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...errors import NotConvergedError
 from ..datafits import Datafit
 from ..design import Design, gram, is_sparse
 from ..penalties import L1, Penalty
@@ -60,6 +61,15 @@ class Outcome(NamedTuple):
     solved: bool
     rounds: int
     violation: float
+
+    def required(self) -> "Outcome":
+        """This outcome, if it is a solution; NotConvergedError otherwise."""
+        if not self.solved:
+            raise NotConvergedError(
+                f"a fit stopped with an optimality violation of {self.violation:.3g}: standardise the "
+                "columns of X, or raise the penalty."
+            )
+        return self
 
 
 def working_set(
@@ -119,7 +129,7 @@ def working_set(
     gradient = problem.gradient(z)
     left = float(problem.violation(coef, gradient).max(initial=0.0))
     scale = float(np.abs(gradient).max(initial=0.0))
-    solved = bool(np.isfinite(left) and left <= max(_LOOSE * scale, floor))
+    solved = bool(np.isfinite(left) and left <= max(max(tol, _LOOSE) * scale, floor))
     return Outcome(coef, z, gradient, solved, done, left)
 
 
