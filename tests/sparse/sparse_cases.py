@@ -29,7 +29,12 @@ class Case:
 
     def arguments(self):
         weight = np.random.default_rng(1).uniform(0.5, 1.5, len(self.y))
-        return self.X, self.y.astype(float), weight, *(np.asarray(self.parameters[i]) for i in self.smooth)
+        return (
+            self.X,
+            self.y.astype(float),
+            weight,
+            *(np.asarray(self.parameters[i]) for i in self.smooth),
+        )
 
 
 def data(n=20, p=8, seed=0, labels=False):
