@@ -57,8 +57,15 @@ class Reduced:
 
     @cached_property
     def T(self) -> np.ndarray | None:  # noqa: N802
-        design = self.problem.design
-        return face_basis(self.face.basis, len(self.face.rows), design.size - design.penalised)
+        design, r = self.problem.design, len(self.face.rows)
+        T = face_basis(self.face.basis, r, design.size - design.penalised)
+        if not (design.intercept and design.outputs > 1):
+            return T
+        # intercepts of several classes are determined up to a common constant: their sum stands still
+        T = np.eye(len(self.rows)) if T is None else T
+        k = design.outputs
+        still = np.linalg.qr(np.ones((k, 1)), mode="complete")[0][:, 1:]
+        return np.concatenate([T[:, :-k], T[:, -k:] @ still], axis=1)
 
     @cached_property
     def columns(self) -> Any:
@@ -108,7 +115,7 @@ class Reduced:
         """The tangent of all coefficients."""
         problem = self.problem
         design, r = problem.design, len(self.face.rows)
-        right = np.zeros(len(self.rows))
+        right, shift = np.zeros(len(self.rows)), np.zeros(len(self.rows))
         loss = self.problem.datafit.gradient(self.z, problem.y)
         through = np.zeros_like(self.z)
         for name, tangent in tangents.items():
@@ -128,9 +135,13 @@ class Reduced:
                 through += moving[:, None] * loss
             elif name in self.face.parameters:
                 right[:r] -= self.face.parameters[name].push(tangent)
+            if name in self.face.offsets:
+                shift[:r] += self.face.offsets[name].push(tangent)
         right -= np.asarray(self.columns.T @ through.ravel())
+        if shift.any():
+            right -= self.hessian @ shift
         moved = np.zeros(design.size)
-        moved[self.rows] = self._solve(right)
+        moved[self.rows] = self._solve(right) + shift
         return moved
 
     def pull(self, cotangent: np.ndarray, like: Arrays) -> dict[str, np.ndarray]:
@@ -153,6 +164,9 @@ class Reduced:
                 found[name] = 0.0 - self.face.parameters[name].pull(p[:r], array.shape)
             else:
                 found[name] = np.zeros(array.shape)
+            if name in self.face.offsets:
+                reach = cotangent[self.rows] - self.hessian @ p
+                found[name] = found[name] + self.face.offsets[name].pull(reach[:r], array.shape)
         return found
 
     def _pull_design(self, p: np.ndarray, moved: np.ndarray, loss: np.ndarray) -> np.ndarray:

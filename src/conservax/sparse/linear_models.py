@@ -74,7 +74,7 @@ def elastic_net(X: Any, y: Any, alpha: Any, rho: Any) -> Spec:
     [1.0, 0.0]
     """
     parameters = {"alpha": scalar("alpha", alpha), "rho": scalar("rho", rho)}
-    return Spec(Quadratic(), L1, parameters, ("alpha", "rho"))
+    return Spec(Quadratic(), L1, parameters, ("alpha", "rho"), ("rho",))
 
 
 @Model

@@ -19,6 +19,7 @@ from ..calculus.abs_normal import AbsNormal, Group
 from ..calculus.locations import Location
 from ..errors import SingularError
 from .derivative import Reduced
+from .penalties import Slope
 from .solvers.l1_quadratic import solve_positive
 
 
@@ -57,6 +58,7 @@ class LocalSystem:
     K: np.ndarray
     h: np.ndarray
     c: np.ndarray
+    shift: np.ndarray
     kinks: tuple[Kink, ...]
     nearest: Kink | None
 
@@ -77,13 +79,13 @@ class LocalSystem:
                 face.kinks.index, face.kinks.distance, face.kinks.tolerance, strict=True
             )
         ]
-        h, c = np.zeros((r, 0)), np.zeros(0)
+        h, c, shift = np.zeros((r, 0)), np.zeros(0), np.zeros(0)
         H = reduced.hessian
         if face.bends is not None and len(face.bends.rows):
             at = face.bends.rows
             h = np.zeros((r, len(at)))
             h[at, np.arange(len(at))] = face.bends.sign
-            c = face.bends.lift
+            c, shift = face.bends.lift, face.bends.threshold
             places = face.rows[at]
             kinks += [
                 Kink("curvature", Place("coefficient", int(j)), (int(j),), 0.0, 0.0, None, True)
@@ -101,7 +103,7 @@ class LocalSystem:
             H += M.T @ ((weight * ~inside)[:, None] * M)
             side = np.sign(reduced.z[corners, 0] - problem.y[corners])
             h = np.concatenate([h, (side[:, None] * M).T], axis=1)
-            c = np.concatenate([c, -weight])
+            c, shift = np.concatenate([c, -weight]), np.concatenate([shift, 0 * weight])
             kinks += [
                 Kink("loss", Place("sample", int(i)), (int(i),), 0.0, 0.0, None, True)
                 for i in corners
@@ -112,7 +114,7 @@ class LocalSystem:
             nearest = Kink(
                 face.kinks.operation, Place(what, i), (i,), distance, tolerance, (0.0, 1.0), False
             )
-        return cls(reduced, H, T, K, h, c, tuple(kinks), nearest)
+        return cls(reduced, H, T, K, h, c, shift, tuple(kinks), nearest)
 
     def groups(self) -> tuple[Group, ...]:
         """One scalar kink a column."""
@@ -126,12 +128,13 @@ class LocalSystem:
         """H at its least curvature over the set."""
         return self.H + (self.h * np.minimum(self.c, 0)) @ self.h.T
 
-    def form(self, G: np.ndarray, dtype: Any) -> AbsNormal:
-        """The set in the directions whose gradients move by the columns of G (r, n).
+    def form(self, G: np.ndarray, offset: np.ndarray, dtype: Any) -> AbsNormal:
+        """The set in parameters that move the penalty's gradient by G (r, n) and the rows by ``offset``.
 
         Raises SingularError where the face itself is singular.
         """
         T, K, H, hc = self.T, self.K, self.H, self.h * self.c
+        G = G + H @ offset
         system = T.T @ H @ T
         right = T.T @ np.concatenate([G, H @ K, hc], axis=1)
         solved, regular = solve_positive(system, right)
@@ -147,12 +150,15 @@ class LocalSystem:
         eta = 1 / max(float(np.einsum("im,ij,jm->m", K, H, K).max(initial=0.0)), 1e-300)
         force = H @ W
         force[:, m:] += hc
-        E = np.concatenate([-eta * K.T @ (H @ A + G), self.h.T @ A])
+        # the size at which a curvature jumps moves with log α, the first of the parameters
+        jumps = self.h.T @ A
+        jumps[:, :1] -= self.shift[:, None]
+        E = np.concatenate([-eta * K.T @ (H @ A + G), jumps])
         L = np.concatenate([-eta * K.T @ force, self.h.T @ W])
         L[:m, :m] += np.eye(m)
         design = self.reduced.problem.design
         spread = np.zeros((design.size, n + W.shape[1]))
-        spread[self.reduced.rows] = np.concatenate([A, W], axis=1)
+        spread[self.reduced.rows] = np.concatenate([A + offset, W], axis=1)
         spread = spread[: design.penalised]
         return AbsNormal(
             spread[:, :n], spread[:, n:], E, L, self.groups(), self.nearest, np.dtype(dtype)
@@ -177,17 +183,29 @@ class LocalSystem:
         return AbsNormal(A, cut, E, L, self.groups(), self.nearest, np.dtype(float))
 
 
-def parameter_columns(reduced: Reduced, values: dict[str, np.ndarray]) -> np.ndarray:
-    """G: how the penalty's gradient on the rows moves with the logarithms of the parameters, (r, n)."""
+def parameter_columns(
+    reduced: Reduced, values: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """How the penalty's gradient, and the rows, move with the logarithms of the parameters, (r, n) each."""
     free = len(reduced.rows) - len(reduced.face.rows)
-    columns = []
+    columns, offsets = [], []
     for name, value in values.items():
         slope = reduced.face.parameters[name]
         flat = np.atleast_1d(value)
-        if slope.index is None:
-            part = (slope.values * flat[0])[:, None]
-        else:
-            part = np.zeros((len(slope.values), len(flat)))
-            part[np.arange(len(slope.values)), slope.index] = slope.values * flat[slope.index]
-        columns.append(np.concatenate([part, np.zeros((free, part.shape[1]))]))
-    return np.concatenate(columns, axis=1)
+        part = _scaled(slope, flat)
+        below = np.zeros((free, part.shape[1]))
+        columns.append(np.concatenate([part, below]))
+        shift = np.zeros_like(part)
+        if name in reduced.face.offsets:
+            shift = _scaled(reduced.face.offsets[name], flat)
+        offsets.append(np.concatenate([shift, below]))
+    return np.concatenate(columns, axis=1), np.concatenate(offsets, axis=1)
+
+
+def _scaled(slope: Slope, values: np.ndarray) -> np.ndarray:
+    """∂rows/∂log of the parameter, (r, n)."""
+    if slope.index is None:
+        return (slope.values * values[0])[:, None]
+    part = np.zeros((len(slope.values), len(values)))
+    part[np.arange(len(slope.values)), slope.index] = slope.values * values[slope.index]
+    return part

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InvalidInputError, NotConvergedError
+from ..errors import InvalidInputError
 from ..numerics import machine_epsilon
 from .certificate import SparseReport, certificate
 from .datafits import Datafit
@@ -28,13 +28,16 @@ Selection = Literal["support", "lars"]
 class Spec:
     """What a model is: its loss, its penalty as a function of parameters, and their values.
 
-    ``logarithmic`` names the parameters whose logarithms ``jacobian`` differentiates in.
+    ``logarithmic`` names the parameters whose logarithms ``jacobian`` differentiates in, ``may_vanish`` those
+    that may be zero, ``checked`` those that the model has looked at itself.
     """
 
     datafit: Datafit
     penalty: Callable[..., Penalty]
     parameters: dict[str, Any]
     logarithmic: tuple[str, ...] = ("alpha",)
+    may_vanish: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
 
 
 class Model:
@@ -118,8 +121,12 @@ class Model:
         system, values, dtype, _, _ = self._local(
             X, y, parameters, more, sample_weight, solver, warm_start, rtol
         )
-        form = system.form(parameter_columns(system.reduced, values), dtype)
-        return SparseJacobian(form)
+        return self._set(system, values, dtype)
+
+    def _set(
+        self, system: LocalSystem, values: dict[str, np.ndarray], dtype: Any
+    ) -> SparseJacobian:
+        return SparseJacobian(system.form(*parameter_columns(system.reduced, values), dtype))
 
     def check(
         self,
@@ -161,12 +168,7 @@ class Model:
                 "them outside jit, grad and vmap."
             )
         problem, total = call.problem(())
-        outcome = call.solve(problem, call.start)
-        if not outcome.solved:
-            raise NotConvergedError(
-                f"{self.name} stopped with an optimality violation of {outcome.violation:.3g}: standardise "
-                "the columns of X, or raise the penalty."
-            )
+        outcome = call.solve(problem, call.start).required()
         if rtol is None:
             rtol = float(np.sqrt(machine_epsilon(call.dtype)))
         held = problem.design.penalised
@@ -198,7 +200,8 @@ class Model:
         for name in ("X", "y", "sample_weight"):
             check_finite(name, arguments[name])
         for name, value in spec.parameters.items():
-            check_positive(name, value, allow_zero=name == "rho")
+            if name not in spec.checked:
+                check_positive(name, value, name in spec.may_vanish)
         if concrete(y) and (fault := spec.datafit.problem_with(np.asarray(y, dtype=float))):
             raise InvalidInputError(fault)
         traced = tuple(name for name, value in arguments.items() if not concrete(value))
@@ -233,11 +236,15 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class ModelCall(Call):
-    """A call, and how its answer is shaped: K outputs, as a matrix or not; the parameters of the set."""
+    """A call, and how its answer is shaped: K outputs, as a matrix or not; the parameters of the set.
+
+    ``back`` is the matrix that takes a dual solution to the coefficients.
+    """
 
     outputs: int = 1
     matrix: bool = False
     logarithmic: tuple[str, ...] = ()
+    back: Any = None
 
 
 def _solver(solver: Solver) -> Callable[[Problem, np.ndarray | None], Outcome]:

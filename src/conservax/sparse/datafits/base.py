@@ -14,6 +14,9 @@ class Datafit(ABC):
     curvature_bound: float | None = None
     """sup ℓ″, or None if there is none."""
 
+    damping = 0.0
+    """How much of ``curvature_bound`` the first Newton steps add: 1 where ℓ″ may vanish."""
+
     quadratic = False
     """Whether ℓ″ is constant, so that one Gram matrix serves every iteration."""
 

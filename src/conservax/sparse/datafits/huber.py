@@ -18,6 +18,7 @@ class Huber(Datafit):
 
     delta: float = 1.35
     curvature_bound = 1.0
+    damping = 1.0
 
     def value(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         r = np.abs(z[:, 0] - y)

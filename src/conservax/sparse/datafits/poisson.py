@@ -30,4 +30,4 @@ class Poisson(Datafit):
         return -np.ones_like(z)
 
     def problem_with(self, y: np.ndarray) -> str:
-        return "y holds a negative count." if np.any(y < 0) else ""
+        return "y holds a negative count." if bool(np.any(y < 0)) else ""

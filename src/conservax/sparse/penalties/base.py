@@ -48,12 +48,14 @@ class Kinks:
 class Bends:
     """Coefficients at which the penalty's curvature jumps (MCP, SCAD): rows, and by how much.
 
-    ``lift`` is the curvature on the side to which the coefficient's size grows, less that of ``Face``.
+    ``lift`` is the curvature on the side to which the coefficient's size grows, less that of ``Face``;
+    ``threshold`` the size at which it jumps, which is proportional to α.
     """
 
     rows: np.ndarray
     lift: np.ndarray
     sign: np.ndarray
+    threshold: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Face:
         parameters: how ``slope`` moves with each parameter.
         kinks, bends: where the face may change; empty unless asked for.
         nearest: (index, distance, tolerance) of the kink that would become active next, or None.
+        offsets: how the rows move with a parameter when T u stands still (coefficients on a bound).
     """
 
     rows: np.ndarray
@@ -78,12 +81,15 @@ class Face:
     kinks: Kinks | None = None
     bends: Bends | None = None
     nearest: tuple[int, float, float] | None = None
+    offsets: Mapping[str, Slope] = field(default_factory=dict)
 
 
 class Penalty(ABC):
     """A penalty φ(β) of P coefficients, flattened; float64 arrays of the host."""
 
     convex = True
+    largest_step = np.inf
+    """Up to it the proximal map is single-valued."""
 
     @abstractmethod
     def value(self, beta: np.ndarray) -> float:

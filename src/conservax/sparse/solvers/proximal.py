@@ -21,7 +21,7 @@ def proximal_quadratic(
     it ends. Stops when no entry violates optimality by more than ``tol``.
     """
     lipschitz = float(np.linalg.norm(H, 2)) if len(c) else 1.0
-    step = 1 / max(lipschitz, np.finfo(float).tiny)
+    step = min(1 / max(lipschitz, np.finfo(float).tiny), penalty.largest_step)
 
     def prox(v: Vector) -> Vector:
         return np.concatenate([penalty.prox(v[:held], step), v[held:]])

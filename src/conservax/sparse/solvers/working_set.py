@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...errors import NotConvergedError
 from ..datafits import Datafit
 from ..design import Design, gram, is_sparse
 from ..penalties import L1, Penalty
@@ -60,6 +61,15 @@ class Outcome(NamedTuple):
     solved: bool
     rounds: int
     violation: float
+
+    def required(self) -> "Outcome":
+        """This outcome, if it is a solution; NotConvergedError otherwise."""
+        if not self.solved:
+            raise NotConvergedError(
+                f"a fit stopped with an optimality violation of {self.violation:.3g}: standardise the "
+                "columns of X, or raise the penalty."
+            )
+        return self
 
 
 def working_set(
@@ -119,7 +129,7 @@ def working_set(
     gradient = problem.gradient(z)
     left = float(problem.violation(coef, gradient).max(initial=0.0))
     scale = float(np.abs(gradient).max(initial=0.0))
-    solved = bool(np.isfinite(left) and left <= max(_LOOSE * scale, floor))
+    solved = bool(np.isfinite(left) and left <= max(max(tol, _LOOSE) * scale, floor))
     return Outcome(coef, z, gradient, solved, done, left)
 
 
@@ -163,17 +173,24 @@ class _Subproblem:
         problem = self.problem
         if self.H is not None:
             return self._model(self.H, self.M.T @ problem.loss_gradient(z).ravel(), x, tol)
+        damping = problem.datafit.damping
         for _ in range(_NEWTON):
             gradient = self.M.T @ problem.loss_gradient(z).ravel()
             excess = self._excess(x, gradient)
             if excess <= tol:
                 break
-            H = gram(problem.curvature(z), self.M)
+            curvature = problem.curvature(z)
+            if damping:
+                bound = problem.datafit.curvature_bound or 1.0
+                curvature = curvature + damping * bound * problem.omega[:, None, None]
+            H = gram(curvature, self.M)
             H[np.diag_indices_from(H)] += 1e-12 * max(float(np.trace(H)) / max(len(H), 1), 1e-300)
             step = self._model(H, gradient, x, min(tol, 1e-3 * excess)) - x
             x, z, moved = self._search(x, step, z, gradient)
-            if not moved:
+            if not moved and damping in (0.0, problem.datafit.damping):
                 break
+            damping = damping / 10 if moved else problem.datafit.damping
+            damping = damping if damping > 1e-10 else 0.0
         return x
 
     def _model(self, H: np.ndarray, gradient: np.ndarray, x: np.ndarray, tol: float) -> np.ndarray:

@@ -1,0 +1,124 @@
+"""Errors on held-out folds as functions of the penalties, with their gradients."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .datafits import Datafit, Quadratic
+from .derivative import Reduced
+from .design import Design
+from .penalties import Penalty
+from .solvers import Problem, working_set
+
+Parameters = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Samples to fit on and samples to judge by, with their weights."""
+
+    X: Any
+    y: np.ndarray
+    weight: np.ndarray
+    X_out: Any
+    y_out: np.ndarray
+    weight_out: np.ndarray
+
+    def problem(self, datafit: Datafit, penalty: Penalty, intercept: bool) -> Problem:
+        """The fit on this fold."""
+        omega = self.weight / self.weight.sum()
+        return Problem(Design.of(self.X, 1, intercept), datafit, self.y, omega, penalty)
+
+
+class Held(NamedTuple):
+    """What one fold says: Σ w ℓ on the held-out samples, its gradient in log θ, and the coefficients."""
+
+    loss: float
+    slopes: dict[str, np.ndarray]
+    coef: np.ndarray
+
+
+class Judged(NamedTuple):
+    """The mean error over all held-out samples, its gradient in log θ, and the folds' own means."""
+
+    error: float
+    slopes: dict[str, np.ndarray]
+    each: np.ndarray
+
+
+def hold_out(
+    fold: Fold,
+    datafit: Datafit,
+    penalty: Callable[..., Penalty],
+    parameters: Parameters,
+    intercept: bool,
+    start: np.ndarray | None,
+    tol: float,
+) -> Held:
+    """Fit on the fold, and judge: the squared error for least squares, else the loss itself."""
+    problem = fold.problem(datafit, penalty(**parameters), intercept)
+    outcome = working_set(problem, start, tol).required()
+    out = Design.of(fold.X_out, 1, intercept)
+    z = out.predict(outcome.coef)
+    factor = 2.0 if isinstance(datafit, Quadratic) else 1.0
+    loss = factor * float(fold.weight_out @ datafit.value(z, fold.y_out))
+    push = factor * fold.weight_out[:, None] * datafit.gradient(z, fold.y_out)
+    reduced = Reduced(
+        problem,
+        outcome.coef,
+        outcome.z,
+        problem.penalty.face(outcome.coef[: problem.design.penalised]),
+        float(fold.weight.sum()),
+    )
+    pulled = reduced.pull(out.transposed(push), parameters)
+    slopes = {name: pulled[name] * parameters[name] for name in parameters}
+    return Held(loss, slopes, outcome.coef)
+
+
+@dataclass(eq=False)
+class CrossValidation:
+    """θ ↦ the mean error on held-out samples, remembering solutions to start from.
+
+    ``penalty`` builds the penalty from the parameters; ``run`` maps a function over the folds (joblib's
+    ``Parallel``, or a loop).
+    """
+
+    folds: Sequence[Fold]
+    datafit: Datafit
+    penalty: Callable[..., Penalty]
+    intercept: bool
+    tol: float
+    run: Callable[..., list[Held]]
+    evaluations: int = 0
+    _known: list[tuple[np.ndarray, list[np.ndarray]]] = field(default_factory=list)
+
+    def __call__(self, parameters: Parameters) -> Judged:
+        """The error at these parameters."""
+        here = np.concatenate([np.log(np.ravel(v)) for v in parameters.values()])
+        starts: list[Any] = [None] * len(self.folds)
+        if self._known:
+            distances = [float(np.linalg.norm(there - here)) for there, _ in self._known]
+            starts = self._known[int(np.argmin(distances))][1]
+        held = self.run(
+            hold_out,
+            [
+                (f, self.datafit, self.penalty, parameters, self.intercept, s, self.tol)
+                for f, s in zip(self.folds, starts, strict=True)
+            ],
+        )
+        self.evaluations += 1
+        self._known = [*self._known[-7:], (here, [h.coef for h in held])]
+        total = sum(float(f.weight_out.sum()) for f in self.folds)
+        each = np.array(
+            [h.loss / f.weight_out.sum() for h, f in zip(held, self.folds, strict=True)]
+        )
+        slopes = {
+            name: sum(np.asarray(h.slopes[name]) for h in held) / total for name in parameters
+        }
+        return Judged(sum(h.loss for h in held) / total, slopes, each)
+
+    def coefficients(self) -> list[np.ndarray]:
+        """The folds' coefficients at the last parameters."""
+        return self._known[-1][1]
