@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import calculus, errors, invertibility, programs, projections
+    from . import calculus, equilibrium, errors, invertibility, programs, projections
     from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
     from .implicit import (
         CheckReport,
@@ -39,6 +39,7 @@ __all__ = [
     "conservative_jacobian",
     "custom_fixed_point",
     "custom_root",
+    "equilibrium",
     "errors",
     "implicit_jacobian",
     "inverse_jacobian",
@@ -65,6 +66,7 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS |= {"equilibrium"}
 
 
 def __getattr__(name: str) -> Any:
