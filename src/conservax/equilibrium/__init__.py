@@ -5,14 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import activations
-    from .certificates import EquilibriumCertificate
+    from .certificates import EquilibriumCertificate, certified_radius
+    from .convolutional import MonotoneConvEquilibrium, MonotoneTierEquilibrium
+    from .deep import Equilibrium, SpectralCell
     from .monotone import MonotoneEquilibrium
     from .phantom import Phantom
 
-__all__ = ["EquilibriumCertificate", "MonotoneEquilibrium", "Phantom", "activations"]
+__all__ = [
+    "Equilibrium",
+    "EquilibriumCertificate",
+    "MonotoneConvEquilibrium",
+    "MonotoneEquilibrium",
+    "MonotoneTierEquilibrium",
+    "Phantom",
+    "SpectralCell",
+    "activations",
+    "certified_radius",
+]
 
 # imported when first used: Equinox takes its time
 _HOMES = {
+    "Equilibrium": "deep",
+    "SpectralCell": "deep",
+    "MonotoneConvEquilibrium": "convolutional",
+    "MonotoneTierEquilibrium": "convolutional",
+    "certified_radius": "certificates",
     "EquilibriumCertificate": "certificates",
     "MonotoneEquilibrium": "monotone",
     "Phantom": "phantom",

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InvalidInputError
@@ -94,3 +96,35 @@ def rounded_modulus(m: float, W: Any) -> float:
     squares = n * (1 - m) - float(np.trace(W))
     entries = abs(1 - m) + float(np.linalg.norm(W))
     return m - 1.1 * (gamma * max(squares, 0.0) + eps * entries)
+
+
+def certified_radius(
+    logits: jax.Array, head: jax.Array, lipschitz: float, error: Any = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """(class, radius): no input within the radius (2-norm) has another class.
+
+    For logits = head z(x) + bias with ‖z(x) − z(x′)‖ ≤ L‖x − x′‖: the least over other classes k of
+    (gap_k − ‖w_y − w_k‖ error) / (L ‖w_y − w_k‖), at least 0, and 0 where the logits are NaN.
+
+    Args:
+        logits: (classes,), of one input; ``jax.vmap`` for a batch. head: (classes, units).
+        lipschitz: L, such as ``layer.certificate.lipschitz``.
+        error: a bound of ‖z − z*‖, such as ``layer.solve(x).stats.error``.
+
+    Source: Tsuzuku, Sato, Sugiyama, Lipschitz-margin training (NeurIPS 2018); Pabbaraju, Winston,
+    Kolter, Estimating Lipschitz constants of monotone deep equilibrium models (ICLR 2021).
+
+    >>> import jax.numpy as jnp, conservax as cx
+    >>> label, radius = cx.equilibrium.certified_radius(jnp.array([3.0, 1.0]), jnp.eye(2), 1.0)
+    >>> int(label), round(float(radius), 4)
+    (0, 1.4142)
+    """
+    label = jnp.argmax(logits)
+    apart = jnp.sqrt(jnp.sum((head[label] - head) ** 2, axis=1))
+    other = (jnp.arange(len(logits)) != label) & (apart > 0)
+    gaps = logits[label] - logits - apart * error
+    radii = jnp.where(other, gaps / jnp.where(other, lipschitz * apart, 1), jnp.inf)
+    # a class with the same weights is apart by the bias alone, or not at all
+    tied = (jnp.arange(len(logits)) != label) & (apart == 0) & (logits >= logits[label])
+    radius = jnp.where(jnp.any(tied), 0.0, jnp.min(radii))
+    return label, jnp.where(jnp.isnan(radius), 0.0, jnp.maximum(radius, 0.0))
