@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "conservax"
 FREE = {"errors", "numerics", "report", "solution"}
 FLOORS = {"calculus", "invertibility", "operators", "implicit", "solvers"}
 APPLICATIONS = {"programs", "sparse", "equilibrium", "iterates", "stochastic", "flows"}
+APPLICATIONS |= {"minimisers", "values"}
 TOP = {"reproduce", "interop", "cli"}
 FACE = "conservax"  # the package's own __init__, the public names
 PROJECTIONS = {"projections"}  # of the face: gathers those of operators and of programs
@@ -147,9 +148,10 @@ def test_a_dependency_is_what_the_package_imports():
     assert anywhere - dependencies <= set().union(*extras.values())
     # extras of the library; the others are for those who work on it, and for its examples
     named = anywhere | {"clarabel"}  # by solvers/host.py, by its name
-    assert extras["plots"] | extras["cvxpy"] | extras["verified"] <= named
+    assert extras["plots"] | extras["cvxpy"] | extras["verified"] | extras["flows"] <= named
     assert set(extras) == {
-        "plots", "cvxpy", "verified", "examples", "reproduce", "bench", "dist", "test", "dev",
+        "plots", "cvxpy", "verified", "flows", "sklearn", "examples", "reproduce", "bench", "dist", "test",
+        "dev",
     }  # fmt: skip
 
 
@@ -183,7 +185,7 @@ for name in conservax.__all__:
 import jax
 assert not jax.config.jax_enable_x64, "x64 switched on"
 heavy = {"cvxpy", "scs", "clarabel", "flint", "matplotlib", "sklearn", "torch", "rich", "typer", "jinja2"}
-heavy |= {"lineax", "equinox", "scipy.linalg", "scipy.sparse", "scipy.special", "scipy.optimize"}
+heavy |= {"lineax", "equinox", "diffrax", "scipy.linalg", "scipy.sparse", "scipy.special", "scipy.optimize"}
 heavy |= {"jax.experimental.sparse", "conservax.reproduce", "conservax.cli"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """)

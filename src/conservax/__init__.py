@@ -4,8 +4,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import calculus, equilibrium, errors, invertibility, programs, projections
-    from .calculus import ConservativeJacobian, Kink, conservative_jacobian, norm, select, sites
+    from . import (
+        calculus,
+        equilibrium,
+        errors,
+        flows,
+        invertibility,
+        iterates,
+        programs,
+        projections,
+        sparse,
+        stochastic,
+    )
+    from .calculus import (
+        ConservativeJacobian,
+        Definability,
+        Kink,
+        conservative_jacobian,
+        definability,
+        norm,
+        select,
+        sites,
+    )
     from .implicit import (
         CheckReport,
         Monitor,
@@ -22,13 +42,18 @@ if TYPE_CHECKING:
         root_vjp,
     )
     from .invertibility import Certificate, Verdict, Witness
+    from .minimisers import GoldsteinCertificate, Minimum, minimise
     from .operators import proximal
+    from .values import value
 
 __all__ = [
     "Certificate",
     "CheckReport",
     "ConservativeJacobian",
+    "Definability",
+    "GoldsteinCertificate",
     "Kink",
+    "Minimum",
     "Monitor",
     "Observation",
     "Verdict",
@@ -39,11 +64,15 @@ __all__ = [
     "conservative_jacobian",
     "custom_fixed_point",
     "custom_root",
+    "definability",
     "equilibrium",
     "errors",
+    "flows",
     "implicit_jacobian",
     "inverse_jacobian",
     "invertibility",
+    "iterates",
+    "minimise",
     "monitor",
     "norm",
     "polish",
@@ -54,19 +83,26 @@ __all__ = [
     "root_vjp",
     "select",
     "sites",
+    "sparse",
+    "stochastic",
+    "value",
 ]
 
 # Imported when they are first used, so that the command line answers before JAX is there.
 _NAMES = {
-    "calculus": "ConservativeJacobian Kink conservative_jacobian norm select sites",
+    "calculus": "ConservativeJacobian Definability Kink conservative_jacobian definability norm select sites",
     "implicit": "CheckReport Monitor Observation argmin check custom_fixed_point custom_root "
     "implicit_jacobian inverse_jacobian monitor polish root_jvp root_vjp",
     "invertibility": "Certificate Verdict Witness",
+    "minimisers": "GoldsteinCertificate Minimum minimise",
     "operators": "proximal",
+    "values": "value",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
-_PARTS |= {"equilibrium"}
+_PARTS = {
+    *_NAMES, "equilibrium", "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution",
+    "solvers", "sparse", "stochastic",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ input changes no decision.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -39,14 +39,15 @@ def solver_output_tolerance(dtype: DTypeLike, relative_residual: float) -> Toler
     return Tolerance(0.0, math.sqrt(max(machine_epsilon(dtype), relative_residual)))
 
 
-def is_root(residual: float, scale: float, dtype: DTypeLike) -> bool:
+def is_root(residual: Any, scale: Any, dtype: DTypeLike) -> Any:
     """Whether ``‖F(sol)‖`` is small against the terms of F: below the fourth root of eps.
 
     A looser point says more about the solver than about the solution; the derivative there is noise.
     Where all terms vanish together (a root at 0) their size is taken to be that root, too.
+    Takes numbers, or arrays (traced ones too), entry by entry.
     """
     small = machine_epsilon(dtype) ** 0.25
-    return residual <= small * max(scale, small)
+    return (residual <= small * scale) | (residual <= small * small)
 
 
 def singular_value_floor(matrix: np.ndarray, dtype: DTypeLike) -> float:

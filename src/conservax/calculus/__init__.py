@@ -1,6 +1,8 @@
 """Programs, kinks, selections: what the derivative of a program can be."""
 
 from .abs_normal import AbsNormal, Kink
+from .definability import Definability, definability
+from .implicit_node import implicit_node
 from .jacobian import ConservativeJacobian, conservative_jacobian
 from .kinks import Entry, carrying, mix, register
 from .norm import norm
@@ -9,10 +11,13 @@ from .selection import select, sites
 __all__ = [
     "AbsNormal",
     "ConservativeJacobian",
+    "Definability",
     "Entry",
     "Kink",
     "carrying",
     "conservative_jacobian",
+    "definability",
+    "implicit_node",
     "mix",
     "norm",
     "register",

@@ -144,7 +144,7 @@ class AbsNormal:
 
     ``nearest_inactive`` is the kink that would become active next; ``dtype`` the user's precision;
     ``given_rules`` the user's own derivative rules, taken as they are; ``roots`` the solves inside the
-    program, each with the form of its residual's derivative in its own unknowns.
+    program, each with the form of its residual's derivative in its own unknowns, where these were asked for.
     """
 
     A: np.ndarray

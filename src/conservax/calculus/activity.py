@@ -4,13 +4,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import DiscontinuousError, InvalidInputError, NotARootError, UnsupportedOperationError
+from ..errors import (
+    DiscontinuousError,
+    InvalidInputError,
+    NotARootError,
+    NotLipschitzError,
+    UnsupportedOperationError,
+)
 from ..numerics import is_root
 from .program import Program, Site
 from .sorting import active_comparators
+from .spectral_kinks import activate_spectra
 from .tape import Records
 
 _SCALAR = ("kink", "comparison", "ball")
+_MEASURED = (*_SCALAR, "tie", "sort", "jump", "loop", "index", "matrix", "edge", "spectrum", "null")
 
 
 def active_slots(
@@ -27,9 +35,7 @@ def active_slots(
         return program.sites[owner[np.flatnonzero(slots)[0]]]
 
     near = np.abs(records.z) <= records.limit
-    measured = np.isin(
-        kinds, ("kink", "comparison", "ball", "tie", "sort", "jump", "loop", "index", "matrix")
-    )
+    measured = np.isin(kinds, _MEASURED)
     if np.any(bad := np.isnan(records.z) & measured):
         raise InvalidInputError(
             f"{site(bad).location}: the operand of '{site(bad).operation}' is NaN; a kink cannot be placed "
@@ -39,6 +45,11 @@ def active_slots(
         raise DiscontinuousError(
             f"{site(bad).location}: '{site(bad).operation}' jumps at this point, so the program has no "
             "conservative Jacobian. Move the point off the jump, or replace the operation."
+        )
+    if np.any(bad := near & (kinds == "edge")):
+        raise NotLipschitzError(
+            f"{site(bad).location}: {site(bad).operation} has no finite derivative. Move the point, or keep "
+            "the operand away from there."
         )
     if np.any(bad := near & (kinds == "index")):
         raise UnsupportedOperationError(
@@ -64,6 +75,7 @@ def active_slots(
     members = np.bincount(records.steer[tied], minlength=near.size)
     active[tied] = members[records.steer[tied]] > 1
     needed = _activate_sorts(program, near, active)
+    activate_spectra(program, near, active)
     _activate_branches(kinds, records, near, active, site)
     return active, needed
 

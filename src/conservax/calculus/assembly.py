@@ -7,6 +7,7 @@ import numpy as np
 import scipy
 
 from .abs_normal import AbsNormal, Group, Kink
+from .spectral_kinks import Meeting, resolve
 from .tape import Records
 
 _RANK_ONE = 1e-9  # relative; float64 rows of one comparison that differ by more are no multiples
@@ -20,20 +21,23 @@ def assemble(
     comparisons: np.ndarray,
     equalities: Set[int],
     kink_at: Callable[[int, int], Kink],
+    meetings: Sequence[Meeting] = (),
 ) -> AbsNormal:
     """The abs-normal form of a Jacobian with rows (F, z[columns], z[comparisons]) and columns (x, r).
 
     ``columns`` are the active slots that were cut, ``comparisons`` the slots of the comparisons
     that steer some of them, ``equalities`` those among them that ask for z = 0; ``kink_at(slot, ways)``
-    describes a kink.
+    describes a kink; ``meetings`` are the eigenvalues and singular values that meet.
     """
     k = columns.size
     m = jacobian.shape[0] - k - comparisons.size
     n = jacobian.shape[1] - k
-    increments, switches = jacobian[m : m + k], jacobian[m + k :]
     place_of = {int(slot): place for place, slot in enumerate(columns)}
-    members: dict[int, list[int]] = {}
-    for slot in columns:
+    jacobian = resolve(jacobian, m, n, place_of, meetings, records.z.dtype)
+    increments, switches = jacobian[m : m + k], jacobian[m + k :]
+    spectral = {meeting.owner: meeting for meeting in meetings}
+    members: dict[int, list[int]] = {owner: [] for owner in spectral}
+    for slot in columns[~np.isin(kinds[columns], ("spectrum", "null"))]:
         steered = kinds[slot] in ("branch", "tie", "ball")
         members.setdefault(int(records.steer[slot]) if steered else int(slot), []).append(int(slot))
 
@@ -41,6 +45,16 @@ def assemble(
     members_of: list[tuple[list[int], np.ndarray]] = []  # new columns: places of old ones, weights
     groups: list[Group] = []
     for owner in sorted(members):
+        if owner in spectral:
+            meeting, start = spectral[owner], len(new_rows)
+            new_rows.extend(meeting.rows)
+            members_of.extend(meeting.units)
+            for kind, leader, jax_weights, count in meeting.kinds:
+                own = tuple(range(start, start + count))
+                ways = 1 if kind == "segment" else len(jax_weights)
+                groups.append(Group(kink_at(owner, ways), own, jax_weights, leader, kind))
+                start += count
+            continue
         slots = members[owner]
         places = [place_of[s] for s in slots]
         rows, units = increments[places], np.eye(len(places))

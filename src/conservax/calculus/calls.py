@@ -6,15 +6,19 @@ of the equation's results.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from . import roots
+from .domains import RULES
+from .implicit_node import NAME
 from .jaxprs import CUSTOM_RULES, function_name, is_float, opened, unsupported
-from .locations import defined_in_jax, defined_in_library
+from .locations import defined_here, defined_in_jax, defined_in_library
 from .program import Info, Scope, Step
 
 # Functions of jax.nn with a custom rule that is a choice at a kink, not a different function.
 _SEEN_THROUGH = {"relu", "relu6"}
+# What ``select`` leaves in a program: a derivative that its user chose.
+_CHOSEN = {"_carrying", "value_of"}
 
 
 def plan_call(
@@ -52,46 +56,74 @@ def plan_custom_rule(
         inside = scope._replace(call=step.origin, tie="constant", operation=function)
         return plan_call(planner, step, closed, operands, inside, at, felt)
     moving = planner.mend(step, operands, scope, at)
-    root = roots.find(function)
-    if root is not None:
-        return plan_root(planner, step, root, moving, scope, at, results)
+    if function == NAME:
+        return plan_solve(planner, step, closed, moving, scope, at, felt)
+    if defined_here(body) and function not in _CHOSEN:
+        raise unsupported(
+            f"'{function}', a rule of the library's own that is no node", step.location
+        )
     planner.modes.discard(CUSTOM_RULES[name])
-    if not ours:
+    if ours and function in RULES:
+        planner.watch(step, RULES[function], scope, at)
+    else:  # JAX's solvers and integrators too hold what a user wrote
         planner.given_rules.append((function, step.location))
+    return results
+
+
+def plan_solve(
+    planner: Any,
+    step: Step,
+    closed: Any,
+    operands: Sequence[Info],
+    scope: Scope,
+    at: int,
+    felt: Sequence[bool],
+) -> list[Info]:
+    """A call that holds a node: how it comes by the solution is of no concern, what the node says is."""
+    inside = scope._replace(call=step.origin, opaque=True)
+    sub, results = planner.block(closed, operands, inside, at + step.own_size, felt)
+    step.action, step.blocks = "solve", (sub,)
     return results
 
 
 def plan_root(
     planner: Any,
     step: Step,
-    root: "roots.Root",
     operands: Sequence[Info],
     scope: Scope,
     at: int,
     results: list[Info],
 ) -> list[Info]:
-    """An implicit function: its unknowns get slots, its residual is planned like any program."""
-    step.root = root
-    hoisted = step.eqn.params.get("num_consts", 0)  # JAX puts what a rule closes over first
-    step.kept = tuple(hoisted + i for i in root.inputs)
-    solution = [v.aval for v in step.eqn.outvars[: root.leaves]]
-    residual = root.residual_of([*solution, *(step.eqn.invars[i].aval for i in step.kept)])
-    if residual is None:
-        raise unsupported("a solve under a vmap within a vmap", step.location)
-    unknowns = sum(math.prod(a.shape) for a in solution)
+    """A node: its unknowns get slots, its residual is planned like any program."""
+    eqn = step.eqn
+    node, leaves = eqn.params["node"], eqn.params["leaves"]
+    residual = node.equation(leaves, [a.aval for a in eqn.invars])
+    unknowns = sum(math.prod(v.aval.shape) for v in eqn.outvars)
     planner.add_site(step, "root", "root", (unknowns,), None, scope, at)
-    infos = [Info(planner.fresh(), True) for _ in range(root.leaves)]
-    kept = [operands[i] for i in step.kept]
+    step.site = planner.sites[-1] = replace(planner.sites[-1], node=node, leaves=leaves)
+    infos = [Info(planner.fresh(), True) for _ in range(leaves)]
     with planner.apart():
         sub, _ = planner.block(
             residual,
-            [*infos, *kept],
-            scope._replace(call=step.origin if root.hidden else None),
+            [*infos, *operands[leaves:]],
+            scope._replace(call=step.origin if node.hidden else None, opaque=False),
             at + step.own_size,
             whole=True,
         )
     step.action, step.blocks = "root", (sub,)
-    return [r._replace(varied=i < root.leaves) for i, r in enumerate(results)]
+    return [r._replace(varied=True) for r in results]
+
+
+def plan_linear_solve(planner: Any, step: Step, operands: Sequence[Info], scope: Scope) -> None:
+    """A linear solve is smooth in its matrix: what makes the matrix inside it must be smooth too."""
+    count, closed = step.eqn.params["const_lengths"].matvec, step.eqn.params["jaxprs"].matvec
+    x = [Info(planner.fresh(), True) for _ in step.eqn.outvars]
+    before = len(planner.sites)
+    with planner.apart():
+        planner.block(closed, [*operands[:count], *x], scope, 0)
+    if len(planner.sites) > before:
+        site = planner.sites[before]
+        raise unsupported(f"'{site.operation}' inside the matrix of a linear solve", site.location)
 
 
 def plan_scan(

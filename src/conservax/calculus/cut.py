@@ -16,8 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from ..errors import InvalidInputError, NotLipschitzError, SingularError, TooManyKinksError
-from ..numerics import Tolerance, exact_input_tolerance, machine_epsilon, singular_value_floor
+from ..errors import InvalidInputError, NotLipschitzError, TooManyKinksError
+from ..numerics import Tolerance, exact_input_tolerance, machine_epsilon
 from .abs_normal import AbsNormal, Kink
 from .activity import active_slots
 from .assembly import assemble
@@ -26,19 +26,26 @@ from .interpreter import measured_outputs, run_program
 from .invocation import Invocation, differentiable, require_values
 from .locations import Location
 from .planning import trace
-from .program import Program
+from .program import Program, Site
+from .root_forms import alone, eliminated
+from .spectral_kinks import meetings_of
 from .tape import Discover, Linearise, Records
 
+KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
 _MAX_COLUMNS = 1 << 14
 _AT_ONCE = 1 << 25  # numbers in one intermediate result of the sweeps that run together
 
 
 class Findings(NamedTuple):
-    """What the first pass finds: every kink, the outputs, and the size of the terms that made each."""
+    """What the first pass finds: every kink, the outputs, and the size of the terms that made each.
+
+    ``kept``: the values at the solves whose layer has a certificate, in the order of ``Cutter.keepers``.
+    """
 
     records: Records
     outputs: list[np.ndarray]
     sizes: list[np.ndarray]
+    kept: list[list[np.ndarray]]
 
 
 class Cutter:
@@ -63,6 +70,7 @@ class Cutter:
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
         # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
         self._constants = list(self.program.block.consts)
+        self.keepers: list[Site] = []
         self._discover = jax.jit(self._run_discover)
         self._linearise = jax.jit(self._run_linearise, static_argnames=("forward", "inputs"))
 
@@ -77,8 +85,12 @@ class Cutter:
         records: Records,
         active: np.ndarray,
         inputs: Sequence[bool] | None = None,
+        solves: bool = False,
     ) -> AbsNormal:
-        """The abs-normal form in some of the varied inputs, all by default, given which slots are active."""
+        """The abs-normal form in some of the varied inputs, all by default, given which slots are active.
+
+        ``solves``: with the forms of the solves inside.
+        """
         kinds, natural = self.kinds, records.natural
         leaders = (kinds == "tie") & (natural == 1)
         columns = np.flatnonzero(active & (kinds != "comparison") & ~leaders)
@@ -96,12 +108,21 @@ class Cutter:
         base = np.where(kinds == "comparison", active, base)
         base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
         base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
+        for meeting in meetings_of(self.program, active):
+            if meeting.site.kind == "spectrum":
+                base[meeting.slots] = 1 / meeting.multiplicity
         rows = np.concatenate([columns, steering, unknowns])
         inputs = self.varied if inputs is None else tuple(inputs)
         full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
-        place = next((s.location for s in self.program.sites if s.kind == "root"), Location("", 0))
+        solved = [
+            (site.location, slots)
+            for site in self.program.sites
+            if site.kind == "root"
+            for slots in site.slots().reshape(-1, site.shape[-1])
+        ]
+        place = solved[0][0] if solved else Location("", 0)
 
-        def form(matrix: np.ndarray) -> AbsNormal:
+        def form(matrix: np.ndarray, columns: np.ndarray) -> AbsNormal:
             return assemble(
                 matrix,
                 records,
@@ -110,15 +131,33 @@ class Cutter:
                 steering,
                 equalities,
                 lambda slot, ways: self.kink(slot, records, True, ways),
+                meetings_of(self.program, active),
             )
 
-        result = form(_eliminated(full, np.arange(unknowns.size), unknowns.size, place))
+        roots: tuple[tuple[Location, AbsNormal], ...] = ()
+        if solves and solved:
+            places = [place for place, _ in solved]
+            steered = np.isin(kinds[columns], ("branch", "tie", "ball"))
+            parts = alone(
+                full,
+                self.outputs,
+                columns.size,
+                unknowns.size,
+                [np.searchsorted(unknowns, slots) for _, slots in solved],
+                np.where(steered, records.steer[columns], columns),
+                places,
+            )
+            roots = tuple(
+                (place, form(matrix, columns[kept]))
+                for place, (matrix, kept) in zip(places, parts, strict=True)
+            )
+        result = form(eliminated(full, np.arange(unknowns.size), unknowns.size, place), columns)
         return replace(
             result,
             nearest_inactive=self._nearest_inactive(records, active | leaders),
             dtype=self.program.dtype,
             given_rules=self.program.given_rules,
-            roots=self._roots(full, unknowns, columns.size, form),
+            roots=roots,
         )
 
     def kink(self, slot: int, records: Records, active: bool, ways: int = 1) -> Kink:
@@ -131,6 +170,8 @@ class Cutter:
         )
         if site.kind == "ball":  # one kink for all entries under the norm
             index = ()
+        elif site.kind in ("spectrum", "null"):  # of a matrix's entries the value's place
+            index = (*index[:-2], index[-1])
         return Kink(
             "where" if site.kind == "comparison" and site.operation != "sign" else site.operation,
             site.location,
@@ -148,9 +189,24 @@ class Cutter:
     def _run_discover(
         self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any
     ) -> Findings:
-        tape = Discover(self.program.dtype, atol, rtol)
+        tape = Discover(self.program.dtype, atol, rtol, keeps=True)
         outputs, sizes = measured_outputs(self._with(constants), args, tape)
-        return Findings(tape.outputs(), outputs, sizes)
+        self.keepers = [site for site, _ in tape.kept]
+        return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])
+
+    def own_certificates(self, kept: Sequence[Sequence[np.ndarray]]) -> list[list[Any] | None]:
+        """Of each solve, in the order of ``AbsNormal.roots``, what its layer itself has to say, if anything."""
+        values = dict(zip(map(id, self.keepers), kept, strict=True))
+        found: list[list[Any] | None] = []
+        for site in (s for s in self.program.sites if s.kind == "root"):
+            for execution in np.ndindex(site.shape[: site.loops]):
+                arrays = values.get(id(site))
+                found.append(
+                    None
+                    if arrays is None
+                    else list(site.node.certificates(site.leaves, [a[execution] for a in arrays]))
+                )
+        return found
 
     def _run_linearise(
         self,
@@ -228,43 +284,12 @@ class Cutter:
         )
 
     def _nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
-        candidates = np.flatnonzero(
-            ~active
-            & np.isin(self.kinds, ("kink", "comparison", "tie", "sort", "ball"))
-            & np.isfinite(records.z)
-        )
+        candidates = np.flatnonzero(~active & np.isin(self.kinds, KINDS) & np.isfinite(records.z))
         if candidates.size == 0:
             return None
         size = np.maximum(records.size[candidates], machine_epsilon(np.float64))
         nearest = candidates[np.argmin(np.abs(records.z[candidates]) / size)]
         return self.kink(int(nearest), records, False)
-
-    def _roots(
-        self,
-        full: np.ndarray,
-        unknowns: np.ndarray,
-        k: int,
-        form: Callable[[np.ndarray], AbsNormal],
-    ) -> tuple[tuple[Location, AbsNormal], ...]:
-        """Each solve in the program, with the form of its residual's derivative in its own unknowns."""
-        outputs, cuts = self.outputs, slice(self.outputs, full.shape[0] - unknowns.size)
-        inputs = full.shape[1] - unknowns.size - k
-        found = []
-        for site in self.program.sites:
-            if site.kind != "root":
-                continue
-            for slots in site.slots().reshape(-1, site.shape[-1]):
-                own = np.searchsorted(unknowns, slots)
-                matrix = _eliminated(
-                    full, np.setdiff1d(np.arange(unknowns.size), own), unknowns.size, site.location
-                )
-                # the residual becomes the output and its unknowns the input; the kinks stay
-                matrix = np.vstack([matrix[cuts.stop :], matrix[outputs : cuts.stop]])
-                order = np.concatenate(
-                    [np.arange(inputs + k, matrix.shape[1]), np.arange(inputs, inputs + k)]
-                )
-                found.append((site.location, form(matrix[:, order])))
-        return tuple(found)
 
 
 def cutter_for(call: Invocation, varied: Sequence[bool], rounds: int = 2) -> Cutter:
@@ -280,6 +305,7 @@ class Point:
     leaves: Sequence[Any]
     records: Records
     active: np.ndarray
+    kept: Sequence[Sequence[np.ndarray]] = ()
 
     @classmethod
     def of(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
@@ -287,15 +313,33 @@ class Point:
         rounds = 2
         while True:
             cutter = cutter_for(call, varied, rounds)
-            records = cutter.discover(call.leaves, tolerance).records
+            found = cutter.discover(call.leaves, tolerance)
+            records = found.records
             active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
             if needed <= rounds:
-                return cls(cutter, call.leaves, records, active)
+                return cls(cutter, call.leaves, records, active, found.kept)
             rounds = needed
 
-    def form(self, inputs: Sequence[bool] | None = None) -> AbsNormal:
-        """The abs-normal form in some of the varied inputs, all by default."""
-        return self.cutter.cut(self.leaves, self.records, self.active, inputs)
+    def form(self, inputs: Sequence[bool] | None = None, solves: bool = False) -> AbsNormal:
+        """The abs-normal form in some of the varied inputs, all by default; ``solves``: with its ``roots``."""
+        return self.cutter.cut(self.leaves, self.records, self.active, inputs, solves)
+
+    def kinks(self) -> tuple[tuple[Kink, ...], Kink | None]:
+        """The active kinks, in execution order, and the nearest other one, without a matrix."""
+        cutter, records = self.cutter, self.records
+        cut = np.flatnonzero(self.active & np.isin(cutter.kinds, KINDS))
+        steered = np.isin(cutter.kinds[cut], ("tie", "ball", "spectrum", "null"))
+        owners, ways = np.unique(np.where(steered, records.steer[cut], cut), return_counts=True)
+        ties = cutter.kinds[owners] == "tie"
+        kinks = (
+            cutter.kink(int(slot), records, True, int(count) if tie else 1)
+            for slot, count, tie in zip(owners, ways, ties, strict=True)
+        )
+        return tuple(kinks), cutter._nearest_inactive(records, self.active)
+
+    def own_certificates(self) -> list[list[Any] | None]:
+        """Of each solve inside, in the order of ``AbsNormal.roots``, its layer's own certificates."""
+        return self.cutter.own_certificates(self.kept)
 
 
 def point_of(
@@ -353,24 +397,6 @@ def require_finite(named: Sequence[tuple[str, Any]]) -> None:
                 raise InvalidInputError(
                     f"{name}{jax.tree_util.keystr(path)} holds NaN or infinity; pass finite values."
                 )
-
-
-def _eliminated(full: np.ndarray, drop: np.ndarray, unknowns: int, place: Location) -> np.ndarray:
-    """The Jacobian without some of its unknowns (last columns), by their residuals (last rows)."""
-    if drop.size == 0:
-        return full
-    rows, columns = full.shape[0] - unknowns + drop, full.shape[1] - unknowns + drop
-    keep_rows = np.setdiff1d(np.arange(full.shape[0]), rows)
-    keep_columns = np.setdiff1d(np.arange(full.shape[1]), columns)
-    block = full[np.ix_(rows, columns)]
-    smallest = np.linalg.svd(block, compute_uv=False)[-1]
-    if smallest <= singular_value_floor(block, np.float64):
-        raise SingularError(
-            f"{place}: the equations of a solve are singular at the base selection (σ_min = {smallest:.3g}), "
-            "so its solution has no derivative. Run the check method of that solver for the witness."
-        )
-    solved = np.linalg.solve(block, full[np.ix_(rows, keep_columns)])
-    return full[np.ix_(keep_rows, keep_columns)] - full[np.ix_(keep_rows, columns)] @ solved
 
 
 def _on_basis(linear: Callable[[jax.Array], jax.Array], like: jax.Array, tape: int) -> jax.Array:

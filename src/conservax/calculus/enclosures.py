@@ -25,6 +25,7 @@ from jax.extend import core as jex_core
 from ..errors import DiscontinuousError
 from . import intervals as iv
 from .expansions import EXPANSIONS
+from .implicit_node import node_p
 from .interval_arrays import RULES
 from .interval_rules import ELEMENTWISE, Node, jump, tangent_of
 from .intervals import Interval
@@ -148,6 +149,8 @@ def _step(eqn: Any, nodes: list[Node]) -> list[Node]:
         return [Node(value, tangent, moving, eqn, tuple(nodes), jumps)]
     if any(n.open and n.value.is_float for n in nodes):
         raise jump(eqn, "a value that jumps")
+    if name == node_p.name:
+        return nodes[: eqn.params["leaves"]]
     if name in RULES:
         return RULES[name](eqn, nodes)
     raise unsupported(f"'{name}' on intervals", locate(eqn))

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core as jex_core
 
 from .jaxprs import opened
 from .norm import norm
@@ -75,6 +76,52 @@ def _top_k(eqn: Any) -> Callable[..., Any]:
 def _complex_abs(eqn: Any) -> Callable[..., Any]:
     """The modulus is the norm of the real and the imaginary part."""
     return lambda z: norm(jnp.stack([z.real, z.imag], axis=-1), axis=-1)
+
+
+def _complex_sign(eqn: Any) -> Callable[..., Any]:
+    """z/|z|, which has no derivative at 0."""
+    return lambda z: z / norm(jnp.stack([z.real, z.imag], axis=-1), axis=-1)
+
+
+def _complex_equality(differ: bool) -> Expansion:
+    """Complex numbers are equal where both their parts are."""
+
+    def expand(eqn: Any) -> Callable[..., Any]:
+        def compared(u: jax.Array, v: jax.Array) -> jax.Array:
+            equal = (u.real == v.real) & (u.imag == v.imag)
+            return ~equal if differ else equal
+
+        return compared
+
+    return expand
+
+
+def _reduce(eqn: Any) -> Callable[..., Any]:
+    """A reduction by an operation of the user's own: of halves, as JAX differentiates it."""
+    closed, axes = eqn.params["jaxpr"], eqn.params["dimensions"]
+    count = len(eqn.outvars)
+    operation = jex_core.jaxpr_as_fun(closed)
+
+    def combine(u: Any, v: Any) -> Any:
+        shape = jnp.shape(u[0])
+        flat = [jnp.reshape(a, -1) for a in (*u, *v)]
+        return [jnp.reshape(a, shape) for a in jax.vmap(operation)(*flat)]
+
+    def reduced(*operands: jax.Array) -> Any:
+        values, start = operands[:count], operands[count:]
+        kept = [d for d in range(values[0].ndim) if d not in axes]
+        shape = [values[0].shape[d] for d in kept]
+        rows = [jnp.transpose(a, (*axes, *kept)).reshape(-1, *shape) for a in values]
+        while len(rows[0]) > 1:
+            half = len(rows[0]) // 2
+            paired = combine([a[:half] for a in rows], [a[half : 2 * half] for a in rows])
+            rows = [jnp.concatenate([p, a[2 * half :]]) for p, a in zip(paired, rows, strict=True)]
+        start = [jnp.broadcast_to(a, shape) for a in start]
+        if not len(rows[0]):
+            return start
+        return combine(start, [a[0] for a in rows])
+
+    return reduced
 
 
 def _scatter(reduce: Callable[..., Any], filler: float) -> Expansion:
@@ -173,6 +220,21 @@ def _interp(eqn: Any) -> Callable[..., Any] | None:
     return interpolated
 
 
+def _hypot(eqn: Any) -> Callable[..., Any]:
+    """√(x² + y²), whose body divides by the larger of both."""
+    return lambda x, y: norm(jnp.stack(jnp.broadcast_arrays(x, y), axis=-1), axis=-1)
+
+
+def _heaviside(eqn: Any) -> Callable[..., Any]:
+    """One comparison in place of the two in its body, which tie together."""
+
+    def step_of(x: jax.Array, at_zero: jax.Array) -> jax.Array:
+        sign = jnp.sign(x)
+        return jnp.where(sign == 1, 1, jnp.where(sign == -1, 0, at_zero)).astype(x.dtype)
+
+    return step_of
+
+
 # name: (expansion, JAX's choice at a tie)
 EXPANSIONS: dict[str, tuple[Expansion, str]] = {
     "cummax": (_cumulative(jnp.maximum), "balanced"),
@@ -181,6 +243,10 @@ EXPANSIONS: dict[str, tuple[Expansion, str]] = {
     "reduce_window_min": (_window(jnp.min, jnp.inf), "first"),
     "top_k": (_top_k, "balanced"),
     "complex_abs": (_complex_abs, "balanced"),
+    "complex_sign": (_complex_sign, "balanced"),
+    "complex_eq": (_complex_equality(False), "balanced"),
+    "complex_ne": (_complex_equality(True), "balanced"),
+    "reduce": (_reduce, "balanced"),
     "scatter-max": (_scatter(jnp.max, -jnp.inf), "balanced"),
     "scatter-min": (_scatter(jnp.min, jnp.inf), "balanced"),
     "sort_carrying": (_sort_carrying, "balanced"),
@@ -188,4 +254,8 @@ EXPANSIONS: dict[str, tuple[Expansion, str]] = {
 # Where a comparison decides an operand: it stays torn inside.
 TORN_EXPANSIONS: dict[str, Expansion] = {"dot_general": _products_and_sums}
 # Functions of jax.numpy whose body chooses by integers; None: not in this form.
-FUNCTION_EXPANSIONS: dict[str, Callable[[Any], Callable[..., Any] | None]] = {"_interp": _interp}
+FUNCTION_EXPANSIONS: dict[str, Callable[[Any], Callable[..., Any] | None]] = {
+    "_interp": _interp,
+    "hypot": _hypot,
+    "heaviside": _heaviside,
+}

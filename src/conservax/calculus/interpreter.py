@@ -61,6 +61,10 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
 def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     eqn, values = step.eqn, [o.value for o in operands]
     outs = bind(eqn, *values)
+    for edge in step.edges:
+        edge.record(
+            tape, step, values, [o.measure for o in operands] if tape.measures else (), outs
+        )
     if not (step.varied and tape.measures):
         return [Value(o) for o in outs]
 
@@ -172,6 +176,7 @@ def _constant_switch(step: Step, index: Any, operands: Sequence[Value], tape: An
                 base,
             )
             child = tape.child(inputs)
+            child.keeps = False  # branches keep different things
             outs = run_block(
                 step.blocks[i], [Value(v, s) for v, s in zip(values, sizes, strict=True)], child
             )
@@ -207,6 +212,7 @@ def _scan(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     consts, moving = operands[:first], operands[first:]
     state = [(jnp.asarray(o.value), _floating_size(o, tape)) for o in moving]
     n = last - first
+    sites: list[Any] = []
 
     def body(carry: Any, inputs: Any) -> Any:
         xs, tape_inputs = inputs
@@ -216,10 +222,12 @@ def _scan(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         )
         pairs = [(jnp.asarray(o.value), _floating_size(o, tape)) for o in outs]
         carried = [(v.astype(c[0].dtype), s) for (v, s), c in zip(pairs[:n], carry, strict=True)]
-        return carried, (pairs[n:], child.outputs())
+        kept = child.kept if tape.keeps else []
+        sites[:] = [site for site, _ in kept]
+        return carried, (pairs[n:], child.outputs(), [arrays for _, arrays in kept])
 
     tape_inputs = tape.loop_inputs(sub.size, params["length"])
-    carry, (ys, recorded) = jax.lax.scan(
+    carry, (ys, recorded, stacked) = jax.lax.scan(
         body,
         state[:n],
         (state[n:], tape_inputs),
@@ -228,6 +236,8 @@ def _scan(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         unroll=params["unroll"],
     )
     tape.absorb(recorded)
+    for site, arrays in zip(sites, stacked, strict=True):
+        tape.keep(site, arrays)
     return [Value(v, s) for v, s in (*carry, *ys)]
 
 
@@ -276,22 +286,31 @@ def _while(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(*pair) for pair in carry]
 
 
+def _solve(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+    """A call that holds a node, which says how its solution moves; a policy leaves it its own rule."""
+    (sub,) = step.blocks
+    if tape.lifts:
+        return run_block(sub, operands, tape)
+    tape.next_input(sub.size)
+    return [Value(o) for o in bind(step.eqn, *[o.value for o in operands])]
+
+
 def _root(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
-    """An implicit function: its solution's tangent is cut, and its residual joins the system."""
-    root, (sub,) = step.root, step.blocks
-    outs = bind(step.eqn, *[o.value for o in operands])
-    kept = [operands[i] for i in step.kept]
-    flat, unravel = ravel_pytree([jnp.asarray(o) for o in outs[: root.leaves]])
+    """A node: the tangent of its solution is cut, and its residual joins the system."""
+    leaves, (sub,) = step.eqn.params["leaves"], step.blocks
+    kept = operands[leaves:]
+    flat, unravel = ravel_pytree([jnp.asarray(o.value) for o in operands[:leaves]])
+    if tape.keeps and step.eqn.params["node"].certificate is not None:
+        tape.keep(step.site, [o.value for o in operands])
 
     def residual_of(solution: Any, tape: Any) -> tuple[Any, Any]:
-        leaves = [Value(x, jnp.abs(x) if tape.measures else None) for x in unravel(solution)]
-        rows = run_block(sub, [*leaves, *kept], tape)
+        inputs = [Value(x, jnp.abs(x) if tape.measures else None) for x in unravel(solution)]
+        rows = run_block(sub, [*inputs, *kept], tape)
         sizes = ravel_pytree([r.measure for r in rows])[0] if tape.measures else None
         return ravel_pytree([jnp.asarray(r.value) for r in rows])[0], sizes
 
     solution = tape.root(flat, residual_of, sub.size)
-    sized = [Value(x, jnp.abs(x) if tape.measures else None) for x in unravel(solution)]
-    return [*sized, *[Value(o) for o in outs[root.leaves :]]]
+    return [Value(x, jnp.abs(x) if tape.measures else None) for x in unravel(solution)]
 
 
 _ACTIONS: dict[str, Callable[[Step, Sequence[Value], Any], list[Value]]] = {
@@ -307,5 +326,6 @@ _ACTIONS: dict[str, Callable[[Step, Sequence[Value], Any], list[Value]]] = {
     "switch": _switch,
     "scan": _scan,
     "while": _while,
+    "solve": _solve,
     "root": _root,
 }

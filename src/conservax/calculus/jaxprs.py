@@ -72,7 +72,8 @@ def live_equations(
         live.append(eqn)
         operands = [v for v in eqn.invars if not _is_literal(v)]
         needed.update(operands)
-        if any(v in felt for v in eqn.outvars) and eqn.primitive.name not in smooth.CONSTANT:
+        constant = eqn.primitive.name in smooth.CONSTANT or marker(eqn) in smooth.HELD
+        if any(v in felt for v in eqn.outvars) and not constant:
             felt.update(operands)
     return live[::-1], felt
 

@@ -142,6 +142,14 @@ def _run_abs(tape: Any, step: Any, x: Any) -> Any:
     return cut(carrying(lax.abs(x), mix(q, x, -x)), 2, r)
 
 
+def _run_bessel_i0e(tape: Any, step: Any, x: Any) -> Any:
+    """e^−|x| I₀(x): slopes 1 and −1 at 0, where JAX returns their mean."""
+    value, odd = lax.bessel_i0e(x), lax.bessel_i1e(x)
+    q, r = tape.kink(x, tape.size(0), 0.5)
+    still = lax.stop_gradient(value), lax.stop_gradient(odd)
+    return cut(carrying(value, mix(q, (still[1] - still[0]) * x, (still[1] + still[0]) * x)), -2, r)
+
+
 def _run_clamp(tape: Any, step: Any, low: Any, x: Any, high: Any) -> Any:
     """clamp(l, x, h) = min(max(x, l), h): two kinks; at a bound JAX gives x the slope 0."""
     # JAX has no derivative of a clamp in scalar bounds, and none is needed
@@ -228,6 +236,14 @@ def _to_runner_up(sign: int) -> Callable[..., Any]:
 register("max", _binary("max", True))
 register("min", _binary("min", False))
 register("abs", Entry(lambda step, _: [("abs", "kink", _shape(step), (-1.0, 1.0))], _run_abs))
+register(
+    "bessel_i0e",
+    Entry(
+        lambda step, _: [("bessel_i0e", "kink", _shape(step), (1.0, -1.0))],
+        _run_bessel_i0e,
+        "BOUNDED",
+    ),
+)
 register(
     "clamp",
     Entry(

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 
 _JAX = os.path.dirname(jax.__file__) + os.sep
+_HOME = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_REPRODUCTION = os.path.join(_HOME, "reproduce") + os.sep  # written as a user would
 _OURS = tuple(
-    os.path.join(os.path.dirname(os.path.dirname(__file__)), part) + os.sep
-    for part in ("calculus", "implicit", "invertibility", "operators")
+    os.path.join(_HOME, part) + os.sep
+    for part in ("calculus", "implicit", "invertibility", "operators", "stochastic")
 )
 
 
@@ -55,3 +57,11 @@ def defined_in_library(jaxpr: Any) -> bool:
     """Whether the function behind a jaxpr is JAX's or ours: its lines tell a user nothing."""
     info = getattr(jaxpr, "debug_info", None)
     return info is not None and any(part in info.func_src_info for part in (_JAX, *_OURS))
+
+
+def defined_here(jaxpr: Any) -> bool:
+    """Whether the function behind a jaxpr belongs to this library."""
+    info = getattr(jaxpr, "debug_info", None)
+    return (
+        info is not None and _HOME in info.func_src_info and _REPRODUCTION not in info.func_src_info
+    )

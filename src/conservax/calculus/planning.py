@@ -19,8 +19,18 @@ from jax.extend import core as jex_core
 
 from ..errors import InvalidInputError
 from . import kinks, smooth
-from .calls import plan_call, plan_custom_rule, plan_scan, plan_switch, plan_while
+from .calls import (
+    plan_call,
+    plan_custom_rule,
+    plan_linear_solve,
+    plan_root,
+    plan_scan,
+    plan_switch,
+    plan_while,
+)
+from .domains import MATRIX_EDGES, Edge, edges_of
 from .expansions import EXPANSIONS, FUNCTION_EXPANSIONS, TORN_EXPANSIONS
+from .implicit_node import node_p
 from .jaxprs import (
     CUSTOM_RULES,
     INLINE,
@@ -204,6 +214,9 @@ class _Planner:
         step.felt = tuple(out_felt)
         some_varied, some_torn = any(step.in_varied), any(step.torn)
         plain = [Info(self.fresh()) for _ in outs]
+        if scope.opaque and name != node_p.name:
+            step.silent, step.torn = True, ()
+            return plain
         if name in _NUMBERED:
             plain = [Info(self.number((name, *(o.number for o in operands), *parameters(eqn))))]
         smooth_result = [p._replace(varied=is_float(v)) for p, v in zip(plain, outs, strict=True)]
@@ -213,6 +226,9 @@ class _Planner:
             return plan_order(self, step, orders[0], operands, scope, at, plain, smooth_result)
         if not some_varied and not some_torn:
             return plain
+        if name == node_p.name:
+            operands = self.mend(step, operands, scope, at)
+            return plan_root(self, step, operands, scope, at, plain)
         entry = kinks.TABLE.get(marker(eqn))
         if entry is not None:
             return self.kink(step, entry, operands, scope, at, plain)
@@ -230,8 +246,15 @@ class _Planner:
             return plan_call(self, step, closed, operands, scope, at, out_felt)
         if name in CUSTOM_RULES:
             return plan_custom_rule(self, step, operands, smooth_result, scope, at, out_felt)
-        if name == "abs" and jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.complexfloating):
-            name = "complex_abs"
+        if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in eqn.invars):
+            if name in ("abs", "sign", "eq", "ne"):
+                name = f"complex_{name}"
+            elif name in MATRIX_EDGES:  # their kinks are known for real matrices alone
+                self.mend(step, operands, scope, at)
+                self.watch(step, MATRIX_EDGES[name], scope, at)
+                return smooth_result
+            elif name in kinks.TABLE or name in smooth.COMPARISONS:
+                raise unsupported(f"'{name}' of complex numbers", step.location)
         if name == "sort" and eqn.params["num_keys"] == 1 and any(step.in_varied[1:]):
             name = "sort_carrying"
         if name in EXPANSIONS:
@@ -241,12 +264,20 @@ class _Planner:
             return self.expanded(step, expansion(eqn), operands, inside, at)
         if some_torn and name in TORN_EXPANSIONS:
             return self.expanded(step, TORN_EXPANSIONS[name](eqn), operands, scope, at)
+        if name == "custom_linear_solve":
+            operands = self.mend(step, operands, scope, at)
+            plan_linear_solve(self, step, operands, scope)
+            return smooth_result
         if name == "scan":
             return plan_scan(self, step, operands, scope, at)
         if name == "while":
             return plan_while(self, step, operands, scope, at)
         if name == "cond":
             return plan_switch(self, step, operands, scope, at, out_felt)
+        if some_torn and edges_of(eqn):  # they ask for the values of what varies
+            operands = self.mend(step, operands, scope, at)
+            step.in_varied = tuple(o.varied for o in operands)
+            some_varied, some_torn, step.torn = True, False, (False,) * len(operands)
         if (
             some_varied and sum(step.torn) > 1
         ):  # one torn operand can steer the others, once they are whole
@@ -286,6 +317,7 @@ class _Planner:
                 raise unsupported(
                     f"'{name}' of varied values with a result that is not real", step.location
                 )
+            self.watch(step, edges_of(eqn), scope, at)
             return smooth_result
         raise unsupported(f"the operation '{name}'", step.location)
 
@@ -301,6 +333,13 @@ class _Planner:
         closed = jax.make_jaxpr(program)(*[v.aval for v in step.eqn.invars])
         inside = scope._replace(call=step.origin)
         return plan_call(self, step, closed, operands, inside, at + step.own_size, step.felt)
+
+    def watch(self, step: Step, edges: Sequence[Edge], scope: Scope, at: int) -> None:
+        """Give the edges of a smooth operation their sites, where a result they are about is felt."""
+        for edge in edges:
+            if not edge.results or any(step.felt[i] for i in edge.results):
+                self.add_site(step, edge.operation, edge.kind, edge.shape(step), None, scope, at)
+                step.edges = (*step.edges, edge)
 
     def kink(
         self,
@@ -334,7 +373,15 @@ class _Planner:
         at: int,
     ) -> None:
         row_major = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-        in_while = scope.whiles and kind in ("kink", "comparison", "tie", "sort", "ball")
+        in_while = scope.whiles and kind in (
+            "kink",
+            "comparison",
+            "tie",
+            "sort",
+            "ball",
+            "spectrum",
+            "null",
+        )
         self.sites.append(
             Site(
                 scope.operation or operation,

@@ -19,10 +19,12 @@ class Site:
     ``kind`` says what its slots are: "kink" (a scalar kink), "comparison" (a scalar kink that acts
     through branches), "branch" (a value that a comparison chooses), "tie" (entries of a maximum),
     "sort" (comparators of a sorting network), "jump" (an operation that is discontinuous there),
-    "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
+    "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
     while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
-    implicit function), "ball" (entries under a norm). ``shape`` counts loop iterations first, in
-    ``loops`` axes; ``start`` and ``strides`` locate its slots.
+    implicit function), "ball" (entries under a norm), "spectrum" and "null" (the matrices that equal
+    eigenvalues or singular values move by, and those that vanishing ones move by). ``shape`` counts loop
+    iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A root has its
+    ``node``, and how many ``leaves`` its solution has.
     """
 
     operation: str
@@ -33,6 +35,8 @@ class Site:
     strides: list[int]
     slopes: tuple[float, float] | None
     loops: int
+    node: Any = None
+    leaves: int = 0
 
     @cached_property
     def location(self) -> Location:
@@ -60,7 +64,8 @@ class Step:
     ``action``: "plain" (as it stands), "inline", "scan", "switch", "while", "kink" (by its table
     entry), "compare", "push" (both sides of a torn value go through), "combine" (two torn values
     meet), "branch" (a torn value meets varied ones), "permute" (a gather by the
-    order of a sort), "jump" (any other use of that order), "root" (an implicit function).
+    order of a sort), "jump" (any other use of that order), "solve" (a call that holds a node),
+    "root" (a node: its solution moves as its equation says).
     """
 
     eqn: Any
@@ -85,8 +90,8 @@ class Step:
     first: bool = True
     swap: bool = False
     sort: "Step | None" = None  # the sort whose order the operands follow
-    root: Any = None
-    kept: tuple[int, ...] = ()  # operands that the residual of a root reads
+    site: Site | None = None  # of a root
+    edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
 
     @cached_property
     def location(self) -> Location:
@@ -158,3 +163,4 @@ class Scope(NamedTuple):
     tie: str = "balanced"
     operation: str | None = None
     whiles: bool = False
+    opaque: bool = False  # within a solve, whose own steps are not differentiated

@@ -98,7 +98,7 @@ def sizes_after(
     else:  # every output entry may have been made from the largest one, and lost what an operand has
         lost = jnp.ones((), outs[0].dtype)
         for v, s, f in zip(values, full, floats, strict=True):
-            if f and v.size:
+            if f and jnp.size(v):
                 largest = jnp.max(_finite(v))
                 lost = jnp.maximum(lost, jnp.max(s) / jnp.where(largest > 0, largest, 1))
         made = [

@@ -2,7 +2,7 @@
 
 _ALG, _AN, _EXP = "ALG", "AN", "EXP"
 _PFAFF, _BOUNDED = (
-    "AN_EXP",
+    "PFAFFIAN",
     "BOUNDED",
 )  # o-minimal by Pfaffian closure; definable on bounded boxes only
 
@@ -15,16 +15,17 @@ SMOOTH: dict[str, str] = {
         "cumsum cumprod convert_element_type copy copy_p select_n conv_general_dilated real imag conj "
         "complex reduce_precision split triangular_solve cholesky lu qr householder_product svd eigh "
         "custom_linear_solve lu_pivots_to_permutation tile optimization_barrier stack unstack cbrt device_put "
-        "name reduce_window_sum tridiagonal_solve sharding_constraint psum".split(),
+        "name reduce_window_sum tridiagonal_solve sharding_constraint psum fft".split(),
         _ALG,
     ),
-    **dict.fromkeys("atan atan2 asin acos asinh acosh atanh".split(), _AN),
+    **dict.fromkeys("atan atan2 asin acos".split(), _AN),
     **dict.fromkeys(
-        "exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp".split(), _EXP
+        "exp exp2 log log1p expm1 pow tanh logistic sinh cosh cumlogsumexp asinh acosh atanh".split(),
+        _EXP,
     ),
     **dict.fromkeys("erf erfc erf_inv".split(), _PFAFF),
     **dict.fromkeys(
-        "sin cos tan fft lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i0e "
+        "sin cos tan lgamma digamma polygamma zeta regularized_incomplete_beta bessel_i0e "
         "bessel_i1e igamma igammac".split(),
         _BOUNDED,
     ),
@@ -33,6 +34,8 @@ SMOOTH: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {"sinc": _BOUNDED}
 # Locally constant by decree: JAX gives them the derivative 0 and users mean it.
 CONSTANT = {"stop_gradient", "is_finite", "iota", "random_bits", "random_wrap", "random_unwrap"}
+# Marked functions that hold their operand still, in the first derivative alone.
+HELD = {"conservax.held"}
 # Operations that only move entries about: they act alike on values, sizes and comparisons.
 STRUCTURAL = {
     "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "copy", "copy_p",

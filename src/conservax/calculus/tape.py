@@ -57,9 +57,13 @@ class Discover:
     torn: dict[int, Any] = field(default_factory=dict)
     orders: dict[int, Any] = field(default_factory=dict)
     cursor: int = 0
+    keeps: bool = False
+    kept: list[tuple[Any, Any]] = field(default_factory=list)
     measures = True
     watches = False
+    lifts = True  # a solve moves as its equation says
     decides = False
+    follows = False
 
     @property
     def tau(self) -> Any:
@@ -143,6 +147,10 @@ class Discover:
         )
         return unit_vectors(z, axis), jnp.zeros_like(z)
 
+    def spectrum(self, distance: Any, increments: Any, size: Any, natural: Any) -> tuple[Any, Any]:
+        self._record(jax.lax.stop_gradient(distance), size, natural, natural, -1)
+        return natural, jnp.zeros_like(natural)
+
     def jump(self, distance: Any, size: Any) -> None:
         self._record(distance, size, 0.0, 0.0, -1, limit=0.0)
 
@@ -181,15 +189,21 @@ class Discover:
         inner.rtol = jnp.maximum(self.rtol, jnp.sqrt(relative))
         residual_of(solution, inner)
         self.absorb(inner.outputs())
+        self.kept += inner.kept
         return solution
 
     def child(self, inputs: Any) -> "Discover":
-        return Discover(self.dtype, self.atol, self.rtol, inputs, self.executed)
+        return Discover(self.dtype, self.atol, self.rtol, inputs, self.executed, keeps=self.keeps)
+
+    def keep(self, site: Any, arrays: Any) -> None:
+        """Keep the values at a solve whose layer has a certificate; a loop stacks them."""
+        self.kept.append((site, arrays))
 
     def masked(self, executed: Any) -> "Discover":
         """A child for a branch that may not be executed: its kinks are then infinitely far."""
         child = self.child(self.offset + self.cursor)
         child.executed = self.executed & executed
+        child.keeps = False
         return child
 
     def loop_inputs(self, body: int, length: int) -> Any:
@@ -217,7 +231,9 @@ class Discover:
         return jax.tree.map(lambda new, old: jnp.where(nearer, new, old), recorded, previous)
 
     def inside_while(self) -> "Discover":
-        return self.child(self.offset + self.cursor)
+        child = self.child(self.offset + self.cursor)
+        child.keeps = False
+        return child
 
 
 @dataclass
@@ -232,7 +248,10 @@ class Linearise:
     cursor: int = 0
     measures = False
     watches = False
+    lifts = True
+    keeps = False
     decides = False
+    follows = False
 
     def size(self, operand: int) -> float:
         return 0.0
@@ -262,6 +281,12 @@ class Linearise:
         """Base 1 marks a norm away from its kink, which has its gradient; at the kink r carries all."""
         smooth, r = self._next(z)
         return smooth * unit_vectors(z, axis), r
+
+    def spectrum(self, distance: Any, increments: Any, size: Any, natural: Any) -> tuple[Any, Any]:
+        """Base: each value's share in those that meet it, whose differences r carries."""
+        here = slice(self.cursor, self.cursor + natural.size)
+        base = jax.lax.stop_gradient(self.base[here]).reshape(natural.shape).astype(natural.dtype)
+        return base, self._next(increments(base))[1]
 
     def jump(self, distance: Any, size: Any) -> None:
         self._next(distance)
@@ -332,6 +357,9 @@ class Select:
     orders: dict[int, Any] = field(default_factory=dict)
     measures = False
     watches = False
+    lifts = False
+    keeps = False
+    follows = True  # JAX's own rule, where no policy is known
 
     @property
     def decides(self) -> bool:

@@ -17,8 +17,8 @@ from ..invertibility import (
     Verdict,
     certify_contraction,
     certify_monotone,
-    two_norm_bound,
 )
+from ..invertibility.bounds import two_norm_bound
 from ..numerics import machine_epsilon
 
 _SLACK = 1 + 1e-14  # more than the few roundings of a scalar bound

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from ..calculus import implicit_node
 from ..numerics import machine_epsilon
 from ..solution import Status
 from . import splitting
 from .activations import Activation, Slopes
 from .couplings import Coupling, Resolvent
-from .implicit_node import implicit_node
 from .splitting import Settings, length
 
 

@@ -18,7 +18,7 @@ from ..invertibility.ladder import BUDGET
 from ..numerics import singular_value_floor
 from .jacobian import eliminate
 from .residual import Equation
-from .solves import own_form
+from .solves import by_construction, own_form
 from .verified import Enclosure, prove_root
 
 _MORE_ACCURATE = (
@@ -83,7 +83,8 @@ class CheckReport:
         determinant_signs, n_vertices: (negative, zero, positive) determinants at the vertices seen.
         work: what was visited on the way; ``undecided``: what would decide an UNKNOWN (else empty).
         proof: with ``verified=True``, the ball on which root and verdict were proved (else None).
-        form: the abs-normal form of ∂F/∂sol, for ``recheck``.
+        form: the abs-normal form of ∂F/∂sol, for ``recheck``; None where a layer's own certificate
+            proved the verdict and none was formed.
     """
 
     verdict: Verdict
@@ -102,7 +103,7 @@ class CheckReport:
     rigour: Rigour
     work: Work
     undecided: str
-    form: AbsNormal = field(repr=False, compare=False)
+    form: AbsNormal | None = field(repr=False, compare=False)
     sensitivity: "Sensitivity" = field(repr=False, compare=False)
     solves: tuple[tuple[Location, Certificate], ...] = ()
     given_rules: tuple[tuple[str, Location], ...] = ()
@@ -135,7 +136,7 @@ class CheckReport:
         >>> cx.check(lambda s, p: jnp.abs(s) - p, 0.0, 0.0).recheck()
         (0.0, 0.0)
         """
-        if self.witness is None:
+        if self.witness is None or self.form is None:
             raise InvalidInputError(
                 f"the verdict is {self.verdict.name}: there is no witness to check; a witness is an element "
                 "that is singular, and only a REFUTED has one."
@@ -199,15 +200,49 @@ def check(
     >>> cx.check(lambda y, a: y - jnp.maximum(0.0, y / 2 - a), 0.0, 0.0).verdict
     <Verdict.PROVEN: 1>
     """
+    return check_by_construction(
+        optimality_fun,
+        None,
+        sol,
+        *args,
+        argnums=argnums,
+        rtol=rtol,
+        budget=budget,
+        verified=verified,
+        **kwargs,
+    )
+
+
+def check_by_construction(
+    optimality_fun: Callable[..., Any],
+    own: Callable[..., Certificate] | None,
+    sol: Any,
+    *args: Any,
+    argnums: tuple[int, ...] | None = None,
+    rtol: float | None = None,
+    budget: int = BUDGET,
+    verified: bool = False,
+    **kwargs: Any,
+) -> CheckReport:
+    """``check``; by ``own(sol, *args)``, what a layer knows by construction, where that decides."""
     equation = Equation.of(optimality_fun, sol, args, kwargs).require_root()
     if argnums is None:
         argnums = equation.call.argnums[1:]
     else:
         argnums = tuple(n + 1 for n in argnums)
     point = equation.point(rtol)
-    form = point.form(equation.inputs((0,)))
-    certificate = certify(form, budget=budget)
-    if form.given_rules and certificate.verdict != Verdict.UNKNOWN:
+    certificate = None if own is None else own(sol, *args, **kwargs)
+    form, solves = None, ()
+    if certificate is None or certificate.verdict != Verdict.PROVEN:
+        form = point.form(equation.inputs((0,)), solves=True)
+        certificate = certify(form, budget=budget)
+        solves = tuple(
+            (place, by_construction(known) or certify(own_form(inner), budget=budget))
+            for (place, inner), known in zip(form.roots, point.own_certificates(), strict=True)
+        )
+    kinks, nearest = point.kinks() if form is None else (form.kinks, form.nearest_inactive)
+    given_rules = point.cutter.program.given_rules
+    if given_rules and certificate.verdict != Verdict.UNKNOWN:
         certificate = replace(certificate, reason=f"given the rules below, {certificate.reason}")
     proof = None
     if verified and certificate.verdict != Verdict.REFUTED:
@@ -230,8 +265,8 @@ def check(
         residual=equation.residual.value,
         residual_scale=equation.residual.scale,
         tolerance=equation.tolerance(rtol).rtol,
-        kinks=form.kinks,
-        nearest_inactive=form.nearest_inactive,
+        kinks=kinks,
+        nearest_inactive=nearest,
         determinant_signs=certificate.determinant_signs,
         n_vertices=certificate.n_vertices,
         rigour=certificate.rigour,
@@ -239,9 +274,7 @@ def check(
         undecided=certificate.undecided,
         form=form,
         sensitivity=Sensitivity(point, equation.inputs((0, *argnums)), equation.residual.unknowns),
-        solves=tuple(
-            (place, certify(own_form(inner), budget=budget)) for place, inner in form.roots
-        ),
-        given_rules=form.given_rules,
+        solves=solves,
+        given_rules=given_rules,
         proof=proof,
     )

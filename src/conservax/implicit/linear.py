@@ -34,10 +34,13 @@ def linear_solve(
     solve: Solve | lx.AbstractLinearSolver | None = None,
     singular: Singular = "error",
     structure: Structure = "general",
+    known: jax.Array | bool = True,
 ) -> jax.Array:
     """x with B x = b, B given by ``matvec``; NaN where B is singular to working precision.
 
-    A factorisation sees that in any case, a Krylov method only where it cannot solve for b.
+    A factorisation sees that in any case, a Krylov method only where it cannot solve for b. Where there
+    is no derivative the map b ↦ x has the domain {0}: 0 for b = 0, NaN for all else, in both modes, so
+    that what no loss looks at adds nothing to its gradient (docs/theory.md#failed-items).
 
     Args:
         matvec: v ↦ B v, linear, from arrays (n,) to arrays (n,).
@@ -46,7 +49,9 @@ def linear_solve(
             solver, or a function ``solve(matvec, b)`` as in jaxopt.
         singular: "error" or "least_norm" (the pseudo-inverse).
         structure: what is known of B: "general", "symmetric", "positive_definite".
+        known: False where there is nothing to differentiate.
     """
+    known = jax.lax.stop_gradient(jnp.asarray(known))
 
     def checked(operator: Callable[[jax.Array], jax.Array], rhs: jax.Array) -> jax.Array:
         if solve is not None:
@@ -57,11 +62,15 @@ def linear_solve(
             return _dense(operator, rhs, structure)
         return _krylov(operator, rhs, structure)
 
+    def partial(operator: Callable[[jax.Array], jax.Array], rhs: jax.Array) -> jax.Array:
+        x = jnp.where(known, checked(operator, rhs), jnp.nan)
+        return jnp.where(jnp.all(rhs == 0), 0, x)
+
     return jax.lax.custom_linear_solve(
         matvec,
         b,
-        solve=checked,
-        transpose_solve=checked,
+        solve=partial,
+        transpose_solve=partial,
         symmetric=structure != "general",
     )
 

@@ -16,7 +16,7 @@ from ..errors import ConservaxError, InvalidInputError, SingularError
 from ..invertibility import Verdict, certify
 from ..numerics import Tolerance, singular_value_floor, solver_output_tolerance
 from . import monitor_view
-from .solves import own_form
+from .solves import by_construction, own_form
 
 
 @dataclass(frozen=True)
@@ -211,26 +211,29 @@ def _observe(step: int, call: Invocation, cutter: Cutter) -> Iterator[Observatio
     worst = max((e.relative for e in executions if np.isfinite(e.relative)), default=0.0)
     tolerance = solver_output_tolerance(cutter.program.dtype, worst)
     try:
-        roots = Point.of(call, cutter.varied, tolerance).form().roots
+        point = Point.of(call, cutter.varied, tolerance)
+        own = [by_construction(known) for known in point.own_certificates()]
+        proved = all(o is not None for o, e in zip(own, executions, strict=True) if e.executed)
+        roots = [None] * len(own) if proved else point.form(solves=True).roots
     except ConservaxError as error:
         yield from (_without_form(step, e, error, executions) for e in executions if e.executed)
         return
-    for execution, (_, joined) in zip(executions, roots, strict=True):
+    for execution, root, known in zip(executions, roots, own, strict=True):
         if not execution.executed:
             continue
-        form = own_form(joined)
-        certificate = certify(form)
+        form = own_form(root[1]) if root is not None else None
+        certificate = known or certify(form)
         yield Observation(
             step,
             execution.place,
             execution.instance,
-            form.kinks,
+            form.kinks if form is not None else (),
             certificate.verdict,
             certificate.reason,
             certificate.margin,
             certificate.sigma_min if np.isfinite(certificate.sigma_min) else None,
             execution.residual,
-            _fallback(form),
+            _fallback(form) if form is not None else None,
         )
 
 

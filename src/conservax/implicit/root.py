@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
-from jax.custom_derivatives import SymbolicZero
-from jax.flatten_util import ravel_pytree
+from jax.extend import core as jex_core
 
-from ..calculus import roots, select
+from ..calculus import implicit_node, select
 from ..calculus.invocation import flowing
 from ..calculus.selection import Selection
-from ..errors import InvalidInputError, NotARootError, SingularError
-from ..numerics import is_root
-from .linear import Singular, Solve, Structure, linear_solve, probe_like
+from ..errors import InvalidInputError
+from .linear import Singular, Solve, Structure, linear_solve
+from .tangent import OnFailure, implicit_tangent, require_on_failure
 
 if TYPE_CHECKING:
     import lineax as lx
+
+    from ..invertibility import Certificate
 
 _NEEDS_VALUES = (
     jax.errors.ConcretizationTypeError,
@@ -44,6 +44,8 @@ def custom_root(
     selection: Selection = "jax",
     singular: Singular = "error",
     structure: Structure = "general",
+    on_failure: OnFailure = "raise",
+    certificate: Callable[..., Certificate] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: give a solver the derivative of the root that it finds.
 
@@ -58,11 +60,19 @@ def custom_root(
         singular: "error" (SingularError when called eagerly, NaN under jit and vmap) or "least_norm"
             (the pseudo-inverse in place of B⁻¹).
         structure: what is known of B: "general", "symmetric" or "positive_definite".
+        on_failure: where the solver returned no root: "raise" (NotARootError when called eagerly; NaN
+            under jit and vmap), "nan" (NaN and no error, for a singular B too), or "keep" (what the
+            formula says at that point).
+        certificate: ``certificate(sol, *args, **kwargs)``, a ``Certificate`` that B is invertible for
+            every selection, which a layer has by construction. It is called on values, when ``check`` or
+            ``monitor`` asks, and is taken at its word. The conditions of an equation around the solve are
+            decided together with those of the solve all the same.
 
     Returns:
         A decorator for ``solver(init, *args, **kwargs)``. The decorated solver works under jit,
         vmap, jvp, vjp, jacfwd, jacrev and hessian, and may close over what it is differentiated in.
-        ``init`` has derivative zero.
+        ``init`` has derivative zero. Where the derivative is NaN a zero cotangent still gives a zero
+        gradient: mask failed items before the loss, ``jnp.where(ok, y, 0)`` (docs/theory.md#failed-items).
 
     Raises:
         NotARootError: eagerly, when ‖F(sol)‖ is not small against the terms of F.
@@ -75,6 +85,7 @@ def custom_root(
     >>> round(float(jax.grad(lambda t: sqrt(None, t))(4.0)), 6)
     0.25
     """
+    require_on_failure(on_failure)
     selected = select(optimality_fun, selection)
 
     def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,10 +109,12 @@ def custom_root(
                 functools.partial(
                     linear_solve, solve=solve, singular=singular, structure=structure
                 ),
+                on_failure,
+                certificate,
             )
 
         solve_and_differentiate.optimality_fun = optimality_fun  # type: ignore[attr-defined]
-        solve_and_differentiate.check = _checker(optimality_fun)  # type: ignore[attr-defined]
+        solve_and_differentiate.check = _checker(optimality_fun, certificate)  # type: ignore[attr-defined]
         return solve_and_differentiate
 
     return decorate
@@ -115,6 +128,8 @@ def custom_fixed_point(
     selection: Selection = "jax",
     singular: Singular = "error",
     structure: Structure = "general",
+    on_failure: OnFailure = "raise",
+    certificate: Callable[..., Certificate] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: give a solver of y = T(y, *args) the derivative (I − ∂T/∂y)⁻¹ ∂T/∂θ.
 
@@ -135,6 +150,8 @@ def custom_fixed_point(
         selection=selection,
         singular=singular,
         structure=structure,
+        on_failure=on_failure,
+        certificate=certificate,
     )
 
 
@@ -219,6 +236,8 @@ def _implicit_call(
     theta: tuple[Sequence[Any], dict[str, Any]],
     has_aux: bool,
     solve: Callable[..., jax.Array],
+    on_failure: OnFailure = "raise",
+    certificate: Callable[..., Certificate] | None = None,
 ) -> Any:
     leaves, tree = jax.tree.flatten((init, theta))
     is_array = flowing((init, theta))
@@ -234,7 +253,7 @@ def _implicit_call(
         out = solver(init, *args, **kwargs)
         return out if has_aux else (out, ())
 
-    def residual(sol: Any, *arrays: Any) -> Any:
+    def residual_at(sol: Any, *arrays: Any) -> Any:
         _, (args, kwargs) = rebuild(arrays)
         return optimality_fun(sol, *args, **kwargs)
 
@@ -246,71 +265,45 @@ def _implicit_call(
 
         run_solver = functools.partial(_found, found_tree, len(arrays))
 
-    sol_shape = jax.eval_shape(lambda *a: run_solver(*a, *solver_consts)[0], *arrays)
+    sol_leaves, sol_tree = jax.tree.flatten(
+        jax.eval_shape(lambda *a: run_solver(*a, *solver_consts)[0], *arrays)
+    )
+    sol_leaves = _decided_dtypes(sol_leaves, arrays)
     # what F closes over becomes an argument, so that derivatives in it reach the rule
-    residual, residual_consts = jax.closure_convert(residual, sol_shape, *arrays)
-    _check_shapes(sol_shape, residual, [*arrays, *residual_consts])
+    residual, residual_consts = _converted(
+        lambda leaves, *arrays: residual_at(jax.tree.unflatten(sol_tree, leaves), *arrays),
+        sol_leaves,
+        arrays,
+    )
     n, n_solver = len(arrays), len(solver_consts)
 
-    sol_leaves, sol_tree = jax.tree.flatten(sol_shape)
-
-    def trace_residual() -> Any:
-        def flat(*inputs: Any) -> Any:
-            sol = jax.tree.unflatten(sol_tree, inputs[: len(sol_leaves)])
-            return jax.tree.leaves(residual(sol, *inputs[len(sol_leaves) :]))
-
-        shapes = [jax.eval_shape(jnp.asarray, x) for x in (*arrays, *residual_consts)]
-        return jax.make_jaxpr(flat)(*sol_leaves, *shapes)
-
     def find_root(*inputs: Any) -> Any:
-        return run_solver(*inputs[: n + n_solver])
+        sol, aux = run_solver(*inputs[: n + n_solver])
+        leaves = jax.tree.leaves(sol)
+        return [
+            jax.lax.convert_element_type(x, s.dtype)
+            for x, s in zip(leaves, sol_leaves, strict=True)
+        ], aux
 
-    find_root.__name__ = find_root.__qualname__ = roots.record(
-        roots.Root(
-            trace_residual,
-            len(sol_leaves),
-            (*range(n), *range(n + n_solver, n + n_solver + len(residual_consts))),
-        )
+    def tangent_of_root(sol: Any, primals: Any, tangents: Any) -> Any:
+        inputs, moves = ([*part[:n], *part[n + n_solver :]] for part in (primals, tangents))
+        return implicit_tangent(residual, sol, inputs, moves, solve, on_failure)
+
+    leaves, aux = implicit_node(
+        find_root,
+        residual,
+        tangent_of_root,
+        *arrays,
+        *solver_consts,
+        *residual_consts,
+        reads=(*range(n), *range(n + n_solver, n + n_solver + len(residual_consts))),
+        certificate=None
+        if certificate is None
+        else lambda leaves, *inputs: _own_certificate(
+            certificate, jax.tree.unflatten(sol_tree, leaves), rebuild(inputs[:n])[1]
+        ),
     )
-    root = jax.custom_jvp(find_root)
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        sol, aux = root(*primals)
-        inputs = [*primals[:n], *primals[n + n_solver :]]
-        moves = [*tangents[:n], *tangents[n + n_solver :]]
-        moving = [
-            not isinstance(t, SymbolicZero) and getattr(t, "dtype", None) != jax.dtypes.float0
-            for t in moves
-        ]
-        flat_sol, unravel = ravel_pytree(sol)
-
-        def of_solution(y: jax.Array) -> jax.Array:
-            return ravel_pytree(residual(unravel(y), *inputs))[0]
-
-        def of_inputs(*some: Any) -> jax.Array:
-            changed = iter(some)
-            full = [next(changed) if m else x for m, x in zip(moving, inputs, strict=True)]
-            return ravel_pytree(residual(sol, *full))[0]
-
-        if any(moving):
-            some = [x for x, m in zip(inputs, moving, strict=True) if m]
-            value, change = jax.jvp(
-                of_inputs, some, [t for t, m in zip(moves, moving, strict=True) if m]
-            )
-            _, apply_jacobian = jax.linearize(of_solution, flat_sol)
-            if not any(
-                isinstance(x, Tracer) for x in (value, flat_sol)
-            ):  # eagerly, errors can be raised
-                _require_root(value, apply_jacobian, flat_sol)
-                _require_invertible(apply_jacobian, flat_sol, solve)
-            tangent = solve(apply_jacobian, -change)
-            sol_tangent = unravel(tangent)
-        else:
-            sol_tangent = jax.tree.map(jnp.zeros_like, sol)
-        return (sol, aux), (sol_tangent, jax.tree.map(_zero_tangent, aux))
-
-    root.defjvp(rule, symbolic_zeros=True)
-    sol, aux = root(*arrays, *solver_consts, *residual_consts)
+    sol = jax.tree.unflatten(sol_tree, leaves)
     return (sol, aux) if has_aux else sol
 
 
@@ -318,55 +311,60 @@ def _found(tree: Any, skip: int, *inputs: Any) -> tuple[Any, Any]:
     return jax.tree.unflatten(tree, inputs[skip:])
 
 
-def _check_shapes(sol: Any, residual: Callable[..., Any], arrays: Sequence[Any]) -> None:
-    leaves = jax.tree.leaves(sol)
+def _decided_dtypes(leaves: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
+    """The types of a solution: what is weakly typed takes the precision of the arguments."""
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise InvalidInputError(
             "the solver must return real floating-point arrays (a pytree of them)."
         )
-    outs = jax.tree.leaves(jax.eval_shape(residual, sol, *arrays))
-    unknowns, equations = sum(leaf.size for leaf in leaves), sum(o.size for o in outs)
+    real = [a for a in arrays if jnp.issubdtype(jnp.result_type(a), jnp.floating)]
+    given = jnp.result_type(*real) if real else None
+    return [
+        jax.ShapeDtypeStruct(leaf.shape, given if leaf.weak_type and given else leaf.dtype)
+        for leaf in leaves
+    ]
+
+
+def _converted(
+    residual: Callable[..., Any], leaves: Sequence[Any], arrays: Sequence[Any]
+) -> tuple[Callable[..., Any], list[Any]]:
+    """F as a function of its solution's leaves, the arrays, and what is traced that it closes over."""
+    closed = jax.make_jaxpr(residual)(list(leaves), *arrays)
+    unknowns = sum(leaf.size for leaf in leaves)
+    equations = sum(v.aval.size for v in closed.jaxpr.outvars)
     if unknowns != equations:
         raise InvalidInputError(
             f"optimality_fun returns {equations} numbers for a solution of {unknowns}: "
             "the implicit function theorem needs one equation an unknown. "
             "Check the shapes that optimality_fun(sol, *args) returns."
         )
+    traced = [i for i, c in enumerate(closed.consts) if isinstance(c, Tracer)]
+    hoisted = [closed.consts[i] for i in traced]
+    jaxpr = closed.jaxpr
+    fixed = [None if isinstance(c, Tracer) else c for c in closed.consts]
+
+    def converted(leaves: Sequence[Any], *inputs: Any) -> list[Any]:
+        consts = list(fixed)
+        for i, c in zip(traced, inputs[len(arrays) :], strict=True):
+            consts[i] = c
+        run = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, consts))
+        return run(*leaves, *inputs[: len(arrays)])
+
+    return converted, hoisted
 
 
-def _require_root(value: Any, apply_jacobian: Any, sol: Any) -> None:
-    residual = float(jnp.max(jnp.abs(value), initial=0.0))
-    scale = float(jnp.max(jnp.abs(apply_jacobian(sol)), initial=0.0))
-    if not is_root(residual, scale, value.dtype):
-        raise NotARootError(
-            f"‖optimality_fun(sol, *args)‖ = {residual:.3g} at the point that the solver returned, against "
-            f"terms of size {scale:.3g}. Let the solver run longer, check that optimality_fun belongs to "
-            "this solver, or refine the point with cx.polish."
-        )
+def _own_certificate(certificate: Callable[..., Any], sol: Any, theta: Any) -> Any:
+    args, kwargs = theta
+    return certificate(sol, *args, **kwargs)
 
 
-def _require_invertible(apply_jacobian: Any, sol: Any, solve: Callable[..., jax.Array]) -> None:
-    """No singular system can be solved for a probe; the user's own right-hand side might hide it."""
-    if bool(jnp.any(jnp.isnan(solve(apply_jacobian, probe_like(sol))))):
-        raise SingularError(
-            "∂F/∂sol is singular to working precision (or, beyond 300 unknowns, too ill-conditioned for a "
-            "matrix-free method), so the solution has no derivative here. Run cx.check for the kinks and "
-            'the null vector; pass singular="least_norm", or solve=lineax.LU() for an ill-conditioned one.'
-        )
-
-
-def _zero_tangent(x: Any) -> Any:
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.inexact):
-        return jnp.zeros_like(x)
-    return np.zeros(x.shape, jax.dtypes.float0)
-
-
-def _checker(optimality_fun: Callable[..., Any]) -> Callable[..., Any]:
+def _checker(
+    optimality_fun: Callable[..., Any], certificate: Callable[..., Certificate] | None
+) -> Callable[..., Any]:
     def check(sol: Any, *args: Any, **kwargs: Any) -> Any:
-        """``cx.check`` of this solver's optimality function."""
-        from .check import check as check_root
+        """``cx.check`` of this solver's optimality function; by its own certificate, where it proves."""
+        from .check import check_by_construction
 
-        return check_root(optimality_fun, sol, *args, **kwargs)
+        return check_by_construction(optimality_fun, certificate, sol, *args, **kwargs)
 
     return check

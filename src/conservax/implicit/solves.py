@@ -1,10 +1,20 @@
-"""Forms freed of the kinks that do not concern them."""
+"""What is known of a solve by itself: its form, freed of other kinks, and its layer's own certificate."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..calculus import AbsNormal
+from ..calculus.root_forms import closure
+from ..invertibility import Certificate, Verdict
+
+
+def by_construction(own: Sequence[Certificate] | None) -> Certificate | None:
+    """A layer's own certificate, the least of those of its mapped executions; None if it proves nothing."""
+    if not own or any(c.verdict != Verdict.PROVEN for c in own):
+        return None
+    return min(own, key=lambda c: -np.inf if c.margin is None else c.margin)
 
 
 def own_form(form: AbsNormal) -> AbsNormal:
@@ -19,7 +29,7 @@ def own_form(form: AbsNormal) -> AbsNormal:
     >>> len(form.groups), len(own_form(form).groups)
     (1, 0)
     """
-    return _kept(form, _moved(form) & _closure(np.any(form.H != 0, axis=0), form.L.T != 0))
+    return _kept(form, _moved(form) & closure(np.any(form.H != 0, axis=0), form.L.T != 0))
 
 
 def moved_form(form: AbsNormal) -> AbsNormal:
@@ -28,16 +38,7 @@ def moved_form(form: AbsNormal) -> AbsNormal:
 
 
 def _moved(form: AbsNormal) -> np.ndarray:
-    return _closure(np.any(form.E != 0, axis=1), form.L != 0)
-
-
-def _closure(start: np.ndarray, links: np.ndarray) -> np.ndarray:
-    """What is met from ``start`` along the links."""
-    while True:
-        more = start | links @ start
-        if np.array_equal(more, start):
-            return start
-        start = more
+    return closure(np.any(form.E != 0, axis=1), form.L != 0)
 
 
 def _kept(form: AbsNormal, columns_kept: np.ndarray) -> AbsNormal:

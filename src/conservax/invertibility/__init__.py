@@ -4,7 +4,7 @@ from .certificate import Certificate, Rigour, Verdict, Witness, Work
 from .composition import certify_composition, certify_stack
 from .conic import ConicFinding, certify_conic
 from .ladder import certify
-from .structural import Monotone, certify_contraction, certify_monotone, two_norm_bound
+from .structural import Monotone, certify_contraction, certify_monotone
 
 __all__ = [
     "Certificate",
@@ -20,5 +20,4 @@ __all__ = [
     "certify_contraction",
     "certify_monotone",
     "certify_stack",
-    "two_norm_bound",
 ]

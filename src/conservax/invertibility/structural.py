@@ -81,7 +81,7 @@ def certify_contraction(
     if matrix is not None:
         if d is not None:
             raise InvalidInputError("matrix is bounded in the 2-norm; scale the matrix instead.")
-        return _contraction(two_norm_bound(_square(matrix)), 1.0, "‖W‖₂ by Cholesky of ρ² I − WᵀW")
+        return _contraction(_two_norm(_square(matrix)), 1.0, "‖W‖₂ by Cholesky of ρ² I − WᵀW")
     rho, weights = _weighted_modulus(_square(bounds), d)
     # ‖x‖₂ / √n ≤ ‖x‖_∞ ≤ ‖x‖₂, through the weights
     cond = float(np.max(weights) / np.min(weights)) * math.sqrt(weights.size) * _SLACK
@@ -221,13 +221,8 @@ def _monotone_margin(W: np.ndarray) -> float:
     return definite_margin(S) - rounded if n else math.inf
 
 
-def two_norm_bound(W: np.ndarray) -> float:
-    """An upper bound on ‖W‖₂: s I − WᵀW ≻ 0, proved for an s just above an estimate of ‖W‖².
-
-    >>> two_norm_bound(np.array([[3.0, 4.0]])).__round__(4)
-    5.0
-    """
-    W = W if W.shape[0] >= W.shape[1] else W.T
+def _two_norm(W: np.ndarray) -> float:
+    """An upper bound on ‖W‖₂: s I − WᵀW ≻ 0, proved for an s just above an estimate of ‖W‖²."""
     n = len(W)
     W = W.astype(np.float64)
     scale = float(np.max(np.abs(W), initial=0.0))
@@ -241,15 +236,15 @@ def two_norm_bound(W: np.ndarray) -> float:
     # |fl(WᵀW) − WᵀW| ≤ γ |W|ᵀ|W|, whose norm ‖|W|‖² bounds; scaling down may underflow
     gamma = (n + 4) * UNIT / (1 - (n + 4) * UNIT)
     error = gamma * size * size * _SLACK + 4 * n * 2.0**-1020
-    if len(gram) <= _DENSE:
+    if n <= _DENSE:
         estimate = float(np.linalg.eigvalsh(gram)[-1])
     else:  # nothing rests on it: a wrong estimate is not shown
-        start = np.random.default_rng(0).normal(size=len(gram))
+        start = np.random.default_rng(0).normal(size=n)
         loose = {"tol": 1e-3, "ncv": 12}
         estimate = float(
             scipy.sparse.linalg.eigsh(gram, k=1, v0=start, return_eigenvectors=False, **loose)[0]
         )
-    for excess in (1e-6, 1e-1) if len(gram) <= _DENSE else (2e-3, 1e-1):
+    for excess in (1e-6, 1e-1) if n <= _DENSE else (2e-3, 1e-1):
         s = estimate * (1 + excess)
         if s > size * size:
             break

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
-from ..calculus import Entry, register, roots
+from ..calculus import Entry, implicit_node, register
 from ..calculus.jaxprs import bind
 
 Rule = Callable[[Any, Any], Any]
@@ -93,24 +94,14 @@ def lifted(
     ``solve(*inputs)`` finds it; ``rule((y, inputs), tangents)`` is its tangent at the selection that
     JAX makes in ``residual``, so that both name the same element.
     """
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in inputs]
-    solution = jax.eval_shape(solve, *shapes)
 
-    def trace() -> Any:
-        n = len(solution)
-        return jax.make_jaxpr(lambda *a: residual(a[:n], *a[n:]))(*solution, *shapes)
+    def tangent_of(y: Any, inputs: Any, tangents: Any) -> Any:
+        moves = [
+            jnp.zeros(t.aval.shape, t.aval.dtype) if isinstance(t, SymbolicZero) else t
+            for t in tangents
+        ]
+        return rule((y, inputs), moves)
 
-    def find(*inputs: Any) -> Any:
-        return solve(*inputs)
-
-    find.__name__ = find.__qualname__ = roots.record(
-        roots.Root(trace, len(solution), tuple(range(len(inputs))), hidden=True)
-    )
-    root = jax.custom_jvp(find)
-
-    def jvp(primals: Any, tangents: Any) -> Any:
-        y = root(*primals)
-        return y, rule((y, primals), tangents)
-
-    root.defjvp(jvp)
-    return root(*inputs)
+    return implicit_node(
+        lambda *inputs: (solve(*inputs), ()), residual, tangent_of, *inputs, hidden=True
+    )[0]

@@ -10,7 +10,7 @@ M sparse and constant. Rows are in SCS order.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,57 @@ from jax import Array
 
 from ..errors import InvalidInputError, MissingPackageError
 from ..solvers import Cones
-from ..solvers.cones import smat, triangle
+from ..solvers.cones import triangle
 from ..solvers.matrices import SparseMatrix
+from ..solvers.namespace import namespace
+from .parameter_maps import ParameterMap, with_own_parameters
 
 if TYPE_CHECKING:
     import cvxpy as cp
 
 _DENSE = 1 << 16  # entries of P and A that are always held dense
 _FILLED = 10  # one in so many entries at least is not zero where more are held dense
-Reader = Callable[[Array, Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """What a user asked for: entries of the primal or the dual, times weights, in a shape.
+
+    ``index`` and ``weights``: of each entry of the result, row by row. ``exponential``: of them.
+    """
+
+    of_dual: bool
+    index: np.ndarray
+    weights: np.ndarray
+    shape: tuple[int, ...]
+    exponential: bool = False
+
+    @classmethod
+    def by_columns(
+        cls,
+        of_dual: bool,
+        own: np.ndarray,
+        shape: tuple[int, ...],
+        entries: np.ndarray,
+        mirrored: np.ndarray,
+        divisors: np.ndarray | None = None,
+        exponential: bool = False,
+    ) -> "Readout":
+        """Of ``own`` entries that stand, and are repeated, at these places of an array filled by columns."""
+        size = int(np.prod(shape))
+        index, weights = np.zeros(size, int), np.zeros(size)
+        for places in (entries, mirrored):
+            index[places] = own
+            weights[places] = 1.0 if divisors is None else 1 / divisors
+        order = np.arange(size).reshape(shape, order="F").ravel()
+        return cls(of_dual, index[order], weights[order], shape, exponential)
+
+    def __call__(self, primal: Array, dual: Array) -> Array:
+        """(..., *shape) for (..., n) and (..., m)."""
+        source = dual if self.of_dual else primal
+        found = source[..., self.index] * self.weights.astype(source.dtype)
+        found = found.reshape((*source.shape[:-1], *self.shape))
+        return namespace(found).exp(found) if self.exponential else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +115,24 @@ class AffineMap:
         stored, positions = np.unique(self.places, return_inverse=True)
         return stored, positions
 
+    @functools.cached_property
+    def stored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the filled places of a matrix."""
+        return tuple(part.astype(np.int32) for part in np.divmod(self.pattern[0], self.shape[1]))  # type: ignore[return-value]
+
+    def entries(self, theta: np.ndarray, only_stored: bool) -> np.ndarray:
+        """NumPy's: all entries (..., *shape), or those of filled places (..., stored)."""
+        stored, positions = self.pattern
+        shape = (len(stored), theta.shape[-1])
+        terms = scipy.sparse.csr_array((self.values, (positions, self.columns)), shape=shape)
+        lead = theta.shape[:-1]
+        values = (terms @ theta.reshape(-1, theta.shape[-1]).T).T
+        if only_stored:
+            return np.ascontiguousarray(values).reshape(*lead, len(stored))
+        full = np.zeros((len(values), int(np.prod(self.shape))))
+        full[:, stored] = values
+        return full.reshape(*lead, *self.shape)
+
     def sparse(self, theta: Array) -> SparseMatrix:
         """The matrix, its values (..., stored) for θ (..., size)."""
         stored, positions = self.pattern
@@ -95,19 +155,28 @@ class AffineMap:
 
 @dataclass(frozen=True, eq=False)
 class ParameterSlot:
-    """Where a parameter enters θ, from ``start`` on, and whether as log.
+    """Where a parameter enters θ: from ``start`` on, and from ``log_start`` on its logarithm.
 
-    ``entries`` of its value count, column by column; ``mirrored``: where a symmetric one repeats them.
-    ``sign``: 1 or −1 if it was declared to have one, else 0.
+    Both are None for one that enters through a ``ParameterMap`` alone; a geometric program has a
+    parameter in both where it is an exponent and a factor. ``entries`` of its value count, column by
+    column; ``mirrored``: where a symmetric one repeats them. ``sign``: 1 or −1 if it was declared to have
+    one, else 0.
     """
 
     name: str
     shape: tuple[int, ...]
-    start: int
+    start: int | None
+    log_start: int | None
     entries: np.ndarray
     mirrored: np.ndarray
-    log: bool
     sign: int
+
+    @property
+    def places(self) -> list[tuple[slice, bool]]:
+        """The parts of θ that it fills, and whether with its logarithm."""
+        starts = (self.start, False), (self.log_start, True)
+        count = len(self.entries)
+        return [(slice(start, start + count), log) for start, log in starts if start is not None]
 
     @functools.cached_property
     def zeros(self) -> np.ndarray:
@@ -121,7 +190,8 @@ class Canonical:
     """The cone program behind a problem.
 
     Attributes:
-        cones: K. P, c, A, b: from θ. size: of θ. parameters: in the user's order.
+        cones: K. P, c, A, b: from θ. size: of θ. parameters: in the user's order. own: the values of
+        further parameters, from the user's; derived: where these enter.
         readers: from (primal, dual) to what the user asked for.
         rows: for each constraint of the user its name and its rows.
         auxiliary: the variables that CVXPY added.
@@ -134,7 +204,9 @@ class Canonical:
     b: AffineMap
     size: int
     parameters: tuple[ParameterSlot, ...]
-    readers: tuple[Reader, ...]
+    own: ParameterMap
+    derived: tuple[ParameterSlot, ...]
+    readers: tuple[Readout, ...]
     rows: tuple[tuple[str, range], ...]
     auxiliary: tuple[int, ...]
 
@@ -162,9 +234,15 @@ class Canonical:
             )
         )
         theta = jnp.zeros((*lead, self.size), dtype).at[..., -1].set(1.0)
-        for value, slot in zip(values, self.parameters, strict=True):
-            stop = slot.start + len(slot.entries)
-            if into is not None and not into.depends_on(slot.start, stop):
+        made = self.own(values, [slot.shape for slot in self.parameters])
+        slots = (*self.parameters, *self.derived)
+        for value, slot in zip((*values, *made), slots, strict=True):
+            places = [
+                (place, log)
+                for place, log in slot.places
+                if into is None or into.depends_on(place.start, place.stop)
+            ]
+            if not places:
                 continue
             own = value.shape[: value.ndim - len(slot.shape)]
             # column by column, as CVXPY has it
@@ -172,8 +250,8 @@ class Canonical:
             flat = jnp.transpose(value.astype(dtype), axes).reshape(*own, int(np.prod(slot.shape)))
             # both halves count the same, so that gradients are symmetric too
             flat = (flat[..., slot.entries] + flat[..., slot.mirrored]) / 2
-            flat = jnp.log(flat) if slot.log else flat
-            theta = theta.at[..., slot.start : stop].set(flat)
+            for place, log in places:
+                theta = theta.at[..., place].set(jnp.log(flat) if log else flat)
         return theta
 
 
@@ -203,6 +281,17 @@ def canonicalise(
     # SCS's form has at least one row
     constraints = problem.constraints or [cvxpy.Constant(1.0) <= 2.0]
     own = cvxpy.Problem(problem.objective, constraints)
+    made: list[Any] = []
+    expressions: list[Any] = []
+    if not gp and not own.is_dpp(quad_form_dpp="qp"):
+        own, made, expressions = with_own_parameters(cvxpy, own)
+        if not own.is_dpp(quad_form_dpp="qp"):
+            raise InvalidInputError(
+                "Problem must be DPP: parameters may enter affinely only, or through expressions of "
+                "parameters alone, and quad_form(x, P) with a parameter P only in the objective. Write "
+                "(p * q) * x for p * (q * x); for xᵀPx in a constraint take "
+                "sum_squares(R @ x) with P = RᵀR."
+            )
     with cvxpy.utilities.scopes.quad_form_dpp_scope(), _without_values(own.variables()):
         found: Any = own.get_problem_data(
             "SCS", gp=gp, verbose=verbose, canon_backend=canon_backend
@@ -220,6 +309,12 @@ def canonicalise(
     )
     m = cones.size
     slots = _parameter_slots(parameters, program, chain, gp)
+    derived = _parameter_slots(made, program, chain, gp)
+    if sum(len(slot.entries) * len(slot.places) for slot in (*slots, *derived)) != size - 1:
+        raise InvalidInputError(
+            "CVXPY's form of this problem has parameters that no parameter of the problem fills, so that "
+            "it cannot be solved here: write the problem without the transformation that adds them."
+        )
     outputs = _Outputs(problem, program, chain, gp)
     return Canonical(
         cones,
@@ -228,6 +323,8 @@ def canonicalise(
         *_constraints(program.reduced_A, m, n),
         size,
         slots,
+        ParameterMap(tuple(parameters) if expressions else (), tuple(expressions)),
+        derived,
         tuple(outputs.reader(variable) for variable in variables),
         outputs.names(),
         outputs.auxiliary(n),
@@ -298,21 +395,25 @@ def _mirrored(leaf: Any, entries: np.ndarray) -> np.ndarray:
 def _parameter_slots(
     parameters: Sequence[Any], program: Any, chain: Any, gp: bool
 ) -> tuple[ParameterSlot, ...]:
-    renamed = {old: new[0] for old, new in chain.compose_param_id_map().items()}
-    logs = chain.reductions[0].param_id_map if gp else {}
+    logs = {old: new[0] for old, new in chain.reductions[0].param_id_map.items()} if gp else {}
+    starts = program.param_id_to_col
+    renamed = {old: new[0] for old, new in chain.compose_param_id_map().items() if old not in logs}
     slots = []
     for parameter in parameters:
         if parameter.is_complex():
             raise InvalidInputError(
                 f"the parameter {parameter.name()} is complex, which is not supported: split it."
             )
-        start = program.param_id_to_col[renamed.get(parameter.id, parameter.id)]
         entries = _entries(parameter)
-        places = entries, _mirrored(parameter, entries)
-        sign = int(parameter.is_nonneg()) - int(parameter.is_nonpos())
         slots.append(
             ParameterSlot(
-                parameter.name(), parameter.shape, start, *places, parameter.id in logs, sign
+                parameter.name(),
+                parameter.shape,
+                starts.get(renamed.get(parameter.id, parameter.id)),
+                starts.get(logs.get(parameter.id)),
+                entries,
+                _mirrored(parameter, entries),
+                int(parameter.is_nonneg()) - int(parameter.is_nonpos()),
             )
         )
     return tuple(slots)
@@ -358,7 +459,7 @@ class _Outputs:
     def _rows_of(self, constraint: Any) -> range | None:
         return self.rows.get(self.constraints.get(constraint.id, constraint.id))
 
-    def reader(self, variable: Any) -> Reader:
+    def reader(self, variable: Any) -> Readout:
         if any(variable.id == own.id for own in self.problem.variables()):
             return self._primal(variable)
         for constraint in self.problem.constraints:
@@ -369,15 +470,14 @@ class _Outputs:
             f"Variable {variable} must be a subset of problem.variables or a constraint dual variable"
         )
 
-    def _primal(self, variable: Any) -> Reader:
+    def _primal(self, variable: Any) -> Readout:
         start = self.program.var_id_to_col[self.variables.get(variable.id, variable.id)]
         entries = _entries(variable)
+        own = np.arange(start, start + len(entries))
         layout = variable.shape, entries, _mirrored(variable, entries)
-        return functools.partial(
-            _read_primal, slice(start, start + len(entries)), *layout, exponential=self.gp
-        )
+        return Readout.by_columns(False, own, *layout, exponential=self.gp)
 
-    def _dual(self, constraint: Any, k: int, dual: Any) -> Reader:
+    def _dual(self, constraint: Any, k: int, dual: Any) -> Readout:
         rows = self._rows_of(constraint)
         if rows is None:
             raise InvalidInputError(
@@ -391,7 +491,10 @@ class _Outputs:
                 raise InvalidInputError(
                     f"the dual variable of {self._name(constraint)} is not one matrix."
                 )
-            return functools.partial(_read_dual_matrix, own, order)
+            rows, columns, weights = triangle(order)
+            return Readout.by_columns(
+                True, own, (order, order), rows + order * columns, columns + order * rows, weights
+            )
         if isinstance(constraint, cvxpy.SOC):
             sizes = constraint.cone_sizes()
             starts = np.cumsum([0, *sizes])[:-1]
@@ -399,49 +502,8 @@ class _Outputs:
             own = own[starts if k == 0 else np.concatenate(rest)]
             if k == 1 and len(shape) == 2 and constraint.axis == 1:
                 # cones along rows: CVXPY's X has a row for each
-                return functools.partial(_read_dual_rows, own, shape)
+                return Readout(True, own, np.ones(len(own)), shape)
         elif isinstance(constraint, cvxpy.ExpCone | cvxpy.PowCone3D):
             own = own[k::3]
-        return functools.partial(_read_dual, own, shape)
-
-
-# functions of (primal, dual) once the first arguments are bound, for a layer to be pickled
-
-
-def _read_primal(
-    own: slice,
-    shape: tuple[int, ...],
-    entries: np.ndarray,
-    mirrored: np.ndarray,
-    primal: Array,
-    dual: Array,
-    exponential: bool,
-) -> Array:
-    found = _spread(primal[..., own], shape, entries, mirrored)
-    return jnp.exp(found) if exponential else found
-
-
-def _read_dual(own: np.ndarray, shape: tuple[int, ...], primal: Array, dual: Array) -> Array:
-    every = np.arange(len(own))
-    return _spread(dual[..., own], shape, every, every)
-
-
-def _read_dual_matrix(own: np.ndarray, order: int, primal: Array, dual: Array) -> Array:
-    return smat(dual[..., own], order)
-
-
-def _read_dual_rows(own: np.ndarray, shape: tuple[int, ...], primal: Array, dual: Array) -> Array:
-    return dual[..., own].reshape(*dual.shape[:-1], *shape)
-
-
-def _spread(
-    values: Array, shape: tuple[int, ...], entries: np.ndarray, mirrored: np.ndarray
-) -> Array:
-    """Values at these entries of an array that is filled column by column."""
-    lead = values.shape[:-1]
-    flat = values
-    if len(entries) != int(np.prod(shape)) or mirrored is not entries:
-        flat = jnp.zeros((*lead, int(np.prod(shape))), values.dtype)
-        flat = flat.at[..., entries].set(values).at[..., mirrored].set(values)
-    axes = tuple(range(len(lead))) + tuple(range(len(lead) + len(shape) - 1, len(lead) - 1, -1))
-    return jnp.transpose(flat.reshape(*lead, *shape[::-1]), axes)
+        every = np.arange(len(own))
+        return Readout.by_columns(True, own, shape, every, every)

@@ -11,13 +11,13 @@ rows and columns: the matrices are equilibrated by powers of two first.
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..invertibility import Rigour, Verdict
 from ..invertibility.exact import determinant_sign
 from ..numerics import machine_epsilon, singular_value_floor, solver_output_tolerance
 from ..solvers.cones import Array, Cones
+from ..solvers.namespace import namespace
 from .program_report import ConstraintState, ProgramReport, ProgramWitness
 from .regularity import Drift, RankTest, margin_of_set
 from .spectrum import Spectrum, Tolerances, unrotate
@@ -127,7 +127,8 @@ def _pieces(P: Array, A: Array, parts: Spectrum, cones: Cones) -> Pieces:
     low, high = (np.where(d <= edge, 0.0, np.where(d >= 1 - edge, 1.0, d)) for d in (low, high))
     T = np.eye(len(low))
     if not cones.polyhedral:
-        T = np.asarray(unrotate(parts.basis, jnp.eye(len(low), dtype=dtype)[None], cones)[0])
+        eye = namespace(parts.low).eye(len(low), dtype=parts.low.dtype)[None]
+        T = np.asarray(unrotate(parts.basis, eye, cones)[0])
         T = T.astype(np.float64)
         for _ in range(2):  # Newton's iteration for the orthogonal matrix next to T
             T = T @ (3 * np.eye(len(T)) - T.T @ T) / 2

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
+from jax.core import Tracer
 
 from ..errors import InvalidInputError
 from ..solvers.cones import Array
@@ -22,13 +23,8 @@ def as_data(P: Any, c: Any, A: Any, b: Any, rows: int) -> tuple[Data, tuple[int,
 
     InvalidInputError: shapes that do not fit, NaN, a sparse matrix whose pattern varies in a batch.
     """
-    P, A = _of_one_kind(P, A)
-    c, b = jnp.asarray(c), jnp.asarray(b)
-    dtype = jnp.result_type(*map(_values, (P, c, A, b)), float)
+    P, c, A, b, dtype, lead = as_operands(P, c, A, b, rows)
     P, c, A, b = (_with_values(part, _values(part).astype(dtype)) for part in (P, c, A, b))
-    lead = _check_shapes(P, c, A, b, rows)
-    for name, part in (("P", P), ("c", c), ("A", A), ("b", b)):
-        _check_values(name, _values(part))
 
     def flat(part: Any, axes: int) -> Any:
         values = _values(part)
@@ -40,9 +36,31 @@ def as_data(P: Any, c: Any, A: Any, b: Any, rows: int) -> tuple[Data, tuple[int,
     return Data(symmetric_part(flat(P, axes)), flat(c, 1), flat(A, axes), flat(b, 1)), lead
 
 
+def as_operands(P: Any, c: Any, A: Any, b: Any, rows: int) -> tuple[Any, ...]:
+    """P, c, A, b checked, what is known as NumPy's; the dtype of all, and the broadcast batch axes."""
+    P, A = _of_one_kind(P, A)
+    c, b = known_as_numpy(c), known_as_numpy(b)
+    dtype = jnp.result_type(*map(_values, (P, c, A, b)), float)
+    lead = _check_shapes(P, c, A, b, rows)
+    for name, part in (("P", P), ("c", c), ("A", A), ("b", b)):
+        _check_values(name, _values(part))
+    return P, c, A, b, dtype, lead
+
+
+def known_as_numpy(array: Any) -> Any:
+    """Tracers as they are, everything else as a NumPy array."""
+    return array if isinstance(array, Tracer) else np.asarray(array)
+
+
 def items_of(data: Data, items: np.ndarray) -> Data:
-    """Some items of a batch."""
-    return Data(*(_with_values(part, _values(part)[items]) for part in data))
+    """Some items of a batch; what has one item serves all."""
+    batch = len(data.c)
+
+    def some(part: Any) -> Any:
+        values = _values(part)
+        return part if len(values) != batch else _with_values(part, values[items])
+
+    return Data(*map(some, data))
 
 
 def bytes_of_item(data: Data) -> int:
@@ -87,7 +105,7 @@ def _bcoo() -> type[Any]:
 def _of_one_kind(P: Any, A: Any) -> tuple[Matrix, Matrix]:
     """Both dense or both sparse; a dense one whose entries are known joins a sparse one."""
     if not (is_sparse(P) or is_sparse(A)):
-        return jnp.asarray(P), jnp.asarray(A)
+        return known_as_numpy(P), known_as_numpy(A)
     P, A = (
         matrix if is_sparse(matrix) else _sparsified(name, matrix)
         for name, matrix in (("P", P), ("A", A))
@@ -114,22 +132,22 @@ def _own_sparse(name: str, matrix: Any) -> SparseMatrix:
         return matrix
     if not isinstance(matrix, _bcoo()):
         parts: Any = scipy.sparse.coo_array(matrix)
-        return SparseMatrix(
-            jnp.asarray(parts.data), jnp.asarray(parts.row), jnp.asarray(parts.col), parts.shape
-        )
+        rows, columns = parts.row.astype(np.int32), parts.col.astype(np.int32)
+        return SparseMatrix(parts.data, rows, columns, parts.shape)
     if matrix.n_dense or matrix.n_sparse != 2:
         raise InvalidInputError(
             f"{name} has {matrix.n_sparse} sparse and {matrix.n_dense} dense axes; two sparse ones are needed: "
             "BCOO.fromdense(matrix) makes them, and n_batch=… leaves batch axes in front."
         )
-    indices = matrix.indices
+    indices = known_as_numpy(matrix.indices)
     if math.prod(indices.shape[: matrix.n_batch]) != 1:
         raise InvalidInputError(
             f"the items of a batch share one pattern, but {name} has indices of shape {indices.shape}: keep "
             "indices (stored, 2) and map over the stored entries with jax.vmap."
         )
     indices = indices.reshape(-1, 2)
-    return SparseMatrix(matrix.data, indices[:, 0], indices[:, 1], matrix.shape[-2:])
+    data = known_as_numpy(matrix.data)
+    return SparseMatrix(data, indices[:, 0], indices[:, 1], matrix.shape[-2:])
 
 
 def _values(part: Any) -> Array:

@@ -2,12 +2,12 @@
 
 import functools
 import math
-import weakref
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import (
     InfeasibleError,
@@ -16,15 +16,27 @@ from ..errors import (
     UnboundedError,
     UnsupportedOperationError,
 )
+from ..numerics import machine_epsilon
 from ..solution import Status
-from ..solvers import Cones, Solver, WarmStart
+from ..solvers import Cones, Solver, WarmStart, host
 from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
-from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal
+from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symmetric_part
 from ..solvers.termination import measure_data
+from ..solvers.warm_start import WeakStarts
 from .certificate import certify_program
-from .cone_inputs import NEEDS_VALUES, as_data, bytes_of_item, is_definite, items_of
-from .forward import ActivePieces, Outcome, Settings, active_pieces, measure_point
+from .cone_inputs import (
+    NEEDS_VALUES,
+    as_data,
+    as_operands,
+    bytes_of_item,
+    is_definite,
+    is_sparse,
+    items_of,
+)
+from .forward import Outcome, Settings, active_pieces, measure_point
+from .host_calls import Form
+from .host_map import HostOutcome, host_solution_map, solve_now
 from .pieces import in_pieces, is_traced, piece_size
 from .program_report import ProgramReport
 from .solution_map import solution_map
@@ -32,7 +44,7 @@ from .sparse_system import RECENT_FACTORS
 from .system import idle_variables
 
 _LARGEST_REPORT = 4_000_000  # entries of A
-SolverName: TypeAlias = Literal["auto", "interior_point", "clarabel", "scs"]
+SolverName: TypeAlias = Literal["auto", "interior_point", "moreau", "clarabel", "scs"]
 
 
 class ProgramInfo(NamedTuple):
@@ -136,33 +148,68 @@ class ConeProgram:
                 semidefinite (the last two only where values are at hand).
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without batch axes.
         """
-        definite = is_definite(P)
-        data, lead = as_data(P, c, A, b, self.cones.size)
-        solver = choose_solver(self.solver, self.cones, isinstance(data.A, SparseMatrix))
-        on_host = solver != Solver.INTERIOR_POINT and data.c.dtype == jnp.float64
-        settings = Settings(
+        sparse = is_sparse(P) or is_sparse(A)
+        solver = choose_solver(self.solver, self.cones, sparse)
+        if solver == Solver.INTERIOR_POINT:
+            return self._on_device(P, c, A, b)
+        P, c, A, b, dtype, lead = as_operands(P, c, A, b, self.cones.size)
+        if sparse:
+            RECENT_FACTORS.serve(self)
+        form, leaves = _form(P, c, A, b, self.cones, self._settings(solver, dtype), dtype)
+        batch, size = math.prod(lead), piece_size(_bytes(leaves, lead), solver)
+        run = host_solution_map(form) if is_traced(leaves) else functools.partial(solve_now, form)
+        if batch <= size or is_traced(leaves):
+            outcome = run(*leaves)
+        else:
+            parts = [
+                _batch(leaf, core, lead) for leaf, core in zip(leaves, form.cores, strict=True)
+            ]
+
+            def solve(items: np.ndarray) -> HostOutcome:
+                own = (
+                    part if core < 0 else part[items]
+                    for part, core in zip(parts, form.cores, strict=True)
+                )
+                return run(*own)
+
+            found = in_pieces(solve, batch, size)
+            outcome = jax.tree.map(lambda part: part.reshape(*lead, *part.shape[1:]), found)
+        solution = _host_solution(outcome, self.cones)
+        if not lead:
+            raise_status(solution.info.status)
+        return solution
+
+    def _settings(self, solver: Solver, dtype: Any, definite: bool = False) -> Settings:
+        starts = self.warm_start
+        if solver not in (Solver.CLARABEL, Solver.SCS) or dtype != jnp.float64:
+            starts = None
+        return Settings(
             self.tolerance,
             self.max_iterations,
             self.selection,
             solver,
             definite,
             self.auxiliary,
-            weakref.ref(self.warm_start) if self.warm_start is not None and on_host else None,
+            WeakStarts(starts) if starts is not None else None,
+            solver == Solver.MOREAU,
         )
 
-        if isinstance(data.A, SparseMatrix):
-            RECENT_FACTORS.serve(self)
+    def _on_device(self, P: Any, c: Any, A: Any, b: Any) -> ProgramSolution:
+        """By the interior-point method, which XLA compiles."""
+        definite = is_definite(P)
+        data, lead = as_data(P, c, A, b, self.cones.size)
+        settings = self._settings(Solver.INTERIOR_POINT, data.c.dtype, definite)
 
         def solve(data: Data) -> Outcome:
             return _jitted(*data, cones=self.cones, settings=settings)
 
         batch = len(data.c)
-        size = piece_size(bytes_of_item(data), solver)
+        size = piece_size(bytes_of_item(data), Solver.INTERIOR_POINT)
         if batch <= size or is_traced(data):
             outcome = solve(data)
         else:
             outcome = in_pieces(lambda items: solve(items_of(data, items)), batch, size)
-        solution = _unflatten(outcome, lead, solver)
+        solution = _unflatten(outcome, lead, Solver.INTERIOR_POINT)
         if not lead:
             raise_status(solution.info.status)
         return solution
@@ -184,36 +231,94 @@ class ConeProgram:
         solution = self(P, c, A, b)
         if solution.primal.ndim != 1:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
-        data = _dense(as_data(P, c, A, b, self.cones.size)[0])
-        point = ConicPoint(*(part[None] for part in solution[:3]))
-        P, worst, (v, tolerances, parts) = _at_solution(data, point, self.cones, self.auxiliary)
-        worst = float(worst[0])
-        return certify_program(P[0], data.A[0], parts, self.cones, worst, v[0], tolerances)
+        P, c, A, b, dtype, _ = as_operands(P, c, A, b, self.cones.size)
+        data = Data(*(np.asarray(_dense(part), np.float64)[None] for part in (P, c, A, b)))
+        data = data._replace(P=symmetric_part(data.P))
+        point = ConicPoint(*(np.asarray(part, np.float64)[None] for part in solution[:3]))
+        with np.errstate(all="ignore"):
+            at = measure_point(data, measure_data(data), point, np.zeros(1))
+            active = active_pieces(data, at, self.cones, machine_epsilon(dtype))
+        parts = active.parts
+        idle = idle_variables(data.P, data.A, parts.basis, parts.low, self.cones, self.auxiliary)
+        own = np.asarray(data.A[0], dtype)  # whose dtype is that of the data
+        return certify_program(
+            plus_diagonal(data.P, idle)[0],
+            own,
+            parts,
+            self.cones,
+            float(at.worst[0]),
+            active.v[0],
+            active.tolerances,
+        )
 
 
-@functools.partial(jax.jit, static_argnames=("cones", "auxiliary"))
-def _at_solution(
-    data: Data, point: ConicPoint, cones: Cones, auxiliary: tuple[int, ...]
-) -> tuple[Array, Array, ActivePieces]:
-    """P with a diagonal where auxiliary variables are idle, the residual, and what is active."""
-    at = measure_point(data, measure_data(data), point, jnp.zeros_like(data.c[:, 0]))
-    active = active_pieces(data, at, cones)
-    parts = active.parts
-    idle = idle_variables(data.P, data.A, parts.basis, parts.low, cones, auxiliary)
-    return plus_diagonal(data.P, idle), at.worst, active
-
-
-def _dense(data: Data) -> Data:
+def _dense(matrix: Any) -> Any:
     """For the report, which works with dense matrices."""
-    if not isinstance(data.A, SparseMatrix):
-        return data
-    if math.prod(data.A.shape) > _LARGEST_REPORT:
+    if not isinstance(matrix, SparseMatrix):
+        return matrix
+    if math.prod(matrix.shape) > _LARGEST_REPORT:
         raise UnsupportedOperationError(
-            f"check works with dense matrices, and A has {data.A.shape[0]} × {data.A.shape[1]} entries; "
+            f"check works with dense matrices, and one has {matrix.shape[0]} × {matrix.shape[1]} entries; "
             "`info.verdict` and `info.margin` of a call are computed from the sparse ones."
         )
-    P, A = (dense(matrix) for matrix in (data.P, data.A))
-    return Data(P, data.c, A, data.b)
+    return dense(matrix.with_values(np.asarray(matrix.values)[None]))[0]
+
+
+def _form(
+    P: Any, c: Any, A: Any, b: Any, cones: Cones, settings: Settings, dtype: Any
+) -> tuple[Form, list[Any]]:
+    """How operands are laid out, and their leaves."""
+    if not cones.size:
+        # 0ᵀx ≤ 1 stands in for no constraint
+        cones, b, n = Cones(nonnegative=1), np.ones(1), c.shape[-1]
+        A = (
+            SparseMatrix(np.zeros(0), *(np.zeros(0, np.int32),) * 2, (1, n))
+            if isinstance(A, SparseMatrix)
+            else np.zeros((1, n))
+        )
+    leaves: list[Any] = []
+    for part in (P, c, A, b):
+        values = part.values if isinstance(part, SparseMatrix) else part
+        if not jnp.issubdtype(values.dtype, jnp.floating):
+            values = values.astype(dtype)
+        sparse = isinstance(part, SparseMatrix)
+        leaves += [values, part.rows, part.columns] if sparse else [values]
+    shapes = (part.shape if isinstance(part, SparseMatrix) else None for part in (P, A))
+    return Form(*shapes, cones, settings, np.dtype(dtype).name), leaves
+
+
+def _batch(leaf: Any, core: int, lead: tuple[int, ...]) -> Any:
+    """With one batch axis, as a view; indices have none."""
+    if core < 0:
+        return leaf
+    own = leaf.shape[leaf.ndim - core :]
+    return np.broadcast_to(leaf, (*lead, *own)).reshape(-1, *own)
+
+
+def _bytes(leaves: Any, lead: tuple[int, ...]) -> int:
+    """Of one item."""
+    return sum(leaf.size * 8 for leaf in leaves) // max(math.prod(lead), 1)
+
+
+def _host_solution(outcome: HostOutcome, cones: Cones) -> ProgramSolution:
+    y, s = outcome.y, outcome.s
+    if not cones.size:
+        y, s = y[..., :0], s[..., :0]
+    return ProgramSolution(
+        outcome.x,
+        y,
+        s,
+        ProgramInfo(
+            outcome.status,
+            outcome.iterations,
+            outcome.primal_residual,
+            outcome.dual_residual,
+            outcome.gap,
+            outcome.verdict,
+            outcome.margin,
+            outcome.solver,
+        ),
+    )
 
 
 def _solve(
@@ -223,10 +328,7 @@ def _solve(
         return solution_map(cones, settings)(P, c, A, b)
     # XLA has no empty factorisations everywhere: 0ᵀx ≤ 1 stands in for no constraint
     b = jnp.ones((*c.shape[:1], 1), c.dtype)
-    if isinstance(A, SparseMatrix):
-        A = SparseMatrix(A.values, A.rows, A.columns, (1, c.shape[1]))
-    else:
-        A = jnp.zeros((*c.shape[:1], 1, c.shape[1]), c.dtype)
+    A = jnp.zeros((*c.shape[:1], 1, c.shape[1]), c.dtype)
     outcome = solution_map(Cones(nonnegative=1), settings)(P, c, A, b)
     return outcome._replace(y=outcome.y[:, :0], s=outcome.s[:, :0])
 
@@ -237,7 +339,10 @@ _jitted = jax.jit(_solve, static_argnames=("cones", "settings"))
 def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
     """The solver that is meant; InvalidInputError if there is none, or if it cannot solve these."""
     if name == "auto":
-        return Solver.INTERIOR_POINT if cones.symmetric and not of_sparse else Solver.CLARABEL
+        if jax.default_backend() != "cpu" and cones.symmetric and not of_sparse:
+            return Solver.INTERIOR_POINT
+        active_set = cones.polyhedral and not of_sparse and host.has_moreau()
+        return Solver.MOREAU if active_set else Solver.CLARABEL
     if name not in get_args(SolverName):
         raise InvalidInputError(
             f"solver must be one of {', '.join(get_args(SolverName))}, but is {name!r}."
@@ -247,6 +352,11 @@ def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
         what = "takes no sparse matrices" if of_sparse else "has no exponential and no power cones"
         raise InvalidInputError(
             f'the interior-point method {what}: take solver="clarabel", "scs" or "auto".'
+        )
+    if solver == Solver.MOREAU and not cones.polyhedral:
+        raise InvalidInputError(
+            "Moreau is asked for its active-set method, which takes equations and inequalities alone: "
+            'take solver="clarabel", "scs" or "auto".'
         )
     return solver
 

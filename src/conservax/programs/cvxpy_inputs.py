@@ -58,13 +58,6 @@ def check_problem(problem: Any, parameters: Any, variables: Any, gp: bool) -> No
             "Problem must be DPP for geometric programming: write every product of parameters as a "
             "parameter of its own."
         )
-    with cvxpy.utilities.scopes.quad_form_dpp_scope():
-        if not gp and not problem.is_dpp(quad_form_dpp="qp"):
-            raise InvalidInputError(
-                "Problem must be DPP: parameters may enter affinely only, and quad_form(x, P) with a "
-                "parameter P only in the objective. Write every product of parameters as a parameter "
-                "of its own."
-            )
 
 
 def lead_of(values: Sequence[Any], parameters: Sequence[ParameterSlot]) -> tuple[int, ...]:
@@ -127,7 +120,7 @@ def check_values(values: Sequence[Array], parameters: Sequence[ParameterSlot]) -
                 f"parameter {k} ({slot.name}) is not diagonal or sparse as it was declared: pass a value "
                 "that is."
             )
-        if slot.log and not np.all(known > 0):
+        if slot.log_start is not None and not np.all(known > 0):
             raise InvalidInputError(
                 f"parameter {k} ({slot.name}) of a geometric program must be positive."
             )

@@ -66,8 +66,8 @@ class CvxpyLayer:
     The call is that of cvxpylayers; it works under jit, vmap, jvp, vjp, jacfwd, jacrev, and twice.
 
     Args:
-        problem: follows CVXPY's rules for parametrised problems (DPP). quad_form(x, P) with a
-            parameter P is allowed in the objective.
+        problem: follows CVXPY's rules for parametrised problems (DPP), expressions of parameters alone
+            apart: those JAX computes. quad_form(x, P) with a parameter P is allowed in the objective.
         parameters: all of the problem's, in the order of the call.
         variables: what the call returns; dual variables of constraints are allowed.
         solver: "auto", "interior_point", "clarabel" or "scs", in CVXPY's capitals too; see

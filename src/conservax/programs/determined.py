@@ -16,12 +16,12 @@ derivative in them is known up to what they cannot do, and any of those that the
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..numerics import machine_epsilon
 from ..solvers.cones import Array, Cones, Curved, Orthant, SecondOrder, Semidefinite, Zero
 from ..solvers.matrices import by_columns, plus_diagonal, times
+from ..solvers.namespace import namespace
 from .system import Solver, System, refined
 
 _PASSES = 8
@@ -30,7 +30,8 @@ _STARTS, _FAR = 2, 16.0  # from noise, so many times as large as the solution
 
 def shifted(system: System) -> System:
     """P with a diagonal that is small, but no rounding of the rows' weights in the normal equations."""
-    shift = jnp.full(system.P.shape[:2], machine_epsilon(system.d.dtype) ** 0.375, system.d.dtype)
+    size = machine_epsilon(system.d.dtype) ** 0.375
+    shift = namespace(system.d).full((len(system.d), system.P.shape[-1]), size, system.d.dtype)
     return dataclasses.replace(system, P=plus_diagonal(system.P, shift))
 
 
@@ -47,44 +48,45 @@ def determined(
             free.
     """
     n, columns, eps = system.P.shape[-1], right.shape[-1], machine_epsilon(right.dtype)
+    xp = namespace(right)
 
     def solved(right: Array, start: Array) -> tuple[Array, Array]:
         """A solution, and whether it is one; (batch, n + m, columns), (batch, 1, columns)."""
         given = right[:, :n], right[:, n:]
         found = refined(inverse, product, *given, (start[:, :n], start[:, n:]), _PASSES)
-        solution, residual = (jnp.concatenate(parts, axis=1) for parts in found)
+        solution, residual = (xp.concatenate(parts, axis=1) for parts in found)
         limit = eps**0.75 * _largest(right) + 64 * eps * _largest(solution)
         return solution, _largest(residual) <= limit
 
-    first, met = solved(right, jnp.zeros_like(right))
-    scale = jnp.maximum(_largest(right), _largest(first))
+    first, met = solved(right, xp.zeros_like(right))
+    scale = xp.maximum(_largest(right), _largest(first))
     noise = np.random.default_rng(1).uniform(-1, 1, size=(right.shape[1], 1, _STARTS))
     noise = _FAR * scale[..., None] * noise.astype(right.dtype)
     others, reached = solved(
-        jnp.repeat(right, _STARTS, axis=-1), noise.reshape(*right.shape[:2], columns * _STARTS)
+        xp.repeat(right, _STARTS, axis=-1), noise.reshape(*right.shape[:2], columns * _STARTS)
     )
     apart = others.reshape(*right.shape, _STARTS) - first[..., None]
-    met &= jnp.all(reached.reshape(len(right), 1, columns, _STARTS), axis=-1)
+    met &= xp.all(reached.reshape(len(right), 1, columns, _STARTS), axis=-1)
     limit = eps**0.5 * scale
-    free = jnp.max(jnp.abs(apart), axis=-1) > limit
+    free = xp.max(xp.abs(apart), axis=-1) > limit
     cones = system.cones
     curved = _rows(cones, SecondOrder | Semidefinite | Curved)
     if len(curved):
         # U⁻ᵀ does not see the slack of a free x
         moves = apart[:, :n].reshape(len(right), n, columns * _STARTS)
         slack: Any = by_columns(times, system.A, moves)
-        slack = jnp.max(jnp.abs(slack).reshape(*free[:, n:].shape, _STARTS), axis=-1)
+        slack = xp.max(xp.abs(slack).reshape(*free[:, n:].shape, _STARTS), axis=-1)
         moved = free[:, n:] | (slack > limit)
-        met &= ~jnp.any(moved[:, curved], axis=1, keepdims=True)
+        met &= ~xp.any(moved[:, curved], axis=1, keepdims=True)
     if cones.zero:
-        unequal = jnp.any(free[:, n + _rows(cones, Orthant)], axis=1, keepdims=True)
-        kept = jnp.zeros_like(free).at[:, n + _rows(cones, Zero)].set(True)
+        unequal = xp.any(free[:, n + _rows(cones, Orthant)], axis=1, keepdims=True)
+        kept = np.isin(np.arange(free.shape[1]), n + _rows(cones, Zero))[:, None]
         free &= ~(kept & any_of_equations[:, None, None] & ~unequal)
-    return jnp.where(met & ~free, first, jnp.nan)
+    return xp.where(met & ~free, first, xp.nan)
 
 
 def _largest(columns: Array) -> Array:
-    return jnp.max(jnp.abs(columns), axis=1, keepdims=True)
+    return namespace(columns).max(abs(columns), axis=1, keepdims=True)
 
 
 def _rows(cones: Cones, kinds: Any) -> np.ndarray:

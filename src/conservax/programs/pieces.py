@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from ..solvers import Solver
 
-_BYTES = {"cpu": 1 << 26, "host": 1 << 21, "accelerator": 1 << 30}  # of the data of one piece
+_BYTES = {"cpu": 1 << 26, "host": 1 << 25, "accelerator": 1 << 30}  # of the data of one piece
 _PATIENCE = 2.0  # seconds without a bar
 _PROCESSORS = os.cpu_count() or 1
 

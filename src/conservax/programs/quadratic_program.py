@@ -9,6 +9,8 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..solvers import Cones
 from ..solvers.cones import Array
+from ..solvers.namespace import namespace
+from .cone_inputs import known_as_numpy
 from .cone_program import ConeProgram, ProgramSolution, SolverName
 from .program_report import ProgramReport
 
@@ -59,7 +61,7 @@ class QuadraticProgram:
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
     ) -> tuple[ConeProgram, tuple[Any, Array, Array, Array]]:
         """The same program as a ``ConeProgram`` and its data P, c, A, b."""
-        q = jnp.asarray(q)
+        q = known_as_numpy(q)
         if q.ndim < 1:
             raise InvalidInputError(f"q is a vector, but has shape {q.shape}.")
         A, b = _pair("A", A, "b", b, q)
@@ -82,8 +84,9 @@ def _pair(name: str, A: Any, other: str, b: Any, q: Array) -> tuple[Array, Array
     if (A is None) != (b is None):
         raise InvalidInputError(f"{name} and {other} come together; one of them is missing.")
     if A is None:
-        return jnp.zeros((0, q.shape[-1]), q.dtype), jnp.zeros((0,), q.dtype)
-    A, b = jnp.asarray(A), jnp.asarray(b)
+        kind = q.dtype if jnp.issubdtype(q.dtype, jnp.floating) else jnp.result_type(float)
+        return np.zeros((0, q.shape[-1]), kind), np.zeros((0,), kind)
+    A, b = known_as_numpy(A), known_as_numpy(b)
     rows = b.shape[-1] if b.ndim else 0
     if b.ndim < 1 or A.ndim < 2 or A.shape[-2:] != (rows, q.shape[-1]):
         raise InvalidInputError(
@@ -101,5 +104,9 @@ def _stack(upper: Array, lower: Array, core: int) -> Array:
         raise InvalidInputError(
             f"the batch axes {upper.shape[:-core]} and {lower.shape[:-core]} do not broadcast."
         ) from None
-    parts = [jnp.broadcast_to(p, (*lead, *p.shape[-core:])) for p in (upper, lower)]
-    return jnp.concatenate(parts, axis=-core)
+    parts = [part for part in (upper, lower) if part.shape[-core]]
+    if len(parts) == 1:  # nothing to stack
+        return parts[0]
+    xp = namespace(*parts)
+    parts = [xp.broadcast_to(p, (*lead, *p.shape[-core:])) for p in (upper, lower)]
+    return xp.concatenate(parts, axis=-core)

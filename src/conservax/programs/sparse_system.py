@@ -1,4 +1,4 @@
-"""The symmetric system and the verdict of sparse programs, on the host, an item to a thread.
+"""The symmetric system and the verdict of sparse programs, on the host.
 
     [[P, Bᵀ], [B, diag(d) − I]] (x, t) = (upper, lower),  B = d^½ TᵀA,  in the rows with d > 0;
 
@@ -6,17 +6,13 @@ in the others t = −lower. The verdict is that of ``two_tests``, with M = I in 
 P + A_loᵀA_lo and I − V_hi + A_hi A_hiᵀ are definite by the inertia of sparse matrices.
 """
 
-import functools
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from ..numerics import machine_epsilon
-from ..solvers.cones import Array, Cones, Orthant, Zero
-from ..solvers.host import call_on_host, matrix_of_item, threaded
+from ..solvers.cones import Cones, Orthant, Zero
+from ..solvers.host import matrix_of_item
 from ..solvers.matrices import SparseMatrix
 from ..solvers.quasidefinite import RecentFactors, eigenvalue_bound
 from .spectrum import Spectrum, basis_matrices
@@ -35,28 +31,20 @@ def by_sparse_factor(system: System, probed: bool) -> Solver:
     """
     parts = _Parts(system.P, system.A, basis_matrices(system.basis, system.cones))
 
-    def symmetric(upper: Array, lower: Array) -> tuple[Array, Array]:
-        shapes = (
-            jax.ShapeDtypeStruct(upper.shape, upper.dtype),
-            jax.ShapeDtypeStruct(lower.shape, lower.dtype),
-        )
-        leaves, tree = jax.tree.flatten((parts, system.d, upper, lower))
-        run = functools.partial(_solve_batch, system.cones, tree, probed)
-        x, t = call_on_host(run, shapes, *leaves)
-        return x, t
+    def symmetric(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _solve_batch(system.cones, parts, system.d, probed, upper, lower)
 
     return symmetric
 
 
-def sparse_two_tests(P: SparseMatrix, A: SparseMatrix, parts: Spectrum, cones: Cones) -> TwoTests:
+def sparse_two_tests(
+    P: SparseMatrix, A: SparseMatrix, parts: Spectrum, cones: Cones, eps: float
+) -> TwoTests:
     """``two_tests`` for sparse data; the margin is the bound that was tried, not the best one."""
-    batch, dtype = len(parts.low), parts.low.dtype
-    shapes = jax.ShapeDtypeStruct((batch,), np.int8), jax.ShapeDtypeStruct((batch,), dtype)
-    given = _Parts(P, A, basis_matrices(parts.basis, cones)), parts.low, parts.high
-    leaves, tree = jax.tree.flatten(given)
-    verdict, margin = call_on_host(functools.partial(_test_batch, cones, tree), shapes, *leaves)
+    given = _Parts(P, A, basis_matrices(parts.basis, cones))
+    verdict, margin = _test_batch(cones, given, parts.low, parts.high, eps)
     known = parts.bounded | (verdict < 0)
-    return TwoTests(jnp.where(known, verdict, 0), jnp.where(known, margin, 0.0))
+    return TwoTests(np.where(known, verdict, 0).astype(np.int8), np.where(known, margin, 0.0))
 
 
 class _Parts(NamedTuple):
@@ -86,11 +74,14 @@ def _finite(*parts: Any) -> bool:
 
 
 def _solve_batch(
-    cones: Cones, tree: Any, probed: bool, *leaves: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    parts, d, upper, lower = jax.tree.unflatten(tree, leaves)
-    dtype, (batch, n, _) = upper.dtype, upper.shape
-    d, upper, lower = (np.asarray(part, np.float64) for part in (d, upper, lower))
+    cones: Cones,
+    parts: _Parts,
+    d: np.ndarray,
+    probed: bool,
+    upper: np.ndarray,
+    lower: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    batch, n, _ = upper.shape
 
     def one(item: int) -> tuple[np.ndarray, np.ndarray]:
         P, turned_A = parts.item(item, cones)
@@ -107,16 +98,14 @@ def _solve_batch(
         t[held] = found[n:, :columns]
         return found[:n, :columns], t
 
-    found = threaded(one, batch)
-    x = np.array([x for x, _ in found], dtype).reshape(upper.shape)
-    return x, np.array([t for _, t in found], dtype).reshape(lower.shape)
+    found = [one(item) for item in range(batch)]
+    x = np.array([x for x, _ in found]).reshape(upper.shape)
+    return x, np.array([t for _, t in found]).reshape(lower.shape)
 
 
-def _test_batch(cones: Cones, tree: Any, *leaves: np.ndarray) -> tuple[np.ndarray, ...]:
-    parts, low, high = jax.tree.unflatten(tree, leaves)
-    dtype = low.dtype
-    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-
+def _test_batch(
+    cones: Cones, parts: _Parts, low: np.ndarray, high: np.ndarray, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
     def one(item: int) -> tuple[int, float]:
         P, turned_A = parts.item(item, cones)
         if not _finite(P, turned_A, low[item], high[item]):
@@ -128,23 +117,19 @@ def _test_batch(cones: Cones, tree: Any, *leaves: np.ndarray) -> tuple[np.ndarra
                 return -1, 0.0
         held = low[item] > 0
         B = scipy.sparse.diags(np.sqrt(low[item][held])) @ turned_A[held]
-        first = _bound(P, B, dtype)
+        first = _bound(P, B, eps)
         held = high[item] > 0
         weighted = scipy.sparse.diags(high[item][held]) @ turned_A[held]
-        second = (
-            _bound(scipy.sparse.diags(1 - high[item][held]), weighted.T, dtype) if first else 0.0
-        )
+        second = _bound(scipy.sparse.diags(1 - high[item][held]), weighted.T, eps) if first else 0.0
         return (1, min(first, second)) if first and second else (0, 0.0)
 
-    found = threaded(one, len(low))
-    return np.array([v for v, _ in found], np.int8), np.array(
-        [margin for _, margin in found], dtype
-    )
+    found = [one(item) for item in range(len(low))]
+    return np.array([v for v, _ in found], np.int8), np.array([margin for _, margin in found])
 
 
-def _bound(P: Any, B: Any, dtype: Any) -> float:
+def _bound(P: Any, B: Any, eps: float) -> float:
     """A lower bound on λ_min(P + BᵀB), rounding of the data's and of T's entries accounted for."""
-    doubt = 64 * machine_epsilon(dtype) * (_norm(P) + _norm(B) ** 2)
+    doubt = 64 * eps * (_norm(P) + _norm(B) ** 2)
     for shift in _SHIFTS:
         if shift > 2 * doubt:
             bound = eigenvalue_bound(P, B, shift)

@@ -5,10 +5,11 @@ tolerance of zero leave a choice, between d_lo (the least element) and d_hi (the
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from ..solvers.cones import (
     Array,
@@ -22,7 +23,9 @@ from ..solvers.cones import (
     transpose,
 )
 from ..solvers.lapack import eigh
+from ..solvers.namespace import namespace, on_host
 from .curved_blocks import curved
+from .curved_on_host import curved_on_host
 
 
 class Tolerances(NamedTuple):
@@ -45,8 +48,15 @@ class Spectrum(NamedTuple):
     bounded: Array
 
 
-# A solve and its derivatives meet the three functions below dozens of times: each is traced once.
-_traced_once = functools.partial(jax.jit, static_argnames="cones")
+def _traced_once(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """For a solve and its derivatives meet the three functions below dozens of times; NumPy as it is."""
+    traced = jax.jit(fun, static_argnames="cones")
+
+    @functools.wraps(fun)
+    def run(first: Any, *rest: Any) -> Any:
+        return (fun if on_host(first, rest[0]) else traced)(first, *rest)
+
+    return run
 
 
 @_traced_once
@@ -57,14 +67,16 @@ def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
     cones; docs/theory.md#cones.
     """
     if tolerances is None:
-        tolerances = Tolerances(jnp.zeros_like(v), jnp.zeros_like(v))
+        zeros = namespace(v).zeros_like(v)
+        tolerances = Tolerances(zeros, zeros)
     basis, low, high = [], [], []
-    bounded = jnp.ones(len(v), bool)
+    bounded = namespace(v).ones(len(v), bool)
     for block, rows in cones.pieces:
         own = v[:, rows], *(t[:, rows] for t in tolerances)
         if isinstance(block, Curved):
-            *parts, known = curved(block, *own)
-            bounded &= known
+            find = curved_on_host if namespace(v) is np else curved
+            *parts, known = find(block, *own)
+            bounded = bounded & known
         else:
             parts = _PARTS[type(block)](block, *own)
         for kept, part in zip((basis, low, high), parts, strict=True):
@@ -75,13 +87,13 @@ def spectrum(v: Array, tolerances: Tolerances | None, cones: Cones) -> Spectrum:
 @_traced_once
 def rotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
     """Tᵀ x for (batch, m, columns)."""
-    return _blockwise(_ROTATE, basis, x, cones)
+    return x if cones.polyhedral else _blockwise(_ROTATE, basis, x, cones)
 
 
 @_traced_once
 def unrotate(basis: tuple[Any, ...], x: Array, cones: Cones) -> Array:
     """T x for (batch, m, columns)."""
-    return _blockwise(_UNROTATE, basis, x, cones)
+    return x if cones.polyhedral else _blockwise(_UNROTATE, basis, x, cones)
 
 
 def basis_matrices(basis: tuple[Any, ...], cones: Cones) -> tuple[Array, ...]:
@@ -90,8 +102,9 @@ def basis_matrices(basis: tuple[Any, ...], cones: Cones) -> tuple[Array, ...]:
     for (block, _), own in zip(cones.pieces, basis, strict=True):
         if own is not None and block.size:
             order, batch = block.size // block.count, len(own)
-            eye = jnp.tile(jnp.eye(order, dtype=own.dtype), (block.count, 1))
-            eye = jnp.broadcast_to(eye, (batch, *eye.shape))
+            xp = namespace(own)
+            eye = xp.tile(xp.eye(order, dtype=own.dtype), (block.count, 1))
+            eye = xp.broadcast_to(eye, (batch, *eye.shape))
             turned = _UNROTATE[type(block)](block, own, eye)
             found.append(turned.reshape(batch, block.count, order, order))
     return tuple(found)
@@ -118,18 +131,19 @@ def _blockwise(table: Any, basis: tuple[Any, ...], x: Array, cones: Cones) -> Ar
 
 def _slope(a: Array, b: Array, tie: float) -> Array:
     """(a⁺ − b⁺)/(a − b) for eigenvalues of which those that count as zero are zero; ``tie`` at 0/0."""
-    apart = a != b
-    gap = jnp.where(apart, a - b, 1.0)
-    ratio = (jnp.maximum(a, 0.0) - jnp.maximum(b, 0.0)) / gap
-    return jnp.where(apart, ratio, jnp.where(a > 0, 1.0, jnp.where(a < 0, 0.0, tie)))
+    apart, xp = a != b, namespace(a, b)
+    gap = xp.where(apart, a - b, 1.0)
+    ratio = (xp.maximum(a, 0.0) - xp.maximum(b, 0.0)) / gap
+    return xp.where(apart, ratio, xp.where(a > 0, 1.0, xp.where(a < 0, 0.0, tie)))
 
 
 def _snap(value: Array, dual: Array, slack: Array) -> Array:
-    return jnp.where((value <= dual) & (value >= -slack), 0.0, value)
+    return namespace(value).where((value <= dual) & (value >= -slack), 0.0, value)
 
 
 def _free(block: Zero, v: Array, dual: Array, slack: Array) -> tuple[Any, Array, Array]:
-    return None, jnp.ones_like(v), jnp.ones_like(v)
+    one = namespace(v).ones_like(v)
+    return None, one, one
 
 
 def _orthant(block: Orthant, v: Array, dual: Array, slack: Array) -> tuple[Any, Array, Array]:
@@ -139,22 +153,22 @@ def _orthant(block: Orthant, v: Array, dual: Array, slack: Array) -> tuple[Any, 
 def _second_order(
     block: SecondOrder, v: Array, dual: Array, slack: Array
 ) -> tuple[Any, Array, Array]:
-    shape = (len(v), block.count, block.dim)
+    shape, xp = (len(v), block.count, block.dim), namespace(v)
     v = v.reshape(shape)
-    dual, slack = (jnp.max(t.reshape(shape), axis=-1) for t in (dual, slack))
+    dual, slack = (xp.max(t.reshape(shape), axis=-1) for t in (dual, slack))
     t, x = v[..., 0], v[..., 1:]
-    zero = jnp.all(x == 0, axis=-1)
-    first = jnp.zeros_like(x).at[..., 0].set(1.0)
-    safe = jnp.where(zero[..., None], first, x)
-    length = jnp.linalg.norm(safe, axis=-1)
+    zero = xp.all(x == 0, axis=-1)
+    first = np.eye(block.dim - 1)[0].astype(v.dtype)
+    safe = xp.where(zero[..., None], first, x)
+    length = xp.linalg.norm(safe, axis=-1)
     axis = safe / length[..., None]
-    length = jnp.where(zero, 0.0, length)
+    length = xp.where(zero, 0.0, length)
     upper, lower = _snap(t + length, dual, slack), _snap(t - length, dual, slack)
 
     def eigenvalues(tie: float) -> Array:
         ends = [_slope(value, value, tie) for value in (upper, lower)]
-        across = jnp.repeat(_slope(upper, lower, tie)[..., None], block.dim - 2, axis=-1)
-        d = jnp.concatenate([jnp.stack(ends, axis=-1), across], axis=-1)
+        across = xp.repeat(_slope(upper, lower, tie)[..., None], block.dim - 2, axis=-1)
+        d = xp.concatenate([xp.stack(ends, axis=-1), across], axis=-1)
         return d.reshape(len(v), block.size)
 
     return axis, eigenvalues(0.0), eigenvalues(1.0)
@@ -162,46 +176,49 @@ def _second_order(
 
 def _reflect(axis: Array, x: Array) -> Array:
     """A symmetric orthogonal map that exchanges e₁ and ∓axis; x is (..., dim − 1, columns)."""
-    sign = jnp.where(axis[..., :1] < 0, -1.0, 1.0)
-    mirror = axis.at[..., :1].add(sign)
-    mirror = mirror / jnp.linalg.norm(mirror, axis=-1, keepdims=True)
-    along = jnp.sum(mirror[..., None] * x, axis=-2, keepdims=True)
+    xp = namespace(axis, x)
+    sign = xp.where(axis[..., :1] < 0, -1.0, 1.0).astype(axis.dtype)
+    mirror = xp.concatenate([axis[..., :1] + sign, axis[..., 1:]], axis=-1)
+    mirror = mirror / xp.linalg.norm(mirror, axis=-1, keepdims=True)
+    along = xp.sum(mirror[..., None] * x, axis=-2, keepdims=True)
     return x - 2 * along * mirror[..., None]
 
 
 def _rotate_second_order(block: SecondOrder, axis: Array, x: Array) -> Array:
     parts = x.reshape(len(x), block.count, block.dim, x.shape[-1])
     t, rest = parts[:, :, :1], parts[:, :, 1:]
-    along = jnp.sum(axis[..., None] * rest, axis=-2, keepdims=True)
-    root = jnp.sqrt(jnp.asarray(0.5, x.dtype))
+    xp = namespace(axis, x)
+    along = xp.sum(axis[..., None] * rest, axis=-2, keepdims=True)
+    root = float(np.sqrt(0.5))
     across = _reflect(axis, rest)[:, :, 1:]
-    rotated = jnp.concatenate([root * (t + along), root * (t - along), across], axis=2)
+    rotated = xp.concatenate([root * (t + along), root * (t - along), across], axis=2)
     return rotated.reshape(x.shape)
 
 
 def _unrotate_second_order(block: SecondOrder, axis: Array, x: Array) -> Array:
     parts = x.reshape(len(x), block.count, block.dim, x.shape[-1])
     upper, lower, across = parts[:, :, :1], parts[:, :, 1:2], parts[:, :, 2:]
-    root = jnp.sqrt(jnp.asarray(0.5, x.dtype))
-    sign = jnp.where(axis[..., :1] < 0, 1.0, -1.0)[..., None]
-    rest = _reflect(axis, jnp.concatenate([sign * root * (upper - lower), across], axis=2))
-    return jnp.concatenate([root * (upper + lower), rest], axis=2).reshape(x.shape)
+    root, xp = float(np.sqrt(0.5)), namespace(axis, x)
+    sign = xp.where(axis[..., :1] < 0, 1.0, -1.0)[..., None].astype(axis.dtype)
+    rest = _reflect(axis, xp.concatenate([sign * root * (upper - lower), across], axis=2))
+    return xp.concatenate([root * (upper + lower), rest], axis=2).reshape(x.shape)
 
 
 def _semidefinite(
     block: Semidefinite, v: Array, dual: Array, slack: Array
 ) -> tuple[Any, Array, Array]:
+    xp = namespace(v)
     values, vectors = eigh(block.matrices(v))
     dual, slack = (
-        jnp.max(t.reshape(len(v), block.count, -1), axis=-1, keepdims=True) for t in (dual, slack)
+        xp.max(t.reshape(len(v), block.count, -1), axis=-1, keepdims=True) for t in (dual, slack)
     )
     values = _snap(values, dual, slack)
-    a, b = jnp.broadcast_arrays(values[..., :, None], values[..., None, :])
+    a, b = xp.broadcast_arrays(values[..., :, None], values[..., None, :])
 
     def eigenvalues(tie: float) -> Array:
         plain = _slope(a, b, tie)
         # svec would put √2 off the diagonal, but these are factors, not coordinates
-        return block.vector(plain) / block.vector(jnp.ones_like(plain))
+        return block.vector(plain) / block.vector(xp.ones_like(plain))
 
     return vectors, eigenvalues(0.0), eigenvalues(1.0)
 

@@ -17,9 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ..numerics import machine_epsilon
 from ..solvers import normal_equations
@@ -34,6 +32,7 @@ from ..solvers.matrices import (
     times,
     times_transposed,
 )
+from ..solvers.namespace import fori_loop, namespace
 from .spectrum import rotate, unrotate
 
 PASSES = 3  # the solve itself and two refinements
@@ -46,7 +45,7 @@ def touched(A: Matrix, basis: tuple[Any, ...], marked: Array, cones: Cones) -> A
     """
     if isinstance(A, SparseMatrix):
         return column_norms(A, per_cone(marked.astype(A.values.dtype), cones)) > 0
-    return jnp.any((rotate(basis, A, cones) != 0) & marked[..., None], axis=-2)
+    return namespace(A).any((rotate(basis, A, cones) != 0) & marked[..., None], axis=-2)
 
 
 def idle_variables(
@@ -62,9 +61,10 @@ def idle_variables(
     The solution leaves them free, and the derivative of the others does not see them: with a 1 in
     their place of P the system has a solution in which they stand still.
     """
+    xp = namespace(d)
     if not auxiliary:
-        return jnp.zeros((len(d), P.shape[-1]), d.dtype)
-    marked = jnp.asarray(np.isin(np.arange(P.shape[-1]), auxiliary))
+        return xp.zeros((len(d), P.shape[-1]), d.dtype)
+    marked = xp.asarray(np.isin(np.arange(P.shape[-1]), auxiliary))
     held = (column_norms(P) > 0) | touched(A, basis, d > 0, cones)
     return (marked & ~held).astype(d.dtype)
 
@@ -85,11 +85,11 @@ class System:
 
     def turn(self, x: Array) -> Array:
         """d^½ Tᵀ x."""
-        return jnp.sqrt(self.d)[..., None] * rotate(self.basis, x, self.cones)
+        return namespace(self.d).sqrt(self.d)[..., None] * rotate(self.basis, x, self.cones)
 
     def turn_back(self, t: Array) -> Array:
         """T d^½ t."""
-        return unrotate(self.basis, jnp.sqrt(self.d)[..., None] * t, self.cones)
+        return unrotate(self.basis, namespace(self.d).sqrt(self.d)[..., None] * t, self.cones)
 
     def element(self, x: Array) -> Array:
         """V x."""
@@ -133,8 +133,9 @@ class System:
 
 def by_normal_equations(system: System) -> Solver:
     """1 − d is at least √eps, so that one Cholesky factor serves: to be refined."""
-    width = jnp.maximum(1 - system.d, machine_epsilon(system.d.dtype) ** 0.5)
-    width = jnp.sqrt(width)[..., None]
+    xp = namespace(system.d)
+    width = xp.maximum(1 - system.d, machine_epsilon(system.d.dtype) ** 0.5)
+    width = xp.sqrt(width)[..., None]
     factor = normal_equations.factor(system.P, system.turn(system.A) / width)
 
     def symmetric(upper: Array, lower: Array) -> tuple[Array, Array]:
@@ -157,20 +158,21 @@ def factorise(system: System) -> Factor:
     P, d = system.P, system.d
     B = system.turn(system.A)
     L = cholesky(P + transpose(B) @ B)
-    W = forward_substitution(L, transpose(jnp.sqrt(d)[..., None] * B))
+    W = forward_substitution(L, transpose(namespace(d).sqrt(d)[..., None] * B))
     return Factor(B, L, corner(W, d))
 
 
 def corner(W: Array, d: Array) -> Array:
     """R with RRᵀ = I − diag(d) + WᵀW."""
     C = transpose(W) @ W
-    place = jnp.eye(d.shape[-1], dtype=bool)
-    return cholesky(jnp.where(place, C + (1 - d)[..., None], C))
+    xp = namespace(C, d)
+    place = xp.eye(d.shape[-1], dtype=bool)
+    return cholesky(xp.where(place, C + (1 - d)[..., None], C))
 
 
 def by_corner(system: System, factor: Factor) -> Solver:
     """By Woodbury from d = 0 in the corner."""
-    root, B = jnp.sqrt(system.d)[..., None], factor.B
+    root, B = namespace(system.d).sqrt(system.d)[..., None], factor.B
 
     def symmetric(upper: Array, lower: Array) -> tuple[Array, Array]:
         def plain(lower: Array) -> tuple[Array, Array]:
@@ -189,9 +191,10 @@ def is_regular(factor: Factor) -> Array:
     rounding = 8 * (n + m) * machine_epsilon(factor.L.dtype)
 
     def sound(L: Array) -> Array:
-        pivot = jnp.min(jnp.diagonal(L, axis1=-2, axis2=-1), axis=-1)
+        xp = namespace(L)
+        pivot = xp.min(xp.diagonal(L, axis1=-2, axis2=-1), axis=-1)
         # NaN compares as false
-        return pivot**2 > rounding * jnp.sum(L * L, axis=(-1, -2))
+        return pivot**2 > rounding * xp.sum(L * L, axis=(-1, -2))
 
     return sound(factor.L) & sound(factor.R)
 
@@ -218,6 +221,7 @@ def refined(
 
     # a loop, so that it is compiled once; the first pass, from zero, is the solve itself
     if start is None:
-        start = jnp.zeros_like(upper), jnp.zeros_like(lower)
-    solution = lax.fori_loop(0, passes, improve, start)
+        xp = namespace(upper)
+        start = xp.zeros_like(upper), xp.zeros_like(lower)
+    solution = fori_loop(passes, improve, start)
     return solution, residual(*solution)

@@ -19,13 +19,14 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from .lapack import cholesky, eigvalsh, svd
+from .namespace import namespace
 
 Array: TypeAlias = jax.Array
 
 
 def transpose(matrix: Array) -> Array:
     """Of the last two axes."""
-    return jnp.swapaxes(matrix, -1, -2)
+    return namespace(matrix).swapaxes(matrix, -1, -2)
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ Block: TypeAlias = Symmetric | Curved
 
 def join(parts: Sequence[Array], axis: int = -1) -> Array:
     """One array from the parts that belong to the blocks."""
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
+    return parts[0] if len(parts) == 1 else namespace(*parts).concatenate(parts, axis=axis)
 
 
 class Piece(NamedTuple):

@@ -23,6 +23,7 @@ from .embedding import (
 )
 from .equilibrate import ConicPoint, Data, Scaling, WhiteData, equilibrate
 from .lapack import cholesky
+from .namespace import namespace
 from .termination import RUNNING, InteriorPointStats, Judgement, judge, measure_data
 from .whitening import whiten
 
@@ -213,9 +214,10 @@ def _is_convex(P: Array, size: Array) -> Array:
 
 def choose(condition: Array, yes: Any, no: Any) -> Any:
     """Item by item along the batch axis."""
+    xp = namespace(condition)
 
     def choose(a: Array, b: Array) -> Array:
-        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        return xp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(choose, yes, no)
 

@@ -12,8 +12,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
 from jax import Array, lax
 from jax.lax import linalg
+
+from .namespace import namespace
 
 _WORK = 200_000  # operations of a call that jaxlib does not divide among threads
 _CALLS = 32  # side by side; a larger batch takes them one after the other
@@ -23,6 +27,8 @@ Result = TypeVar("Result")
 
 def cholesky(H: Array) -> Array:
     """L with LLᵀ = H ≻ 0 (..., n, n), symmetric, of which one triangle is read; NaN if it is not."""
+    if namespace(H) is np:
+        return _cholesky_on_host(H)
     # LAPACK reads columns where XLA writes rows: the transpose of H is H, and saves a copy
     return _few_at_a_time(
         lambda H: linalg.cholesky(H, symmetrize_input=False), H.shape[-1] ** 3 // 3, H.mT
@@ -40,6 +46,10 @@ def cholesky_solve(L: Array, right: Array) -> Array:
 
 
 def _substitution(L: Array, right: Array, transpose_a: bool) -> Array:
+    if namespace(L, right) is np:
+        inverse = triangular_inverse_on_host(L)
+        return (np.swapaxes(inverse, -1, -2) if transpose_a else inverse) @ right
+
     def solve(L: Array, right: Array) -> Array:
         return linalg.triangular_solve(
             L, right, left_side=True, lower=True, transpose_a=transpose_a
@@ -50,6 +60,8 @@ def _substitution(L: Array, right: Array, transpose_a: bool) -> Array:
 
 def eigh(X: Array) -> tuple[Array, Array]:
     """Eigenvalues, ascending, and eigenvectors of symmetric X (..., n, n)."""
+    if namespace(X) is np:
+        return _eigh_on_host(X)
     return _few_at_a_time(lambda X: tuple(jnp.linalg.eigh(X)), 5 * X.shape[-1] ** 3, X)
 
 
@@ -89,3 +101,36 @@ def _join(*portions: Array) -> Array:
     if portions[0].ndim == 2:
         return jnp.concatenate(portions)
     return jnp.concatenate([portion.mT for portion in portions]).mT
+
+
+def _cholesky_on_host(H: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.cholesky(H)
+    except np.linalg.LinAlgError:  # of some item: one by one
+        found = np.full_like(H, np.nan)
+        for item in np.ndindex(H.shape[:-2]):
+            L, info = scipy.linalg.lapack.dpotrf(H[item], lower=1)
+            if info == 0:
+                found[item] = L
+        return found
+
+
+def triangular_inverse_on_host(L: np.ndarray) -> np.ndarray:
+    """L⁻¹ for lower triangular L (..., n, n), zeros above the diagonal; NaN where L is."""
+    found = np.empty_like(L)
+    for item in np.ndindex(L.shape[:-2]):
+        # the transpose of rows is columns, and an upper triangle
+        inverse, info = scipy.linalg.lapack.dtrtri(L[item].T, lower=0)
+        found[item] = inverse.T if info == 0 else np.nan
+    return found
+
+
+def _eigh_on_host(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    finite = np.isfinite(X).all(axis=(-1, -2))
+    if finite.all():
+        values, vectors = np.linalg.eigh(X)
+        return values, vectors
+    safe = np.where(finite[..., None, None], X, 0.0)
+    values, vectors = np.linalg.eigh(safe)
+    nan = np.where(finite, 1.0, np.nan)
+    return values * nan[..., None], vectors * nan[..., None, None]

@@ -7,6 +7,9 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from .namespace import namespace
 
 _FEW = 4  # columns
 
@@ -44,13 +47,23 @@ def times(matrix: Matrix | None, vector: jax.Array) -> jax.Array:
     """M v for (batch, i, j) and (batch, j); M = None is the identity."""
     if isinstance(matrix, SparseMatrix):
         return _spread(matrix, matrix.values * vector[:, matrix.columns])
-    return vector if matrix is None else jnp.einsum("bij,bj->bi", matrix, vector)
+    if matrix is None:
+        return vector
+    if namespace(matrix, vector) is np:
+        if len(matrix) == 1:  # shared by the batch
+            return vector @ matrix[0].T
+        return (matrix @ vector[..., None])[..., 0]
+    return jnp.einsum("bij,bj->bi", matrix, vector)
 
 
 def times_transposed(matrix: Matrix, vector: jax.Array) -> jax.Array:
     """Mᵀ v for (batch, i, j) and (batch, i)."""
     if isinstance(matrix, SparseMatrix):
         return times(matrix.transposed, vector)
+    if namespace(matrix, vector) is np:
+        if len(matrix) == 1:
+            return vector @ matrix[0]
+        return (vector[..., None, :] @ matrix)[..., 0, :]
     return jnp.einsum("bij,bi->bj", matrix, vector)
 
 
@@ -61,12 +74,13 @@ def by_columns(
 
     A few columns one by one: on a CPU a product of matrices takes several times as long for two.
     """
-    count = columns.shape[-1]
-    if count <= _FEW:
-        return jnp.stack([multiply(matrix, columns[..., k]) for k in range(count)], axis=-1)
-    if isinstance(matrix, SparseMatrix):
+    count, xp = columns.shape[-1], namespace(columns)
+    sparse = isinstance(matrix, SparseMatrix)
+    if (sparse and xp is np) or (count <= _FEW and xp is jnp):
+        return xp.stack([multiply(matrix, columns[..., k]) for k in range(count)], axis=-1)
+    if sparse:
         return jax.vmap(multiply, in_axes=(None, -1), out_axes=-1)(matrix, columns)
-    return (matrix if multiply is times else jnp.swapaxes(matrix, -1, -2)) @ columns
+    return (matrix if multiply is times else xp.swapaxes(matrix, -1, -2)) @ columns
 
 
 def scaled(left: jax.Array, matrix: Matrix, right: jax.Array) -> Any:
@@ -80,57 +94,73 @@ def scaled(left: jax.Array, matrix: Matrix, right: jax.Array) -> Any:
 def magnitudes(matrix: Matrix) -> Any:
     """|M|, entry by entry; entries of a sparse matrix that are met twice do not cancel."""
     if isinstance(matrix, SparseMatrix):
-        return matrix.with_values(jnp.abs(matrix.values))
-    return jnp.abs(matrix)
+        return matrix.with_values(abs(matrix.values))
+    return abs(matrix)
 
 
 def row_norms(matrix: Matrix, weights: jax.Array | None = None) -> jax.Array:
     """max_j |M_ij| w_j, (batch, i); weights are positive or zero, one by default."""
     if isinstance(matrix, SparseMatrix):
-        values = jnp.abs(matrix.values)
+        values = abs(matrix.values)
         values = values if weights is None else values * weights[:, matrix.columns]
+        if namespace(values) is np:
+            return _spread_on_host(np.maximum, matrix, values)
         zeros = jnp.zeros((len(values), matrix.shape[0]), values.dtype)
         return zeros.at[:, matrix.rows].max(values)
-    matrix = jnp.abs(matrix)
+    matrix = abs(matrix)
     matrix = matrix if weights is None else matrix * weights[:, None, :]
-    return jnp.max(matrix, axis=-1, initial=0.0)
+    return namespace(matrix).max(matrix, axis=-1, initial=0.0)
 
 
 def column_norms(matrix: Matrix, weights: jax.Array | None = None) -> jax.Array:
     """max_i |M_ij| w_i, (batch, j)."""
     if isinstance(matrix, SparseMatrix):
         return row_norms(matrix.transposed, weights)
+    if namespace(matrix) is np:  # along rows, as they lie in memory
+        matrix = abs(matrix)
+        matrix = matrix if weights is None else matrix * weights[:, :, None]
+        return np.max(matrix, axis=-2, initial=0.0)
     return row_norms(jnp.swapaxes(matrix, -1, -2), weights)
 
 
 def plus_diagonal(matrix: Matrix, diagonal: jax.Array) -> Any:
     """M + diag(d) for d (batch, n)."""
     if isinstance(matrix, SparseMatrix):
-        own = jnp.arange(diagonal.shape[-1], dtype=matrix.rows.dtype)
+        xp = namespace(matrix.values, diagonal)
+        own = xp.arange(diagonal.shape[-1], dtype=matrix.rows.dtype)
+        values = xp.broadcast_to(matrix.values, (len(diagonal), matrix.values.shape[-1]))
         return SparseMatrix(
-            jnp.concatenate([matrix.values, diagonal], axis=-1),
-            jnp.concatenate([matrix.rows, own]),
-            jnp.concatenate([matrix.columns, own]),
+            xp.concatenate([values, diagonal], axis=-1),
+            xp.concatenate([matrix.rows, own]),
+            xp.concatenate([matrix.columns, own]),
             matrix.shape,
         )
-    return matrix + diagonal[..., None] * jnp.eye(diagonal.shape[-1], dtype=matrix.dtype)
+    xp = namespace(matrix, diagonal)
+    if xp is np and not diagonal.any():
+        return matrix
+    return matrix + diagonal[..., None] * xp.eye(diagonal.shape[-1], dtype=matrix.dtype)
 
 
 def symmetric_part(matrix: Matrix) -> Any:
     """(M + Mᵀ)/2."""
     if isinstance(matrix, SparseMatrix):
+        xp = namespace(matrix.values, matrix.rows)
         return SparseMatrix(
-            jnp.concatenate([matrix.values, matrix.values], axis=-1) / 2,
-            jnp.concatenate([matrix.rows, matrix.columns]),
-            jnp.concatenate([matrix.columns, matrix.rows]),
+            xp.concatenate([matrix.values, matrix.values], axis=-1) / 2,
+            xp.concatenate([matrix.rows, matrix.columns]),
+            xp.concatenate([matrix.columns, matrix.rows]),
             matrix.shape,
         )
-    return (matrix + jnp.swapaxes(matrix, -1, -2)) / 2
+    return (matrix + namespace(matrix).swapaxes(matrix, -1, -2)) / 2
 
 
 def dense(matrix: Matrix) -> jax.Array:
     """All entries, (batch, i, j)."""
     if isinstance(matrix, SparseMatrix):
+        if namespace(matrix.values) is np:
+            full = np.zeros((len(matrix.values), *matrix.shape), matrix.values.dtype)
+            np.add.at(full, (slice(None), matrix.rows, matrix.columns), matrix.values)
+            return full
         zeros = jnp.zeros((len(matrix.values), *matrix.shape), matrix.values.dtype)
         return zeros.at[:, matrix.rows, matrix.columns].add(matrix.values)
     return matrix
@@ -142,5 +172,17 @@ def tangent_of(matrix: Matrix, tangent: Any) -> Any:
 
 
 def _spread(matrix: SparseMatrix, terms: jax.Array) -> jax.Array:
+    if namespace(terms) is np:
+        return _spread_on_host(np.add, matrix, terms)
     zeros = jnp.zeros((len(terms), matrix.shape[0]), terms.dtype)
     return zeros.at[:, matrix.rows].add(terms)
+
+
+def _spread_on_host(gather: np.ufunc, matrix: SparseMatrix, terms: np.ndarray) -> np.ndarray:
+    """Sums or maxima of the terms (batch, stored) of each row."""
+    found = np.zeros((len(terms), matrix.shape[0]), terms.dtype)
+    rows = np.asarray(matrix.rows)
+    inside = rows < matrix.shape[0]
+    for own, values in zip(found, terms, strict=True):
+        gather.at(own, rows[inside], values[inside])
+    return found

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..numerics import machine_epsilon
 from .cones import Array, Cones, transpose
 from .lapack import cholesky, cholesky_solve
 from .matrices import by_columns, times, times_transposed
+from .namespace import namespace
 
 _REFINEMENTS = 3
 
@@ -91,6 +93,10 @@ def _plus_identity(H: Array) -> Array:
 def _shifted_cholesky(H: Array) -> Array:
     """Rounding moves entry (i, j) by eps √(Hᵢᵢ Hⱼⱼ): the shift of the diagonal is relative as well."""
     eps = machine_epsilon(H.dtype)
+    if namespace(H) is np:
+        diagonal = np.einsum("...ii->...i", H)
+        diagonal += 8 * eps * diagonal + eps ** (2 / 3)
+        return cholesky(H)
     return cholesky(jnp.where(_on_diagonal(H), H * (1 + 8 * eps) + eps ** (2 / 3), H))
 
 

@@ -10,6 +10,7 @@ from .cones import Array
 from .embedding import Iterate, Products, dot
 from .equilibrate import Data, WhiteData
 from .matrices import magnitudes, row_norms, times, times_transposed
+from .namespace import namespace
 
 RUNNING = -1
 
@@ -52,7 +53,8 @@ class Residuals(NamedTuple):
 
     def relative(self) -> Array:
         """The larger of the two ratios."""
-        return jnp.maximum(self.primal / self.primal_scale, self.dual / self.dual_scale)
+        xp = namespace(self.primal)
+        return xp.maximum(self.primal / self.primal_scale, self.dual / self.dual_scale)
 
 
 class Judgement(NamedTuple):
@@ -68,46 +70,47 @@ class Judgement(NamedTuple):
 
 def largest(a: Array) -> Array:
     """The largest modulus along the last axis."""
-    return jnp.max(jnp.abs(a), axis=-1, initial=0.0)
+    return namespace(a).max(abs(a), axis=-1, initial=0.0)
 
 
 def measure_data(data: Data | WhiteData) -> Sizes:
     """Computed once, before the iterations."""
+    xp = namespace(data.c)
     A = magnitudes(data.A)
     of_A, of_b, of_c = largest(row_norms(A)), largest(data.b), largest(data.c)
-    of_P = rows_of_P = jnp.ones_like(of_A)
+    of_P = rows_of_P = xp.ones_like(of_A)
     if data.P is not None:
         of_P = largest(row_norms(data.P))
-        rows_of_P = largest(times(magnitudes(data.P), jnp.ones_like(data.c)))
+        rows_of_P = largest(times(magnitudes(data.P), xp.ones_like(data.c)))
     both = (of_P > 0) & (of_A > 0)
-    safe_P, safe_A = jnp.where(both, of_P, 1.0), jnp.where(both, of_A, 1.0)
-    unit_b = jnp.where(of_b > 0, of_b, jnp.where(both, of_c * safe_A / safe_P, 0.0))
-    unit_c = jnp.where(of_c > 0, of_c, jnp.where(both, of_b * safe_P / safe_A, 0.0))
-    by_rows = jnp.where((of_A > 0) & (of_b > 0), of_b / jnp.where(of_A > 0, of_A, 1.0), jnp.inf)
-    by_cost = jnp.where((of_P > 0) & (of_c > 0), of_c / jnp.where(of_P > 0, of_P, 1.0), jnp.inf)
-    unit_x = jnp.minimum(by_rows, by_cost)
+    safe_P, safe_A = xp.where(both, of_P, 1.0), xp.where(both, of_A, 1.0)
+    unit_b = xp.where(of_b > 0, of_b, xp.where(both, of_c * safe_A / safe_P, 0.0))
+    unit_c = xp.where(of_c > 0, of_c, xp.where(both, of_b * safe_P / safe_A, 0.0))
+    by_rows = xp.where((of_A > 0) & (of_b > 0), of_b / xp.where(of_A > 0, of_A, 1.0), xp.inf)
+    by_cost = xp.where((of_P > 0) & (of_c > 0), of_c / xp.where(of_P > 0, of_P, 1.0), xp.inf)
+    unit_x = xp.minimum(by_rows, by_cost)
     return Sizes(
         of_P,
         rows_of_P,
-        largest(times(A, jnp.ones_like(data.c))),
-        largest(times_transposed(A, jnp.ones_like(data.b))),
+        largest(times(A, xp.ones_like(data.c))),
+        largest(times_transposed(A, xp.ones_like(data.b))),
         of_b,
         of_c,
-        jnp.where(unit_b > 0, unit_b, 1.0),
-        jnp.where(unit_c > 0, unit_c, 1.0),
-        jnp.where(jnp.isfinite(unit_x), unit_x, 1.0),
+        xp.where(unit_b > 0, unit_b, 1.0),
+        xp.where(unit_c > 0, unit_c, 1.0),
+        xp.where(xp.isfinite(unit_x), unit_x, 1.0),
     )
 
 
 def measure(data: Data | WhiteData, sizes: Sizes, point: Iterate, known: Products) -> Residuals:
     """Of the two linear equations."""
-    s, tau = point.s, point.tau
+    s, tau, xp = point.s, point.tau, namespace(point.s)
     Px, Atz, Ax = known
     return Residuals(
         largest(Ax + s - data.b * tau[:, None]),
         largest(Px + Atz + data.c * tau[:, None]),
-        jnp.maximum(jnp.maximum(largest(Ax), largest(s)), tau * sizes.unit_b),
-        jnp.maximum(jnp.maximum(largest(Px), largest(Atz)), tau * sizes.unit_c),
+        xp.maximum(xp.maximum(largest(Ax), largest(s)), tau * sizes.unit_b),
+        xp.maximum(xp.maximum(largest(Px), largest(Atz)), tau * sizes.unit_c),
     )
 
 

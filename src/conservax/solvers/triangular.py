@@ -5,9 +5,12 @@ wait for more work, busily, on the cores that the rest of the program needs.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .cones import Array
+from .lapack import triangular_inverse_on_host
+from .namespace import namespace
 
 _LEAF = 32  # rows of a block inverted by substitution, at most
 
@@ -19,6 +22,8 @@ def triangular_inverse(L: Array) -> Array:
     [[A⁻¹, 0], [−C⁻¹BA⁻¹, C⁻¹]]. ‖XL − I‖ may exceed that of plain substitution by a power of the
     condition number: measure it where it matters.
     """
+    if namespace(L) is np:
+        return triangular_inverse_on_host(L)
     n = L.shape[-1]
     count = 1 << (-(-n // _LEAF) - 1).bit_length()
     leaf = -(-n // count)

@@ -1,6 +1,7 @@
 """Solutions found before, where a solver on the host may start."""
 
 import threading
+import weakref
 
 import numpy as np
 
@@ -58,6 +59,22 @@ class WarmStart:
             place = self._met % len(self._data)
             self._data[place], self._points[place] = _joined(parts), point
             self._met += 1
+
+
+class WeakStarts:
+    """A ``WarmStart`` as long as it lives, or None: for parameters of compiled programs, which outlive users."""
+
+    def __init__(self, starts: WarmStart) -> None:
+        self._of, self._number = weakref.ref(starts), id(starts)
+
+    def __call__(self) -> WarmStart | None:
+        return self._of()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WeakStarts) and self._of == other._of
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 def _sizes(parts: tuple[np.ndarray, ...], point: int) -> tuple[int, ...]:

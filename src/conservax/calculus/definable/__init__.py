@@ -1,0 +1,1 @@
+"""The walk behind ``definability``: dictionaries, ranges, switches."""

@@ -1,0 +1,52 @@
+"""One text for two engines: NumPy on the host, which compiles nothing, and JAX, which XLA compiles.
+
+Functions of arrays ask ``namespace`` which of the two their arguments belong to; loops and branches
+that XLA has to see as such go through this module.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Carry = TypeVar("Carry")
+
+
+def on_host(*trees: Any) -> bool:
+    """Whether all arrays of these pytrees are NumPy's."""
+    return not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trees))
+
+
+def namespace(*arrays: Any) -> Any:
+    """``numpy`` if these arrays are NumPy's, else ``jax.numpy``."""
+    return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
+
+
+def while_loop(
+    going: Callable[[Carry], Any], step: Callable[[Carry], Carry], carry: Carry
+) -> Carry:
+    """``lax.while_loop``, and on the host the loop itself."""
+    if not on_host(carry):
+        return lax.while_loop(going, step, carry)
+    while going(carry):
+        carry = step(carry)
+    return carry
+
+
+def fori_loop(stop: int, step: Callable[[Any, Carry], Carry], carry: Carry) -> Carry:
+    """``lax.fori_loop`` from 0, and on the host the loop itself."""
+    if not on_host(carry):
+        return lax.fori_loop(0, stop, step, carry)
+    for k in range(stop):
+        carry = step(k, carry)
+    return carry
+
+
+def cond(pred: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """``lax.cond``, and on the host the branch itself."""
+    if isinstance(pred, jax.Array):
+        return lax.cond(pred, yes, no)
+    return yes() if pred else no()

@@ -1,0 +1,39 @@
+"""Celer, where it is installed, as a quick start for large quadratic ℓ1 problems."""
+
+import functools
+import importlib.util
+import warnings
+from typing import Any
+
+import numpy as np
+
+
+@functools.cache
+def available() -> bool:
+    """Whether celer can be imported."""
+    return importlib.util.find_spec("celer") is not None
+
+
+def celer_start(
+    X: np.ndarray, y: np.ndarray, weights: np.ndarray, start: np.ndarray, tol: float
+) -> np.ndarray:
+    """argmin ‖y − Xβ‖²/2 + Σ λ_j |β_j| to a duality gap of ``tol`` ‖y‖²/2, λ = ``weights`` > 0.
+
+    Source: Massias, Gramfort, Salmon, *Celer: a fast solver for the Lasso with dual extrapolation* (2018).
+    """
+    from celer.homotopy import celer_path
+
+    n = len(y)
+    scale = float(weights.max())
+    size = float(np.linalg.norm(y))
+    arguments: dict[str, Any] = {
+        "alphas": [scale / n / size],
+        "weights": weights / scale,
+        "coef_init": np.ascontiguousarray(start) / size,
+        "tol": tol / n,
+        "max_iter": 50,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it leaves is finished by the working set
+        _, coefs, _ = celer_path(np.asfortranarray(X), y / size, "lasso", **arguments)
+    return coefs[:, 0] * size

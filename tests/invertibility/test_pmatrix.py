@@ -1,0 +1,53 @@
+"""What each proof leaves behind: β bounds ‖(I − W M)⁻¹ W‖₂ over the whole set, by sampling it."""
+
+import numpy as np
+import pytest
+
+from conservax.invertibility.pmatrix import h_matrix, minor_bound, monotone, regular_box, whole_set
+from invertibility.test_reduced import block_with
+
+
+def largest(block, rng, draws=300):
+    """The largest ‖(I − W M)⁻¹ W‖₂ met, for scalar kinks: at vertices, and between them."""
+    k = len(block.columns)
+    weights = np.vstack([rng.integers(0, 2, (draws, k)), rng.uniform(size=(draws, k))])
+    inverse = np.linalg.inv(np.eye(k) - weights[:, :, None] * block.M) * weights[:, None, :]
+    return np.linalg.norm(inverse, 2, axis=(1, 2)).max()
+
+
+def test_a_scaling_counts_in_the_bound():
+    """N = [[1, −100], [0, 1]]: (I − W M)⁻¹ W = [[1, 100], [0, 1]] at W = I, whatever the scaling."""
+    block = block_with(np.array([[1.0, -100.0], [0.0, 1.0]]))
+    assert monotone(block) is None
+    assert monotone(block, np.array([1e-3, 1.0])) >= 100.0
+    assert monotone(block, np.array([1e-3, 1.0])) <= 1e3 * 1.1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_bound_holds_where_the_set_is_sampled(seed):
+    rng = np.random.default_rng(seed)
+    tried = 0
+    while tried < 4:
+        k = int(rng.integers(2, 5))
+        N = np.eye(k) + rng.normal(size=(k, k)) * rng.choice([0.2, 0.5])
+        block = block_with(N)
+        scale = np.exp(rng.normal(size=k))
+        stretched = block_with(N * scale / scale[:, None])
+        minors = [
+            np.linalg.det(N[np.ix_(s, s)]) for s in map(list, _subsets(k)) if len(s)
+        ]  # brute force
+        bounds = [
+            (block, h_matrix(block)),
+            (block, monotone(block)),
+            (stretched, monotone(stretched, scale)),
+            (block, regular_box(block, *whole_set(block))),
+            (block, minor_bound(block, min(minors)) if min(minors) > 0 else None),
+        ]
+        found = [(own, bound) for own, bound in bounds if bound is not None]
+        for own, bound in found:
+            assert largest(own, rng) <= bound
+        tried += len(found) >= 3
+
+
+def _subsets(k):
+    return ([i for i in range(k) if s >> i & 1] for s in range(1 << k))
