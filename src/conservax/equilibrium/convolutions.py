@@ -23,9 +23,7 @@ DENSE = 1024  # units up to which a matrix is formed and inverted
 _SLACK = 1 + 1e-10  # more than the rounding of small float64 transforms and singular values
 
 
-def convolve(
-    x: jax.Array, kernel: jax.Array, padding: Padding, stride: int = 1
-) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, padding: Padding, stride: int = 1) -> jax.Array:
     """Cross-correlation of x (in, height, width) with kernel (out, in, k, k), k odd, on x's grid."""
     reach = kernel.shape[-1] // 2
     around = ((0, 0), (reach, reach), (reach, reach))
@@ -158,9 +156,7 @@ class Spectral(Resolvent):
         c = len(u)
         waves = jnp.fft.rfft2(u)
         parts = jnp.concatenate([waves.real, waves.imag])
-        parts = jnp.einsum(
-            subscripts, self.matrices, parts, precision=jax.lax.Precision.HIGHEST
-        )
+        parts = jnp.einsum(subscripts, self.matrices, parts, precision=jax.lax.Precision.HIGHEST)
         return jnp.fft.irfft2(jax.lax.complex(parts[:c], parts[c:]), u.shape[1:])
 
     def apply(self, u: jax.Array) -> jax.Array:
@@ -190,9 +186,7 @@ class Tiers(Factored):
         """The tiers of z, each (channels, height, width)."""
         shapes = [(len(A), *grid) for A, grid in zip(self.A, self.grids, strict=True)]
         ends = np.cumsum([int(np.prod(s)) for s in shapes])
-        return [
-            part.reshape(s) for part, s in zip(jnp.split(z, ends[:-1]), shapes, strict=True)
-        ]
+        return [part.reshape(s) for part, s in zip(jnp.split(z, ends[:-1]), shapes, strict=True)]
 
     def lower(self, z: jax.Array) -> jax.Array:
         tiers = self.split(z)

@@ -13,12 +13,12 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import InvalidInputError
-from ..solution import Solution
+from ..solution import Solution, Status
 from . import phantom
 from .activations import Activation, activation_of
 from .certificates import EquilibriumCertificate, monotone_certificate, norm_bound
 from .couplings import Coupling, Dense, norms, product
-from .node import Prepared, Problem, equilibrium
+from .node import Prepared, Problem, Stats, equilibrium, linearised, slopes_at
 from .splitting import Settings
 
 _METHODS = ("peaceman_rachford", "forward_backward")
@@ -74,13 +74,33 @@ class Monotone(eqx.Module):
         x = self._input(x, self.in_shape, "x")
         init = None if init is None else self._input(init, self.shape, "init")
         coupling, c = self.coupling(), self.drive(x)
-        prepared = self.prepare(coupling, c)
-        problem = Problem(self.activation, self.m, self.settings, self.selection, self._certified)
+        prepared, problem = self.prepare(coupling, c), self._problem
         if self.backward == "unrolled":
             return phantom.unrolled(problem, coupling, prepared, c, init)
         if self.backward != "implicit":
             return phantom.steps(problem, coupling, prepared, c, init, self.backward)
         return Solution(*equilibrium(problem, coupling, prepared, c, init))
+
+    def adjoint(self, x: Any, cotangent: Any) -> Solution:
+        """The backward pass by itself: t = J(I − WᵀJ)⁻¹ cotangent, its status, iterations and error.
+
+        t is the cotangent of U x + b. What ``jax.grad`` solves inside, as data, to be watched in
+        training at the price of one more solve.
+        """
+        x = self._input(x, self.in_shape, "x")
+        cotangent = self._input(cotangent, self.shape, "cotangent")
+        coupling, c = self.coupling(), self.drive(x)
+        prepared, problem = self.prepare(coupling, c), self._problem
+        z, status, _ = equilibrium(problem, coupling, prepared, c, None)
+        slopes = slopes_at(problem, prepared, z, coupling.multiply(z) + c, c)
+        found = linearised(problem, coupling, prepared, slopes, cotangent, transposed=True)
+        status = jnp.where(status == Status.SOLVED, found.status, status)
+        value = jnp.where(status == Status.SOLVED, found.value, jnp.nan)
+        return Solution(value, status, Stats(found.iterations, found.error))
+
+    @property
+    def _problem(self) -> Problem:
+        return Problem(self.activation, self.m, self.settings, self.selection, self._certified)
 
     def prepare(self, coupling: Coupling, like: jax.Array) -> Prepared:
         """Step size, norm and resolvent, once for a batch and both passes."""

@@ -111,10 +111,7 @@ def equilibrium(
             [x for x, m in zip(inputs, moves, strict=False) if m],
             [t for t, m in zip(tangents, moves, strict=False) if m],
         )
-        # what rounding alone keeps from a kink is at the kink
-        reach = machine_epsilon(a.dtype) * (prepared.norm * length(z) + jnp.abs(c))
-        a = a + jax.lax.stop_gradient(problem.activation.snap(a, reach) - a)
-        slopes = problem.activation.slopes(a, problem.selection)
+        slopes = slopes_at(problem, prepared, z, a, c)
         return (tangent(problem, coupling, prepared, slopes, change, good),)
 
     def certificate(y: Sequence[Any], *inputs: Any) -> Any:
@@ -128,6 +125,35 @@ def equilibrium(
     return z, status, stats
 
 
+def slopes_at(
+    problem: Problem, prepared: Prepared, z: jax.Array, a: jax.Array, c: jax.Array
+) -> Slopes:
+    """J at a = W z + c; what rounding alone keeps from a kink is at the kink."""
+    reach = machine_epsilon(a.dtype) * (prepared.norm * length(z) + jnp.abs(c))
+    a = a + jax.lax.stop_gradient(problem.activation.snap(a, reach) - a)
+    return problem.activation.slopes(a, problem.selection)
+
+
+def linearised(
+    problem: Problem,
+    coupling: Coupling,
+    prepared: Prepared,
+    slopes: Slopes,
+    r: jax.Array,
+    transposed: bool,
+) -> splitting.Found:
+    """t = J(M t + r) for M = W, or Wᵀ if transposed, by the splitting of the forward pass."""
+    back = prepared.resolvent
+    equation = splitting.Equation(
+        slopes.apply,
+        slopes.resolvent,
+        coupling.multiply_transposed if transposed else coupling.multiply,
+        None if back is None else back.apply_transposed if transposed else back.apply,
+        r, prepared.alpha, prepared.safe, problem.m, prepared.norm,
+    )  # fmt: skip
+    return splitting.solve(equation, None, problem.settings)
+
+
 def tangent(
     problem: Problem,
     coupling: Coupling,
@@ -139,19 +165,8 @@ def tangent(
     """J(I − WJ)⁻¹ change, differentiable any number of times, in both modes."""
 
     def linear(r: jax.Array, transposed: bool) -> jax.Array:
-        """t = J(M t + r) for M = W or Wᵀ: 0 for r = 0, NaN where it was not found."""
-        back = prepared.resolvent
-        found = splitting.solve(
-            splitting.Equation(
-                slopes.apply,
-                slopes.resolvent,
-                coupling.multiply_transposed if transposed else coupling.multiply,
-                None if back is None else back.apply_transposed if transposed else back.apply,
-                r, prepared.alpha, prepared.safe, problem.m, prepared.norm,
-            ),
-            None,
-            problem.settings,
-        )  # fmt: skip
+        """0 for r = 0, NaN where it was not found."""
+        found = linearised(problem, coupling, prepared, slopes, r, transposed)
         solved = jnp.where(good & (found.status == Status.SOLVED), found.value, jnp.nan)
         return jnp.where(jnp.all(r == 0), 0, solved)
 

@@ -128,7 +128,7 @@ def solve(equation: Equation, start: jax.Array | None, settings: Settings) -> Fo
             points = jnp.roll(points, 1, axis=0).at[0].set(new - state.plain)
             steps = jnp.roll(steps, 1, axis=0).at[0].set(step - state.step)
             points, steps = jnp.where(fresh, 0, points), jnp.where(fresh, 0, steps)
-            point = jnp.where(bad, state.plain, _extrapolate(new, step, points, steps))
+            point = jnp.where(bad, state.plain, extrapolate(new, step, points, steps))
         plain = jnp.where(bad, state.plain, new)
         return _State(
             state.turn + 1, point, plain, step, points, steps, value, error,
@@ -177,7 +177,7 @@ def forward_backward(
     return new, value, length(t - value)
 
 
-def _extrapolate(new: jax.Array, step: jax.Array, points: jax.Array, steps: jax.Array) -> jax.Array:
+def extrapolate(new: jax.Array, step: jax.Array, points: jax.Array, steps: jax.Array) -> jax.Array:
     """Anderson's acceleration: the affine combination of the last images with the least step.
 
     Differences that vanish, or repeat each other, take no part. Written out for one and two, for a
