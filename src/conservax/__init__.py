@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import (
         calculus,
+        equilibrium,
         errors,
         flows,
         invertibility,
@@ -64,6 +65,7 @@ __all__ = [
     "custom_fixed_point",
     "custom_root",
     "definability",
+    "equilibrium",
     "errors",
     "flows",
     "implicit_jacobian",
@@ -98,7 +100,7 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _PARTS = {
-    *_NAMES, "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution",
+    *_NAMES, "equilibrium", "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution",
     "solvers", "sparse", "stochastic",
 }  # fmt: skip
 _PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
