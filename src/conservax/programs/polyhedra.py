@@ -22,6 +22,7 @@ from ..solvers.cones import Array
 from .cone_inputs import NEEDS_VALUES
 from .cone_program import ProgramSolution
 from .face import project_onto_face
+from .failed_items import partial_identity, standing_in
 from .quadratic_program import QuadraticProgram
 
 Selection: TypeAlias = Literal["lower", "upper"]
@@ -184,6 +185,7 @@ def _follow(
 ) -> Array:
     """The solution's value, with the derivative of the projection onto the chosen face through it."""
     x, info = solution.primal, solution.info
+    known = jnp.all(jnp.isfinite(x), axis=-1)
     dual, slack = solution.dual[..., equalities:], solution.slack[..., equalities:]
     p = jnp.broadcast_to(p, x.shape)
     eps = machine_epsilon(x.dtype)
@@ -205,10 +207,16 @@ def _follow(
     active = dual > loose[..., None]
     if selection == "upper":
         active = active | (slack <= near[..., None])
+    # an item without a solution has none to move: numbers stand in for it, and all rows count
+    active = active | ~known[..., None]
+    p = standing_in(p, known, 0.0)
+    data = tuple(
+        standing_in(part, known, 1.0) if part.shape[: known.ndim] == known.shape else part
+        for part in data
+    )
     moving = face(p, data, active)[0]
-    # an item without a solution has none to move
-    known = jnp.where(jnp.isfinite(x), 1.0, jnp.nan).astype(x.dtype)
-    return lax.stop_gradient(x) + known * (moving - lax.stop_gradient(moving))
+    change = partial_identity(moving - lax.stop_gradient(moving), known)
+    return lax.stop_gradient(x) + change
 
 
 def _face_of_polyhedron(p: Array, data: tuple[Array, ...], active: Array) -> tuple[Array, Array]:
