@@ -21,6 +21,7 @@ from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import Matrix, SparseMatrix, tangent_of, times, times_transposed
 from .backward import Place, linear_solve
+from .equations import with_equations
 from .failed_items import partial_identity, partial_solution
 from .forward import Outcome, Settings, solve_and_polish
 from .spectrum import apply_element, spectrum
@@ -44,9 +45,7 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
         outcome = split_axis(axis_size, forward(*join_axis(axis_size, data, tuple(in_batched))))
         return outcome, jax.tree.map(lambda part: True, outcome)
 
-    @jax.custom_jvp
-    def solved(P: Matrix, c: Array, A: Matrix, b: Array) -> Outcome:
-        return forward(P, c, A, b)
+    solved = jax.custom_jvp(with_equations(forward, cones))
 
     def derivative(primals: Any, tangents: Any) -> tuple[Outcome, Outcome]:
         data = Data(*primals)
