@@ -14,12 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jax.extend import core as jex_core
 from jax.interpreters import batching, mlir
 
 NAME = "conservax.implicit_node"  # of the function whose custom rule hides a solve
 
-Rule = Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], Sequence[Any]]
+Rule = Callable[[tuple[Any, Any], Sequence[Any], Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +88,8 @@ def implicit_node(
         solve: ``solve(*inputs)`` gives (y, aux): y a tuple of arrays, aux anything of derivative 0.
         residual: F(y, *inputs), a tuple of arrays with as many numbers as y; it may close over
             nothing that is traced.
-        rule: ``rule(y, inputs, tangents)`` is the tangent of y, a tuple; ``tangents`` holds
-            ``SymbolicZero`` where an input is known to stand still.
+        rule: ``rule((y, aux), inputs, tangents)`` is the tangent of y, a tuple; ``tangents`` holds
+            ``SymbolicZero`` where an input is known to stand still (``zero_like`` makes it an array).
         inputs: arrays. ``reads``: which of them the residual reads, all by default.
         hidden: the equation is the library's own; its kinks are reported where the solve is called.
         certificate: as in ``Node``, of the inputs that the residual reads.
@@ -102,7 +103,7 @@ def implicit_node(
     >>> def hinge(a):  # y = relu(a)/2 by the equation 2y − relu(a) = 0
     ...     solve = lambda a: ((jax.nn.relu(a) / 2,), None)
     ...     equation = lambda y, a: (2 * y[0] - jax.nn.relu(a),)
-    ...     rule = lambda y, inputs, tangents: ((inputs[0] > 0) * tangents[0] / 2,)
+    ...     rule = lambda found, inputs, tangents: ((inputs[0] > 0) * tangents[0] / 2,)
     ...     return implicit_node(solve, equation, rule, a)[0][0]
     >>> cx.conservative_jacobian(hinge)(0.0).vertices().ravel().tolist()
     [0.0, 0.5]
@@ -119,7 +120,8 @@ def implicit_node(
 
     def jvp(primals: Any, tangents: Any) -> Any:
         y, aux = found(*primals)
-        return (y, aux), (tuple(rule(y, primals, tangents)), jax.tree.map(_no_tangent, aux))
+        moved = tuple(rule((y, aux), primals, tangents))
+        return (y, aux), (moved, jax.tree.map(_no_tangent, aux))
 
     found.defjvp(jvp, symbolic_zeros=True)
     return found(*inputs)
@@ -129,6 +131,13 @@ def carrying_node(node: Node, solution: Sequence[Any], inputs: Sequence[Any]) ->
     """The solution as it is, and the node in the traced program; inside a function named ``NAME`` only."""
     arrays = [jnp.asarray(a) for a in (*solution, *inputs)]
     return tuple(node_p.bind(*arrays, node=node, leaves=len(solution)))
+
+
+def zero_like(tangent: Any) -> Any:
+    """A tangent as an array, also where it is known to be zero."""
+    if isinstance(tangent, SymbolicZero):
+        return jnp.zeros(tangent.aval.shape, tangent.aval.dtype)
+    return tangent
 
 
 def _no_tangent(x: Any) -> Any:

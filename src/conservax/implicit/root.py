@@ -285,9 +285,9 @@ def _implicit_call(
             for x, s in zip(leaves, sol_leaves, strict=True)
         ], aux
 
-    def tangent_of_root(sol: Any, primals: Any, tangents: Any) -> Any:
+    def tangent_of_root(found: Any, primals: Any, tangents: Any) -> Any:
         inputs, moves = ([*part[:n], *part[n + n_solver :]] for part in (primals, tangents))
-        return implicit_tangent(residual, sol, inputs, moves, solve, on_failure)
+        return implicit_tangent(residual, found[0], inputs, moves, solve, on_failure)
 
     leaves, aux = implicit_node(
         find_root,

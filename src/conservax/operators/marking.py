@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from ..calculus import Entry, implicit_node, register
+from ..calculus.implicit_node import zero_like
 from ..calculus.jaxprs import bind
 
 Rule = Callable[[Any, Any], Any]
@@ -95,12 +95,8 @@ def lifted(
     JAX makes in ``residual``, so that both name the same element.
     """
 
-    def tangent_of(y: Any, inputs: Any, tangents: Any) -> Any:
-        moves = [
-            jnp.zeros(t.aval.shape, t.aval.dtype) if isinstance(t, SymbolicZero) else t
-            for t in tangents
-        ]
-        return rule((y, inputs), moves)
+    def tangent_of(found: Any, inputs: Any, tangents: Any) -> Any:
+        return rule((found[0], inputs), [zero_like(t) for t in tangents])
 
     return implicit_node(
         lambda *inputs: (solve(*inputs), ()), residual, tangent_of, *inputs, hidden=True

@@ -9,6 +9,7 @@ from jax import lax
 from ..numerics import machine_epsilon
 from ..solvers.cones import Array, transpose
 from ..solvers.lapack import cholesky, forward_substitution
+from .failed_items import partial_identity
 
 
 def project_onto_face(
@@ -48,24 +49,24 @@ def project_onto_face(
             y = y + _times(transpose(inverse), _times(inverse, left))
         return y
 
-    rows, K = gram(_where_exists(M, exists[..., None, None]))
-    right = _times(rows, p) - weights * _where_exists(t, exists[..., None])
+    each_M = jnp.broadcast_to(M, (*exists.shape, *M.shape[-2:]))
+    each_t = jnp.broadcast_to(t, (*exists.shape, *t.shape[-1:]))
+    rows, K = gram(_where_exists(each_M, exists))
+    right = _times(rows, p) - weights * _where_exists(each_t, exists)
     y = lax.custom_linear_solve(lambda y: _times(K, y), right, solve, symmetric=True)
     return free.astype(p.dtype) * (p - _times(transpose(rows), y))
 
 
 @jax.custom_jvp
 def _where_exists(datum: Array, exists: Array) -> Array:
-    """The datum, with NaN as its derivative where none exists."""
-    return jnp.broadcast_to(datum, jnp.broadcast_shapes(datum.shape, exists.shape))
+    """The datum of each item, with NaN as its derivative where none exists, and 0 for no change."""
+    return datum
 
 
 @_where_exists.defjvp
 def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
     datum, exists = primals
-    # a factor, for a mask would turn NaN into zero in reverse mode
-    factor = jnp.where(exists, 1.0, jnp.nan).astype(datum.dtype)
-    return _where_exists(datum, exists), tangents[0] * factor
+    return _where_exists(datum, exists), partial_identity(tangents[0], exists)
 
 
 def _times(matrix: Array, vector: Array) -> Array:

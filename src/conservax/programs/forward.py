@@ -50,7 +50,8 @@ class Outcome(NamedTuple):
 
     ``v`` = ŷ − ŝ, ``scaling``, and ``basis`` and eigenvalues ``d`` of the chosen element there
     belong to the equilibrated program. ``idle``: 1 for variables that the derivative leaves out.
-    ``decided``: whether no piece is weakly active, so that there is one element.
+    ``weak``: eigenvalues of v that count as zero; ``decided``: whether there are none, so that there is
+    one element.
     """
 
     x: Array
@@ -67,6 +68,7 @@ class Outcome(NamedTuple):
     basis: tuple[Any, ...]
     d: Array
     idle: Array
+    weak: Array
     decided: Array
 
 
@@ -228,6 +230,7 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
         parts.basis,
         d,
         idle_variables(data.P, data.A, parts.basis, d, cones, settings.auxiliary),
+        parts.low != parts.high,
         jnp.all(parts.low == parts.high, axis=-1) & parts.bounded,
     )
 

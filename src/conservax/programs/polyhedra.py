@@ -7,7 +7,7 @@ data of the polyhedron the derivative exists where the rows are independent, and
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -15,16 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..calculus import implicit_node
+from ..calculus.implicit_node import zero_like
 from ..errors import InfeasibleError, InvalidInputError
 from ..numerics import machine_epsilon
 from ..operators.inputs import as_float
 from ..solvers.cones import Array
 from .cone_inputs import NEEDS_VALUES
 from .cone_program import ProgramSolution
+from .equations import polyhedron_equations
 from .face import project_onto_face
+from .failed_items import partial_identity, standing_in
 from .quadratic_program import QuadraticProgram
 
 Selection: TypeAlias = Literal["lower", "upper"]
+# data ↦ M and t of the equalities and inequalities
+Constraints: TypeAlias = Callable[[Sequence[Array]], tuple[Array, Array]]
 # (p, data, active) ↦ the point of that face next to p, and the slacks of the inequalities there
 Face: TypeAlias = Callable[[Array, tuple[Array, ...], Array], tuple[Array, Array]]
 
@@ -79,7 +85,9 @@ def projection_polyhedron(
     length = jnp.where(length > 0, length, 1.0)
     M, t = (M / length[..., None]).astype(x.dtype), (t / length).astype(x.dtype)
     solution = program(eye, *lax.stop_gradient((-x, M, t)))
-    return _follow(x, (M, t), solution, program.cones.zero, _face_of_polyhedron, selection)
+    return _follow(
+        x, (M, t), solution, program.cones.zero, _face_of_polyhedron, _of_polyhedron, selection
+    )
 
 
 def projection_transport(
@@ -147,7 +155,7 @@ def projection_transport(
         jnp.zeros(m * n, x.dtype),
     )
     data = sums, jnp.concatenate(both, axis=-1)
-    plan = _follow(p, data, solution, m + n - 1, _face_of_transport, selection)
+    plan = _follow(p, data, solution, m + n - 1, _face_of_transport, _of_transport, selection)
     known = jnp.where(balanced, 1.0, jnp.nan).astype(x.dtype)
     return (plan * known[..., None]).reshape(*lead, m, n)
 
@@ -173,13 +181,14 @@ def projection_birkhoff(x: Any, *, selection: Selection = "lower") -> Array:
     return projection_transport(x, (ones, ones), selection=selection)
 
 
-@functools.partial(jax.jit, static_argnames=("equalities", "face", "selection"))
+@functools.partial(jax.jit, static_argnames=("equalities", "face", "constraints", "selection"))
 def _follow(
     p: Array,
     data: tuple[Array, ...],
     solution: ProgramSolution,
     equalities: int,
     face: Face,
+    constraints: Constraints,
     selection: Selection,
 ) -> Array:
     """The solution's value, with the derivative of the projection onto the chosen face through it."""
@@ -192,7 +201,7 @@ def _follow(
     unit = jnp.where(size > 0, size, 1.0)
     error = jnp.maximum(info.primal_residual, info.dual_residual) / unit
     error = jnp.maximum(error, info.gap / unit**2)
-    loose = size * jnp.sqrt(jnp.maximum(eps, jnp.where(error <= 1e3 * eps, 0.0, error)))
+    loose = unit * jnp.sqrt(jnp.maximum(eps, jnp.where(error <= 1e3 * eps, 0.0, error)))
 
     # where rows are dependent the solver could not polish: the face that its signs show can
     first, its_slack = lax.stop_gradient(face(*frozen, dual > slack))
@@ -200,15 +209,51 @@ def _follow(
     fine = fine & (jnp.linalg.norm(first - x, axis=-1) <= loose)
     x = jnp.where(fine[..., None], first, x)
     slack = jnp.where(fine[..., None], its_slack, slack)
-    near = jnp.where(fine, size * np.sqrt(eps), loose)
+    near = jnp.where(fine, unit * np.sqrt(eps), loose)
 
     active = dual > loose[..., None]
     if selection == "upper":
         active = active | (slack <= near[..., None])
-    moving = face(p, data, active)[0]
-    # an item without a solution has none to move
-    known = jnp.where(jnp.isfinite(x), 1.0, jnp.nan).astype(x.dtype)
-    return lax.stop_gradient(x) + known * (moving - lax.stop_gradient(moving))
+    weak = (dual <= loose[..., None]) & (slack <= near[..., None])
+    to_kinks = jnp.where(weak, slack - dual, 0.0)
+    still = (x, solution.dual[..., :equalities], dual, slack, to_kinks, active.astype(x.dtype))
+    count = 1 + len(data)
+
+    def tangent(_: Any, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Array, ...]:
+        own, (x, *others) = inputs[:count], inputs[count : count + 4]
+        moves = [zero_like(t) for t in tangents[:count]]
+        along = _tangent_of_face(face, own, moves, x, inputs[-1] > 0)
+        # nobody is handed the others, and the calculus has them from the equations
+        return (along, *(jnp.zeros_like(y) for y in others))
+
+    (x, *_), _ = implicit_node(
+        lambda *inputs: (inputs[count : count + 4], ()),
+        lambda y, p, *rest: polyhedron_equations(y, p, *constraints(rest[:-1]), rest[-1]),
+        tangent,
+        p,
+        *data,
+        *lax.stop_gradient(still),
+        reads=(*range(count), count + 4),
+        hidden=True,
+    )
+    return x
+
+
+def _tangent_of_face(
+    face: Face, own: Sequence[Array], moves: Sequence[Array], x: Array, active: Array
+) -> Array:
+    """Of the projection onto the face where the active rows hold; items without a solution have none."""
+    known = jnp.all(jnp.isfinite(x), axis=-1)
+    active = active | ~known[..., None]  # all rows count, and numbers stand in for their data
+
+    def moved(p: Array, *data: Array) -> Array:
+        numbers = tuple(
+            standing_in(part, known, 1.0) if part.shape[: known.ndim] == known.shape else part
+            for part in data
+        )
+        return face(standing_in(p, known, 0.0), numbers, active)[0]
+
+    return partial_identity(jax.jvp(moved, tuple(own), tuple(moves))[1], known)
 
 
 def _face_of_polyhedron(p: Array, data: tuple[Array, ...], active: Array) -> tuple[Array, Array]:
@@ -219,6 +264,19 @@ def _face_of_polyhedron(p: Array, data: tuple[Array, ...], active: Array) -> tup
     held = jnp.concatenate([always, active], axis=-1)
     x = project_onto_face(p, M, t, held, jnp.ones(p.shape, bool))
     return x, (t - jnp.einsum("...ij,...j->...i", M, x))[..., equalities:]
+
+
+def _of_polyhedron(data: Sequence[Array]) -> tuple[Array, Array]:
+    """M and t of {Mp = t, Mp ≤ t}."""
+    M, t = data
+    return M, t
+
+
+def _of_transport(data: Sequence[Array]) -> tuple[Array, Array]:
+    """The same of {Mp = t, p ≥ 0}, without the row to spare."""
+    M, t = data
+    M = jnp.concatenate([M[:-1], -jnp.eye(M.shape[1], dtype=M.dtype)])
+    return M, jnp.concatenate([t[..., :-1], jnp.zeros((*t.shape[:-1], M.shape[1]), t.dtype)], -1)
 
 
 def _face_of_transport(p: Array, data: tuple[Array, ...], active: Array) -> tuple[Array, Array]:

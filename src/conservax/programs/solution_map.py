@@ -21,6 +21,8 @@ from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import Matrix, SparseMatrix, tangent_of, times, times_transposed
 from .backward import Place, linear_solve
+from .equations import with_equations
+from .failed_items import partial_identity, partial_solution
 from .forward import Outcome, Settings, solve_and_polish
 from .spectrum import apply_element, spectrum
 
@@ -43,14 +45,14 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
         outcome = split_axis(axis_size, forward(*join_axis(axis_size, data, tuple(in_batched))))
         return outcome, jax.tree.map(lambda part: True, outcome)
 
-    @jax.custom_jvp
-    def solved(P: Matrix, c: Array, A: Matrix, b: Array) -> Outcome:
-        return forward(P, c, A, b)
+    solved = jax.custom_jvp(with_equations(forward, cones))
 
     def derivative(primals: Any, tangents: Any) -> tuple[Outcome, Outcome]:
         data = Data(*primals)
         dP, dc, dA, db = (_moving(*pair) for pair in zip(primals, tangents, strict=True))
         outcome = solved(*data)
+        known = outcome.status == Status.SOLVED
+        found, outcome = outcome, _with_numbers(outcome, known)
         # the solution does not depend on the scaling: any constant one serves
         scaling = lax.stop_gradient(outcome.scaling)
         upper, lower = jnp.zeros_like(data.c), jnp.zeros_like(data.b)
@@ -65,12 +67,31 @@ def solution_map(cones: Cones, settings: Settings) -> Callable[..., Outcome]:
         still = dP is None, dA is None
         dx, dv = _implicit_step(data, outcome, upper, lower, cones, still)
         dy = _element(outcome, cones)(dv)
-        blank = jax.tree.map(zero_from_primal, outcome)
+        blank = jax.tree.map(zero_from_primal, found)
         dx, dy, ds = scaling.undo(ConicPoint(dx, dy, dy - dv))
-        return outcome, blank._replace(x=dx, y=dy, s=ds, v=dv)
+        return found, blank._replace(x=dx, y=dy, s=ds, v=dv)
 
     solved.defjvp(derivative, symbolic_zeros=True)
     return solved
+
+
+def _with_numbers(outcome: Outcome, known: Array) -> Outcome:
+    """The outcome; numbers in place of the NaN of an item that failed, which are factors of 0."""
+
+    def numbers(part: Array, number: Array | float) -> Array:
+        return jnp.where(known.reshape(-1, *(1,) * (part.ndim - 1)), part, number)
+
+    return outcome._replace(
+        x=numbers(outcome.x, 1.0),
+        y=numbers(outcome.y, 1.0),
+        s=numbers(outcome.s, 1.0),
+        # of simple eigenvalues and no norm 0, where the projection is differentiable
+        v=numbers(outcome.v, jnp.cos(jnp.arange(outcome.v.shape[-1], dtype=outcome.v.dtype) + 1)),
+        scaling=jax.tree.map(lambda part: numbers(part, 1.0), outcome.scaling),
+        basis=jax.tree.map(lambda part: numbers(part, 0.0), outcome.basis),
+        d=numbers(outcome.d, 0.0),
+        idle=numbers(outcome.idle, 0.0),
+    )
 
 
 def _moving(part: Matrix, tangent: Any) -> Any:
@@ -135,7 +156,13 @@ def _implicit_step(
         lax.stop_gradient(data.b),
     )
 
+    known = place.known
+
     def apply_system(z: Array) -> Array:
+        # a failed item has the identity in place of its equations, which no second derivative follows
+        return jnp.where(known[:, None], equations(jnp.where(known[:, None], z, 0)), z)
+
+    def equations(z: Array) -> Array:
         P, _, A, _ = place.scaling.apply(matrices)
         dx, dv = z[:, :n], z[:, n:]
         dy = element(dv)
@@ -146,8 +173,12 @@ def _implicit_step(
     z = lax.custom_linear_solve(
         apply_system,
         _join(upper, lower),
-        solve=lambda _, z: linear_solve(cones, False)(place, z[..., None])[..., 0],
-        transpose_solve=lambda _, z: linear_solve(cones, True)(place, z[..., None])[..., 0],
+        solve=lambda _, z: partial_solution(
+            linear_solve(cones, False)(place, z[..., None])[..., 0], z, known
+        ),
+        transpose_solve=lambda _, z: partial_solution(
+            linear_solve(cones, True)(place, z[..., None])[..., 0], z, known
+        ),
     )
     return z[:, :n], z[:, n:]
 
@@ -170,8 +201,7 @@ def _stiff(values: Array, verdict: Array) -> Array:
 @_stiff.defjvp
 def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
     values, verdict = primals
-    factor = jnp.where(verdict < 0, jnp.nan, 1.0).astype(values.dtype)
-    return values, tangents[0] * factor.reshape(-1, *(1,) * (values.ndim - 1))
+    return values, partial_identity(tangents[0], verdict >= 0)
 
 
 def _join(upper: Array, lower: Array) -> Array:

@@ -1,0 +1,121 @@
+"""What a program tells the calculus of itself: its optimality conditions, as the equations of a node.
+
+    Px + Aᵀy + c = 0,    Ax + s = b,    y = Π(y − s),
+
+Π the projection onto K*: its kinks, the weakly active pieces, join those of the program around it. At
+kinks that are no scalar ones (a second-order cone's apex, a double eigenvalue 0, the boundary of an
+exponential cone) the calculus refuses by the projection's name.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..calculus.implicit_node import NAME, Node, carrying_node
+from ..operators import cones as operators
+from ..solvers.cones import (
+    Array,
+    Block,
+    Cones,
+    Curved,
+    Orthant,
+    SecondOrder,
+    Semidefinite,
+    Zero,
+    join,
+)
+from ..solvers.matrices import symmetric_part, times, times_transposed
+from .forward import Outcome
+from .spectrum import rotate, unrotate
+
+
+def with_equations(solved: Callable[..., Outcome], cones: Cones) -> Callable[..., Outcome]:
+    """The solution map with its equations in the program that is traced."""
+
+    def carrying(P: Any, c: Any, A: Any, b: Any) -> Outcome:
+        outcome = solved(P, c, A, b)
+        leaves, tree = jax.tree.flatten((P, c, A, b))
+        node = _node(tree, cones)
+        still = jax.lax.stop_gradient(
+            (outcome.x, outcome.idle, _to_kinks(outcome, cones), outcome.scaling)
+        )
+        inputs = [*leaves, *jax.tree.leaves(still)]
+        x, y, s = carrying_node(node, (outcome.x, outcome.y, outcome.s), inputs)
+        return outcome._replace(x=x, y=y, s=s)
+
+    carrying.__name__ = carrying.__qualname__ = NAME
+    return carrying
+
+
+def polyhedron_equations(
+    solution: Sequence[Array], p: Array, M: Array, t: Array, shift: Array
+) -> tuple[Array, ...]:
+    """The projection x of p onto {Mx = t, Mx ≤ t}, its multipliers ν of the first rows, λ ≥ 0 and the slack s.
+
+    x − p + Mᵀ(ν, λ) = 0, Mx + (0, s) = t, λ = max(λ − s, 0); ``shift`` takes λ − s onto the kinks that count
+    as active. Leading axes broadcast against those of x.
+    """
+    x, free, dual, slack = solution
+    y = jnp.concatenate([free, dual], axis=-1)
+    s = jnp.concatenate([jnp.zeros_like(free), slack], axis=-1)
+    upper = x - p + jnp.einsum("...ij,...i->...j", M, y)
+    rows = jnp.einsum("...ij,...j->...i", M, x) + s - t
+    return upper, rows, dual - jax.nn.relu(dual - slack + shift)
+
+
+def _to_kinks(outcome: Outcome, cones: Cones) -> Array:
+    """What takes v onto the kinks that the solver counts as active."""
+    v = _difference(outcome.y, outcome.s, outcome.scaling.row, outcome.scaling.cost)
+    if cones.polyhedral:
+        return jnp.where(outcome.weak, -v, 0.0)
+    parts = rotate(outcome.basis, v[..., None], cones)
+    shift = jnp.where(outcome.weak[..., None], -parts, 0.0)
+    return unrotate(outcome.basis, shift, cones)[..., 0]
+
+
+def _node(tree: Any, cones: Cones) -> Node:
+    count = tree.num_leaves
+
+    def residual(solution: Sequence[Array], *inputs: Array) -> tuple[Array, ...]:
+        x, y, s = solution
+        P, c, A, b = jax.tree.unflatten(tree, inputs[:count])
+        at, idle, shift, _, row, cost = inputs[count:]
+        upper = times(symmetric_part(P), x) + times_transposed(A, y) + c + idle * (x - at)
+        v = _difference(y, s, row, cost) + shift
+        projected = [_onto_dual(block, v[:, rows]) for block, rows in cones.pieces]
+        return upper, times(A, x) + s - b, cost[:, None] * y / row - join(projected)
+
+    return Node(residual, hidden=True)
+
+
+def _difference(y: Array, s: Array, row: Array, cost: Array) -> Array:
+    """v = ŷ − ŝ of the equilibrated program."""
+    return cost[:, None] * y / row - row * s
+
+
+def _onto_dual(block: Block, v: Array) -> Array:
+    """The projection of each item's rows (batch, size) onto the dual of a block of cones."""
+    if isinstance(block, Zero):
+        return v
+    if isinstance(block, Orthant):
+        return jax.nn.relu(v)
+    shape = (*v.shape[:-1], block.count, block.size // block.count)
+    cones: list[operators.Cone]
+    if isinstance(block, SecondOrder):
+        cones = [operators.SecondOrder(block.dim)]
+    elif isinstance(block, Semidefinite):
+        cones = [operators.PositiveSemidefinite(block.dim)]
+    else:
+        cones = [_dual_of_curved(block, alpha) for alpha in block.alphas]
+    parts = v.reshape(shape)
+    if len(cones) == 1:
+        return jax.vmap(jax.vmap(cones[0].project))(parts).reshape(v.shape)
+    each = [jax.vmap(cone.project)(parts[:, i]) for i, cone in enumerate(cones)]
+    return jnp.stack(each, axis=1).reshape(v.shape)
+
+
+def _dual_of_curved(block: Curved, alpha: float | None) -> operators.Cone:
+    cone = operators.Exponential() if alpha is None else operators.Power(alpha)
+    return cone if block.dual else cone.dual()
