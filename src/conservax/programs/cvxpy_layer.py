@@ -19,8 +19,8 @@ from ..errors import (
     UnboundedError,
 )
 from ..solvers import Solver, WarmStart
-from ..solvers.host import has_moreau
 from ..solvers.cones import Array
+from ..solvers.host import has_moreau
 from .canonical import AffineMap, canonicalise
 from .cone_program import (
     ConeProgram,
@@ -61,9 +61,7 @@ _IGNORED = (  # of the peers: how fast they get there, not where
     "warm_start",
 )
 # solvers that the peers name and that are not here: whichever runs, the answer is the same
-_STAND_INS = {"cuclarabel": "clarabel"} | dict.fromkeys(
-    ("diffcp", "ecos", "mpax"), "auto"
-)
+_STAND_INS = {"cuclarabel": "clarabel"} | dict.fromkeys(("diffcp", "ecos", "mpax"), "auto")
 
 
 class CvxpyLayer:
@@ -308,9 +306,7 @@ class CvxpyLayer:
         iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
         cones = self.canonical.cones
         solver = _known_solver(str(arguments.get("solve_method", self.solver)))
-        if solver == "moreau" and (
-            self._sparse or not cones.polyhedral or not has_moreau()
-        ):
+        if solver == "moreau" and (self._sparse or not cones.polyhedral or not has_moreau()):
             solver = "auto"  # as for other names of the peers
         # exact, or polished: what a peer is given is too loose or too few for it
         exact = Solver.INTERIOR_POINT, Solver.MOREAU
