@@ -192,7 +192,7 @@ class ConeProgram:
             definite,
             self.auxiliary,
             WeakStarts(starts) if starts is not None else None,
-            solver == Solver.MOREAU,
+            solver == Solver.MOREAU or self.solver == "auto",
         )
 
     def _on_device(self, P: Any, c: Any, A: Any, b: Any) -> ProgramSolution:
