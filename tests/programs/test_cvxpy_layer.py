@@ -457,13 +457,13 @@ def test_a_layer_travels_and_says_what_it_is(ridge, rng):
     np.testing.assert_allclose(pickle.loads(there.stdout), ridge(A, b)[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["DIFFCP", "MPAX", "cuclarabel"])
+@pytest.mark.parametrize("name", ["DIFFCP", "MPAX", "MOREAU", "cuclarabel"])
 def test_names_of_solvers_that_are_not_here_are_accepted(name):
     x, p = cp.Variable(2), cp.Parameter(2)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
     layer = CvxpyLayer(problem, [p], [x], solver=name)
     _, info = layer.solve(jnp.array([1.0, -1.0]), solver_args={"alpha": 1.5})
-    assert info.solver == (Solver.CLARABEL if name == "cuclarabel" else Solver.INTERIOR_POINT)
+    assert info.solver == (Solver.CLARABEL if name == "cuclarabel" else Solver.MOREAU)
     (found,) = layer(jnp.array([1.0, -1.0]), solver_args={"solve_method": "ECOS", "abstol": 1e-9})
     np.testing.assert_allclose(found, [1.0, 0.0], atol=1e-9)
 

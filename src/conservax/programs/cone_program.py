@@ -155,7 +155,7 @@ class ConeProgram:
         P, c, A, b, dtype, lead = as_operands(P, c, A, b, self.cones.size)
         if sparse:
             RECENT_FACTORS.serve(self)
-        form, leaves = _form(P, c, A, b, self.cones, self._settings(solver, dtype), dtype)
+        form, leaves = _form(P, c, A, b, self.cones, self.settings(solver, dtype), dtype)
         batch, size = math.prod(lead), piece_size(_bytes(leaves, lead), solver)
         run = host_solution_map(form) if is_traced(leaves) else functools.partial(solve_now, form)
         if batch <= size or is_traced(leaves):
@@ -179,7 +179,8 @@ class ConeProgram:
             raise_status(solution.info.status)
         return solution
 
-    def _settings(self, solver: Solver, dtype: Any, definite: bool = False) -> Settings:
+    def settings(self, solver: Solver, dtype: Any, definite: bool = False) -> Settings:
+        """What the program is solved with by this solver."""
         starts = self.warm_start
         if solver not in (Solver.CLARABEL, Solver.SCS) or dtype != jnp.float64:
             starts = None
@@ -191,14 +192,14 @@ class ConeProgram:
             definite,
             self.auxiliary,
             WeakStarts(starts) if starts is not None else None,
-            solver == Solver.MOREAU,
+            solver == Solver.MOREAU or self.solver == "auto",
         )
 
     def _on_device(self, P: Any, c: Any, A: Any, b: Any) -> ProgramSolution:
         """By the interior-point method, which XLA compiles."""
         definite = is_definite(P)
         data, lead = as_data(P, c, A, b, self.cones.size)
-        settings = self._settings(Solver.INTERIOR_POINT, data.c.dtype, definite)
+        settings = self.settings(Solver.INTERIOR_POINT, data.c.dtype, definite)
 
         def solve(data: Data) -> Outcome:
             return _jitted(*data, cones=self.cones, settings=settings)
@@ -304,20 +305,20 @@ def _host_solution(outcome: HostOutcome, cones: Cones) -> ProgramSolution:
     y, s = outcome.y, outcome.s
     if not cones.size:
         y, s = y[..., :0], s[..., :0]
-    return ProgramSolution(
-        outcome.x,
-        y,
-        s,
-        ProgramInfo(
-            outcome.status,
-            outcome.iterations,
-            outcome.primal_residual,
-            outcome.dual_residual,
-            outcome.gap,
-            outcome.verdict,
-            outcome.margin,
-            outcome.solver,
-        ),
+    return ProgramSolution(outcome.x, y, s, info_of(outcome))
+
+
+def info_of(outcome: HostOutcome) -> ProgramInfo:
+    """What the host says of a solve."""
+    return ProgramInfo(
+        outcome.status,
+        outcome.iterations,
+        outcome.primal_residual,
+        outcome.dual_residual,
+        outcome.gap,
+        outcome.verdict,
+        outcome.margin,
+        outcome.solver,
     )
 
 

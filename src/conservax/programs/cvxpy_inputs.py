@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ..errors import InvalidInputError
 from .canonical import ParameterSlot, import_cvxpy
-from .cone_inputs import NEEDS_VALUES
+from .cone_inputs import NEEDS_VALUES, known_as_numpy
 
 _SLIGHT = 1e-6  # what rounding in single precision makes of a value's structure
 
@@ -92,10 +91,11 @@ def lead_of(values: Sequence[Any], parameters: Sequence[ParameterSlot]) -> tuple
 
 def as_array(value: Any, k: int, slot_name: str) -> Array:
     """A parameter's value; what is no array is refused as cvxpylayers does, by an AttributeError."""
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array | np.ndarray | float | int | np.number):
+        value = known_as_numpy(value)
+        if isinstance(value, np.ndarray) and not np.issubdtype(value.dtype, np.floating):
+            value = value.astype(float)
         return value
-    if isinstance(value, np.ndarray | float | int | np.number):
-        return jnp.asarray(value)
     raise NotAnArrayError(
         f"the value of parameter {k} ({slot_name}) is {value!r}: pass an array, for instance "
         "jnp.asarray(value)."

@@ -1,6 +1,7 @@
 """``CvxpyLayer``: a parametrised CVXPY problem as a differentiable function of its parameters."""
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -19,16 +20,21 @@ from ..errors import (
 )
 from ..solvers import Solver, WarmStart
 from ..solvers.cones import Array
+from ..solvers.host import has_moreau
 from .canonical import AffineMap, canonicalise
 from .cone_program import (
     ConeProgram,
     ProgramInfo,
     choose_solver,
+    info_of,
     raise_status,
 )
 from .cvxpy_inputs import as_array, check_problem, check_values, lead_of
+from .layer_calls import LayerForm
+from .layer_map import layer_form, layer_solution_map, solve_layer_now
 from .pieces import in_pieces, is_traced, piece_size
 from .program_report import ProgramReport
+from .sparse_system import RECENT_FACTORS
 
 if TYPE_CHECKING:
     import cvxpy as cp
@@ -55,9 +61,7 @@ _IGNORED = (  # of the peers: how fast they get there, not where
     "warm_start",
 )
 # solvers that the peers name and that are not here: whichever runs, the answer is the same
-_STAND_INS = {"cuclarabel": "clarabel"} | dict.fromkeys(
-    ("diffcp", "ecos", "moreau", "mpax"), "auto"
-)
+_STAND_INS = {"cuclarabel": "clarabel"} | dict.fromkeys(("diffcp", "ecos", "mpax"), "auto")
 
 
 class CvxpyLayer:
@@ -70,8 +74,9 @@ class CvxpyLayer:
             apart: those JAX computes. quad_form(x, P) with a parameter P is allowed in the objective.
         parameters: all of the problem's, in the order of the call.
         variables: what the call returns; dual variables of constraints are allowed.
-        solver: "auto", "interior_point", "clarabel" or "scs", in CVXPY's capitals too; see
-            ``ConeProgram``. The names of cvxpylayers' own ("DIFFCP", …) are accepted.
+        solver: "auto", "interior_point", "moreau", "clarabel" or "scs", in CVXPY's capitals too; see
+            ``ConeProgram``. The names of cvxpylayers' own ("DIFFCP", …) are accepted, and "moreau" for
+            every problem.
         gp: whether the problem is a geometric program.
         verbose, canon_backend: of CVXPY's canonicalisation.
         solver_args: defaults for the call's.
@@ -117,11 +122,12 @@ class CvxpyLayer:
 
     def _prepare(self) -> None:
         self._starts = WarmStart()
+        self._maps: dict[LayerForm, Callable[..., Any]] = {}
         self._solve = jax.jit(self._outputs, static_argnums=0)
         self._solve_and_tell = jax.jit(self._told, static_argnums=0)
 
     def __getstate__(self) -> dict[str, Any]:
-        made_anew = "_starts", "_solve", "_solve_and_tell"
+        made_anew = "_starts", "_maps", "_solve", "_solve_and_tell"
         return {name: part for name, part in vars(self).items() if name not in made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -159,7 +165,7 @@ class CvxpyLayer:
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without a batch axis; they
                 are diffcp.SolverErrors as well, where diffcp is in use.
         """
-        outputs, _, _ = self._answer(self._solve, params, solver_args, warm_start)
+        outputs, _, _ = self._answer(False, params, solver_args, warm_start)
         return outputs
 
     def solve(
@@ -169,17 +175,17 @@ class CvxpyLayer:
         warm_start: bool = False,
     ) -> tuple[tuple[Array, ...], ProgramInfo]:
         """As the call, and how it came about: status, residuals, verdict, margin, solver per item."""
-        outputs, _, info = self._answer(self._solve_and_tell, params, solver_args, warm_start)
+        outputs, _, info = self._answer(True, params, solver_args, warm_start)
         return outputs, info
 
     def _answer(
         self,
-        run: Callable[..., Any],
+        tell: bool,
         params: tuple[Any, ...],
         solver_args: dict[str, Any] | None,
         warm_start: bool,
     ) -> Any:
-        """``run`` on checked values; piece by piece if they are many and this was called eagerly."""
+        """Outputs, statuses, and what else is known if it is asked for; piece by piece if they are many."""
         slots = self.canonical.parameters
         values, lead = self._values(params)
         program = self._settings(
@@ -189,22 +195,45 @@ class CvxpyLayer:
             program = dataclasses.replace(program, warm_start=self._starts)
         check_values(values, slots)
         solver = choose_solver(program.solver, program.cones, self._sparse)
+        traced = is_traced(values)
+        if solver == Solver.INTERIOR_POINT:
+            run = functools.partial(self._solve_and_tell if tell else self._solve, program)
+        else:
+            run = self._on_host(program, solver, values, traced)
         size = piece_size(self._item_bytes, solver)
-        if math.prod(lead) > size and not is_traced(values):
+        if math.prod(lead) > size and not traced:
             batched = [v.ndim > len(slot.shape) for v, slot in zip(values, slots, strict=True)]
 
             def piece(items: np.ndarray) -> Any:
                 own = (v[items] if many else v for v, many in zip(values, batched, strict=True))
-                return run(program, *own)
+                return run(*own)
 
             return in_pieces(piece, lead[0], size)
-        answer = run(program, *values)
+        answer = run(*values)
         if not lead:
             try:
                 raise_status(answer[1])
             except (InfeasibleError, UnboundedError, NotConvergedError) as error:
                 raise _known_to_diffcp(error) from None
         return answer
+
+    def _on_host(
+        self, program: ConeProgram, solver: Solver, values: tuple[Any, ...], traced: bool
+    ) -> Callable[..., Any]:
+        """Parameters ↦ outputs, statuses, and what else is known, by the host engine."""
+        if self._sparse:
+            RECENT_FACTORS.serve(self)
+        dtype = jnp.result_type(float, *values)
+        form = layer_form(self.canonical, self._sparse, program.settings(solver, dtype), dtype)
+        if form not in self._maps:
+            self._maps[form] = layer_solution_map(form)
+        solve = self._maps[form] if traced else functools.partial(solve_layer_now, form)
+
+        def run(*values: Any) -> Any:
+            outputs, outcome = solve(*values)
+            return outputs, outcome.status, info_of(outcome)
+
+        return run
 
     def _values(self, params: tuple[Any, ...]) -> tuple[tuple[Array, ...], tuple[int, ...]]:
         """The values as arrays, and their batch axis, if any."""
@@ -277,13 +306,13 @@ class CvxpyLayer:
         iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
         cones = self.canonical.cones
         solver = _known_solver(str(arguments.get("solve_method", self.solver)))
-        if solver == "auto" and dtype != jnp.float64 and not cones.polyhedral:
-            # as the peers: what single precision leaves of a curved cone is too little
-            solver = "clarabel"
-        own = choose_solver(solver, cones, self._sparse) == Solver.INTERIOR_POINT
+        if solver == "moreau" and (self._sparse or not cones.polyhedral or not has_moreau()):
+            solver = "auto"  # as for other names of the peers
+        # exact, or polished: what a peer is given is too loose or too few for it
+        exact = Solver.INTERIOR_POINT, Solver.MOREAU
+        own = choose_solver(solver, cones, self._sparse) in exact
         return ConeProgram(
             cones,
-            # our method needs fewer steps than those that a peer is given, and is polished
             tolerance=None if own or not tolerances else float(min(tolerances)),
             max_iterations=None if own or not iterations else int(iterations[0]),
             solver=solver,  # type: ignore[arg-type]

@@ -13,11 +13,12 @@ import numpy as np
 from ..numerics import machine_epsilon
 from ..solution import Status
 from ..solvers import Cones, ConicPoint, Solver, host
+from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, equilibrate
 from ..solvers.interior_point import choose, default_tolerance
 from ..solvers.lapack import cholesky
 from ..solvers.matrices import SparseMatrix
-from ..solvers.termination import Sizes, measure_data
+from ..solvers.termination import Sizes, largest, measure_data
 from .cone_inputs import items_of
 from .forward import (
     Measured,
@@ -36,6 +37,7 @@ from .system import System, idle_variables
 from .two_tests import Factors, TwoTests
 
 _CACHED = 1 << 20  # bytes of one matrix of each item of a portion
+_TINY = float(np.finfo(float).tiny)
 _WORTH = 3_000_000  # operations below which a thread is not worth its while
 
 
@@ -106,7 +108,9 @@ def _solve_portion(
             edge = good & (found.solver == Solver.MOREAU) & (tests.verdict != 1)
             items = np.flatnonzero(edge & np.any(parts.low != parts.high, axis=-1))
             if len(items):
-                own = _search(items_of(data, items), cones, settings, [(Solver.CLARABEL, True)])
+                own = _search(
+                    items_of(data, items), cones, settings, [_Stage(Solver.CLARABEL, True)]
+                )
                 exact = own.good & (own.at.worst <= accuracy(np.float64))
                 _put(found, items[exact], own, exact)
                 good, parts, tests, factors = _judged(data, found, cones, settings, eps)
@@ -188,7 +192,7 @@ def _search(
     data: Data,
     cones: Cones,
     settings: Settings,
-    solvers: Iterable[tuple[Solver | None, bool]],
+    solvers: Iterable["_Stage"],
 ) -> _Found:
     """One solver after the other, for the items that the last one has not brought to round-off."""
     batch, sizes = len(data.c), measure_data(data)
@@ -203,13 +207,16 @@ def _search(
     )
     best.status[np.broadcast_to(~_is_convex(data.P, sizes.P), batch)] = Status.NOT_CONVEX
     left = np.flatnonzero(_is_finite(data) & (best.status != Status.NOT_CONVEX))
-    for solver, rough in solvers:
+    for stage in solvers:
+        solver = stage.solver
+        if stage.last_resort:  # for what nobody has decided
+            left = left[~best.good[left] & (best.status[left] == Status.STALLED)]
         if not len(left):
-            break
+            continue
         whole = len(left) == batch
         part = data if whole else items_of(data, left)
         part_sizes = sizes if whole else Sizes(*(_some(size, left) for size in sizes))
-        new = _attempt(part, part_sizes, cones, settings, solver, rough, tolerance)
+        new = _attempt(part, part_sizes, cones, settings, stage, tolerance)
         exact = new.good & (new.at.worst <= accuracy(np.float64))
         better = new.good | ~best.good[left]
         if whole and better.all():
@@ -217,7 +224,10 @@ def _search(
         else:
             _put(best, left[better], new, better)
         # a solver that fails is followed by the next; Clarabel's word on what has no solution counts
-        final = exact if solver != Solver.CLARABEL else exact | (new.status != Status.SOLVED)
+        said = new.status != Status.SOLVED
+        if settings.followed:
+            said &= new.status != Status.STALLED
+        final = exact | said if solver == Solver.CLARABEL else exact
         left = left[~final]
     if settings.warm_start is not None and (starts := settings.warm_start()) is not None:
         for item in np.flatnonzero(best.good).tolist():
@@ -227,19 +237,31 @@ def _search(
     return best
 
 
-def _solvers(settings: Settings, cones: Cones) -> Iterator[tuple[Solver | None, bool]]:
-    """Who solves, in which order, and whether roughly; None is a start from before."""
+class _Stage(NamedTuple):
+    """Who solves, None being a start from before; whether roughly; whether with all patience."""
+
+    solver: Solver | None
+    rough: bool = False
+    last_resort: bool = False
+
+
+def _solvers(settings: Settings, cones: Cones) -> Iterator[_Stage]:
+    """Who solves, in which order."""
     if settings.warm_start is not None:
-        yield None, True
+        yield _Stage(None, True)
     solver = settings.solver
     if solver == Solver.MOREAU:
-        yield solver, False
+        yield _Stage(solver)
         if not settings.followed:
             return
         solver = Solver.CLARABEL
     if solver == Solver.CLARABEL and settings.tolerance is None:
-        yield solver, True
-    yield solver, False
+        yield _Stage(solver, rough=True)
+    yield _Stage(solver)
+    if settings.followed:
+        yield _Stage(solver, last_resort=True)
+        if host.has_scs():
+            yield _Stage(Solver.SCS, last_resort=True)
 
 
 def _attempt(
@@ -247,17 +269,13 @@ def _attempt(
     sizes: Sizes,
     cones: Cones,
     settings: Settings,
-    solver: Solver | None,
-    rough: bool,
+    stage: _Stage,
     tolerance: float,
 ) -> _Found:
+    solver, rough, _ = stage
     batch, n = data.c.shape
     m = data.b.shape[1]
-    solve = (
-        _starts(data, settings)
-        if solver is None
-        else _of_solver(data, solver, cones, settings, rough)
-    )
+    solve = _starts(data, settings) if solver is None else _of_solver(data, cones, settings, stage)
     answers = [solve(item) for item in range(batch)]
     point = ConicPoint(
         np.array([answer.x for answer, _ in answers]).reshape(batch, n),
@@ -274,14 +292,47 @@ def _attempt(
     good = usable & (at.worst <= 2 * tolerance)
     status = np.where(good, Status.SOLVED, status).astype(np.int8)
     status = np.where(~good & (status == Status.SOLVED), Status.STALLED, status).astype(np.int8)
+    asked = ~good if stage.last_resort else status == Status.STALLED
+    if solver in (Solver.CLARABEL, Solver.SCS) and asked.any():
+        # where a solver gave up a step before a certificate, its last point may be one
+        last = _certificates(data, sizes, point, cones)
+        status = np.where(asked, last, status).astype(np.int8)
     name = settings.solver if solver is None else solver
     return _Found(at, good, status, iterations, np.full(batch, name, np.int8))
 
 
+def _certificates(data: Data, sizes: Sizes, point: ConicPoint, cones: Cones) -> np.ndarray:
+    """STALLED, or what (x, s) or y prove when they are taken for rays; the limits are ``judge``'s."""
+    x, y, s = (np.where(np.isfinite(part), part, 0.0) for part in point)
+    y, s = project(y, cones), s + project(-s, cones)
+    one = np.ones(len(x))
+    Px, Aty, Ax = products(data, Iterate(x, y, s, one, one))
+    norm_x, norm_y = np.maximum(largest(x), _TINY), np.maximum(largest(y), _TINY)
+    of_y = largest(Aty) / np.maximum(sizes.A_columns * norm_y, _TINY)
+    of_x = np.maximum(
+        largest(Px) / np.maximum(sizes.P_rows * norm_x, _TINY),
+        largest(Ax + s) / np.maximum(sizes.A_rows * norm_x, _TINY),
+    )
+    gain_y = -np.sum(data.b * y, axis=-1) / np.maximum(sizes.b * norm_y, _TINY)
+    gain_x = -np.sum(data.c * x, axis=-1) / np.maximum(sizes.c * norm_x, _TINY)
+    strict = default_tolerance(np.float64) ** 0.9
+    clear = 1e-2 * strict**0.5
+    status = np.full(len(x), Status.STALLED, np.int8)
+    status[(of_x <= strict) & (gain_x > clear)] = Status.DUAL_INFEASIBLE
+    status[(of_y <= strict) & (gain_y > clear)] = Status.PRIMAL_INFEASIBLE
+    return status
+
+
 def _of_solver(
-    data: Data, solver: Solver, cones: Cones, settings: Settings, rough: bool
+    data: Data, cones: Cones, settings: Settings, stage: _Stage
 ) -> Callable[[int], tuple[host.Answer, float]]:
-    solve = host.solver_of_item(solver, cones, settings.tolerance, settings.max_iterations, rough)
+    solver = stage.solver
+    assert solver is not None
+    if stage.last_resort:
+        solve = host.patient_solver(solver, cones)
+    else:
+        limits = settings.tolerance, settings.max_iterations
+        solve = host.solver_of_item(solver, cones, *limits, stage.rough)
 
     def one(item: int) -> tuple[host.Answer, float]:
         if solver == Solver.MOREAU and not isinstance(data.A, SparseMatrix):

@@ -107,11 +107,12 @@ class _Terms(NamedTuple):
 
     def gathered(self, places: np.ndarray, size: int, terms: np.ndarray) -> np.ndarray:
         """Sums of terms (batch, terms, columns) at these places, (batch, size, columns)."""
-        count = len(places)
+        count, (batch, _, columns) = len(places), terms.shape
+        if not count:
+            return np.zeros((batch, size, columns))
         sums = scipy.sparse.csr_array(
             (np.ones(count), (places, np.arange(count))), shape=(size, count)
         )
-        batch, _, columns = terms.shape
         flat = np.moveaxis(terms, 1, 0).reshape(count, -1)
         return np.moveaxis((sums @ flat).reshape(size, batch, columns), 0, 1)
 
@@ -140,7 +141,7 @@ def solve(
 def derivative(
     layer: LayerForm, moving: tuple[bool, ...], *args: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """The outputs' tangents for those of the parameters that are moving; then values, point, ticket."""
+    """The tangents of outputs and solution for those of the parameters that move; then values, point, ticket."""
     canonical, count = layer.canonical, sum(moving)
     tangents, rest = args[:count], args[count:]
     values, point, ticket = rest[:-4], rest[-4:-1], np.asarray(rest[-1])
@@ -184,7 +185,7 @@ def derivative(
 
     on_P, _, on_A, _ = layer.moving(moving)
     moved = np.any(change != 0, axis=1, keepdims=True)
-    dx, dy, _ = host_calls.forward(
+    dx, dy, ds = host_calls.forward(
         layer.form, columns, sides, moved, (not on_P, not on_A), layer.leaves(values), point, ticket
     )
     outs = []
@@ -193,7 +194,7 @@ def derivative(
         if read.exponential:
             change_of = change_of * np.exp(np.asarray(point[0])[..., read.index])
         outs.append(change_of.reshape(*columns.full, *read.shape).astype(layer.form.dtype))
-    return tuple(outs)
+    return *outs, dx, dy, ds
 
 
 def transposed(
@@ -202,7 +203,7 @@ def transposed(
     """The cotangents of the parameters that are moving, for those of the outputs; then values, …"""
     canonical = layer.canonical
     outputs = len(canonical.readers)
-    bars, rest = args[:outputs], args[outputs:]
+    bars, of_point, rest = args[:outputs], args[outputs : outputs + 3], args[outputs + 3 :]
     values, point, ticket = rest[:-4], rest[-4:-1], np.asarray(rest[-1])
     n, m, x_given = point[0].shape[-1], point[1].shape[-1], np.asarray(point[0], np.float64)
     lead = broadcast(
@@ -211,8 +212,11 @@ def transposed(
             lead_of(bar.shape, len(read.shape))
             for bar, read in zip(bars, canonical.readers, strict=True)
         ),
+        *(lead_of(bar.shape, 1) for bar in of_point),
     )
     x_bar, y_bar = np.zeros((*lead, n)), np.zeros((*lead, m))
+    x_bar += of_point[0]
+    y_bar += of_point[1]
     for bar, read in zip(bars, canonical.readers, strict=True):
         own = lead_of(bar.shape, len(read.shape))
         flat = np.asarray(bar, np.float64).reshape(*own, -1) * read.weights
@@ -223,7 +227,7 @@ def transposed(
     on_P, _, on_A, _ = layer.moving(moving)
     a, w, x, y = host_calls.adjoint(
         layer.form,
-        (x_bar, y_bar, np.zeros((1,) * len(lead) + (m,))),
+        (x_bar, y_bar, of_point[2]),
         (not on_P, not on_A),
         layer.leaves(values),
         point,

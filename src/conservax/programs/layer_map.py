@@ -45,7 +45,9 @@ def layer_solution_map(layer: LayerForm) -> Callable[..., LayerOutcome]:
             return found, blank
         own = [part for part, on in zip(tangents, moving, strict=True) if on]
         outs = call.bind(moving, *own, *primals, *found.outcome[:3], found.outcome.ticket)
-        return found, blank._replace(outputs=tuple(outs))
+        dx, dy, ds = outs[count:]  # second derivatives ask how the place moves
+        moved = blank.outcome._replace(x=dx, y=dy, s=ds)
+        return found, LayerOutcome(tuple(outs[:count]), moved)
 
     solved.defjvp(derivative, symbolic_zeros=True)
     return solved
@@ -63,7 +65,7 @@ def solve_layer_now(layer: LayerForm, *values: np.ndarray) -> LayerOutcome:
 
 @dataclass(frozen=True)
 class LayerCall(LinearCall):
-    """The parameters' tangents ↦ the outputs', at the parameters, a solution and its ticket."""
+    """The parameters' tangents ↦ those of outputs and solution, at the parameters, a solution, its ticket."""
 
     layer: LayerForm
 
@@ -77,7 +79,8 @@ class LayerCall(LinearCall):
 
     def results(self, place: Any) -> tuple[Shape, ...]:
         dtype = np.dtype(self.layer.form.dtype)
-        return tuple(Shape(read.shape, dtype) for read in self.layer.canonical.readers)
+        outputs = (Shape(read.shape, dtype) for read in self.layer.canonical.readers)
+        return *outputs, *(Shape(part.shape[-1:], dtype) for part in place[-4:-1])
 
     def forward(self, moving: tuple[bool, ...], *args: np.ndarray) -> tuple[np.ndarray, ...]:
         return layer_calls.derivative(self.layer, moving, *args)
@@ -136,9 +139,12 @@ class LayerCall(LinearCall):
             leaves.append(part)
             if sparse and len(into.shape) == 2:
                 leaves += into.stored
-        dx, dy, _ = ProgramCall(layer.form).bind(moved, *own, *leaves, *point, ticket)
-        wide_point = [jnp.broadcast_to(p, (*lead, p.shape[-1])) for p in point[:2]]
-        return [jax.jvp(read, tuple(wide_point), (dx, dy))[1] for read in layer.canonical.readers]
+        dx, dy, ds = ProgramCall(layer.form).bind(moved, *own, *leaves, *point, ticket)
+        wide_point = [jnp.broadcast_to(p, dx.shape[:-1] + p.shape[-1:]) for p in point[:2]]
+        outputs = (
+            jax.jvp(read, tuple(wide_point), (dx, dy))[1] for read in layer.canonical.readers
+        )
+        return [*outputs, dx, dy, ds]
 
 
 def _data(layer: LayerForm, values: Any) -> list[Array]:

@@ -126,6 +126,9 @@ def _blockwise(table: Any, basis: tuple[Any, ...], x: Array, cones: Cones) -> Ar
         table[type(block)](block, own, x[:, rows])
         for (block, rows), own in zip(cones.pieces, basis, strict=True)
     ]
+    batch = max(map(len, parts))  # what is shared has one item
+    if any(len(part) != batch for part in parts):
+        parts = [np.broadcast_to(part, (batch, *part.shape[1:])) for part in parts]
     return join(parts, axis=1)
 
 
@@ -192,7 +195,7 @@ def _rotate_second_order(block: SecondOrder, axis: Array, x: Array) -> Array:
     root = float(np.sqrt(0.5))
     across = _reflect(axis, rest)[:, :, 1:]
     rotated = xp.concatenate([root * (t + along), root * (t - along), across], axis=2)
-    return rotated.reshape(x.shape)
+    return rotated.reshape(-1, *x.shape[1:])
 
 
 def _unrotate_second_order(block: SecondOrder, axis: Array, x: Array) -> Array:
@@ -201,7 +204,7 @@ def _unrotate_second_order(block: SecondOrder, axis: Array, x: Array) -> Array:
     root, xp = float(np.sqrt(0.5)), namespace(axis, x)
     sign = xp.where(axis[..., :1] < 0, 1.0, -1.0)[..., None].astype(axis.dtype)
     rest = _reflect(axis, xp.concatenate([sign * root * (upper - lower), across], axis=2))
-    return xp.concatenate([root * (upper + lower), rest], axis=2).reshape(x.shape)
+    return xp.concatenate([root * (upper + lower), rest], axis=2).reshape(-1, *x.shape[1:])
 
 
 def _semidefinite(
@@ -239,12 +242,12 @@ def _same(block: Zero | Orthant, basis: None, x: Array) -> Array:
 
 def _rotate_curved(block: Curved, T: Array, x: Array) -> Array:
     parts = x.reshape(len(x), block.count, 3, x.shape[-1])
-    return (transpose(T) @ parts).reshape(x.shape)
+    return (transpose(T) @ parts).reshape(-1, *x.shape[1:])
 
 
 def _unrotate_curved(block: Curved, T: Array, x: Array) -> Array:
     parts = x.reshape(len(x), block.count, 3, x.shape[-1])
-    return (T @ parts).reshape(x.shape)
+    return (T @ parts).reshape(-1, *x.shape[1:])
 
 
 _PARTS = {

@@ -19,6 +19,7 @@ from .cones import Cones, Curved, SecondOrder, Semidefinite, Zero, triangle
 from .matrices import SparseMatrix
 
 _TOLERANCE, _ROUGH = 1e-8, 1e-7
+_LAST_RESORT = 2000  # iterations of SCS, where nobody else has decided
 PROCESSORS = os.cpu_count() or 1
 _THREADS = ThreadPoolExecutor(PROCESSORS)
 
@@ -92,7 +93,14 @@ def relative_gap(P: Any, c: np.ndarray, b: np.ndarray, answer: Answer) -> float:
     return float(abs(terms.sum()) / (size if size > 0 else 1.0))
 
 
+@functools.cache
+def has_scs() -> bool:
+    """Whether SCS is installed."""
+    return importlib.util.find_spec("scs") is not None
+
+
 def nothing(status: Status, n: int, m: int) -> Answer:
+    """No point."""
     return Answer(status, 0, *(np.full(size, np.nan) for size in (n, m, m)))
 
 
@@ -127,9 +135,13 @@ def _onto_primal(alpha: float | None) -> np.ndarray:
     return np.diag([1 / alpha, 1 / (1 - alpha), 1.0])
 
 
-def _clarabel(cones: Cones, tolerance: float, max_iterations: int | None) -> Callable[..., Answer]:
+def _clarabel(
+    cones: Cones, tolerance: float, max_iterations: int | None, **options: Any
+) -> Callable[..., Answer]:
     clarabel = package(Solver.CLARABEL)
     settings = clarabel.DefaultSettings()
+    for name, value in options.items():
+        setattr(settings, name, value)
     settings.verbose = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
     if max_iterations is not None:
@@ -287,3 +299,11 @@ def solver_of_item(
     if tolerance is None:
         tolerance = _ROUGH if rough and solver == Solver.CLARABEL else _TOLERANCE
     return _SOLVERS[solver](cones, tolerance, max_iterations)
+
+
+def patient_solver(solver: Solver, cones: Cones) -> Callable[..., Answer]:
+    """Clarabel with shorter steps and more of them, or SCS, for what others have left undecided."""
+    if solver == Solver.SCS:
+        return _scs(cones, _TOLERANCE, _LAST_RESORT)
+    steps = {"max_step_fraction": 0.9, "min_terminate_step_length": 1e-8}
+    return _clarabel(cones, _TOLERANCE, 2 * _LAST_RESORT // 10, **steps)
