@@ -65,7 +65,8 @@ def assemble(
             kind, leader = "simplex", order.index(owner)
             jax_weights = tuple(float(records.choice[s]) for s in order)
         elif kinds[owner] == "ball":
-            kind, jax_weights = "ball", (0.0,) * len(slots)
+            kind = "ball"
+            jax_weights = tuple(float(c) for c in records.choice[slots])
         elif kinds[owner] == "comparison" or len(slots) > 1:
             if kinds[owner] == "comparison":  # JAX follows the value that stands in each branch
                 jax_weights = (float(np.mean(records.choice[slots])),)

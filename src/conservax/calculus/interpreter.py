@@ -10,7 +10,7 @@ from jax.extend import core as jex_core
 from jax.flatten_util import ravel_pytree
 
 from .decided import decided_kink
-from .jaxprs import bind
+from .jaxprs import bind, unsupported
 from .kinks import difference
 from .meeting import combine
 from .program import Block, Program, Step
@@ -60,7 +60,10 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
 
 def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     eqn, values = step.eqn, [o.value for o in operands]
-    outs = bind(eqn, *values)
+    try:
+        outs = bind(eqn, *values)
+    except NotImplementedError as error:  # JAX's own derivative of it is missing
+        raise unsupported(f"the operation '{eqn.primitive.name}': {error}", step.location) from None
     for edge in step.edges:
         edge.record(tape, step, values, [o.measure for o in operands] if tape.measures else (), outs)
     if not (step.varied and tape.measures):

@@ -232,14 +232,14 @@ class _Planner:
                 return smooth_result
             expansion = FUNCTION_EXPANSIONS.get(function, lambda eqn: None)(eqn)
             if expansion is not None:
-                return self.expanded(
-                    step, expansion, self.mend(step, operands, scope, at), scope, at
-                )
+                tie = "halves" if function == "hypot" else scope.tie
+                operands = self.mend(step, operands, scope, at)
+                return self.expanded(step, expansion, operands, scope._replace(tie=tie), at)
             return plan_call(self, step, closed, operands, scope, at, out_felt)
         if name in CUSTOM_RULES:
             return plan_custom_rule(self, step, operands, smooth_result, scope, at, out_felt)
         if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in eqn.invars):
-            if name in ("abs", "sign", "eq", "ne"):
+            if name in ("abs", "sign", "eq", "ne") or (name == "select_n" and some_torn):
                 name = f"complex_{name}"
             elif name in MATRIX_EDGES:  # their kinks are known for real matrices alone
                 self.mend(step, operands, scope, at)
@@ -249,13 +249,13 @@ class _Planner:
                 raise unsupported(f"'{name}' of complex numbers", step.location)
         if name == "sort" and eqn.params["num_keys"] == 1 and any(step.in_varied[1:]):
             name = "sort_carrying"
+        if name in TORN_EXPANSIONS and some_torn:
+            return self.expanded(step, TORN_EXPANSIONS[name](eqn), operands, scope, at)
         if name in EXPANSIONS:
             expansion, tie = EXPANSIONS[name]
             operands = self.mend(step, operands, scope, at)
             inside = scope._replace(tie=tie, operation=scope.operation or name)
             return self.expanded(step, expansion(eqn), operands, inside, at)
-        if some_torn and name in TORN_EXPANSIONS:
-            return self.expanded(step, TORN_EXPANSIONS[name](eqn), operands, scope, at)
         if name == "custom_linear_solve":
             operands = self.mend(step, operands, scope, at)
             plan_linear_solve(self, step, operands, scope)
@@ -285,7 +285,7 @@ class _Planner:
             return [Info(p.number, torn=True) for p in plain]
         if some_torn and step.action == "branch":
             for var in outs:
-                if not is_float(var):
+                if not jnp.issubdtype(var.aval.dtype, jnp.floating):
                     raise unsupported(
                         f"'{name}' of varied values steered by a comparison", step.location
                     )

@@ -79,7 +79,7 @@ class Step:
         int, ...
     ] = ()  # torn operands that must become one value first; their slots come first
     tie: str = (
-        "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling)
+        "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling), "halves"
     )
     side: str = ""  # of a comparison: where equality stands, "lower", "upper" or "equal"
     comparison: int = -1

@@ -131,7 +131,7 @@ class Discover:
     def comparator(self, q: Any, aligned: Any) -> Any:
         return q
 
-    def ball(self, z: Any, size: Any, axis: int) -> tuple[Any, Any]:
+    def ball(self, z: Any, size: Any, axis: int, tie: float) -> tuple[Any, Any]:
         length = jnp.linalg.norm(z, axis=axis, keepdims=True)
         total = jnp.linalg.norm(size, axis=axis, keepdims=True)
         leader = jnp.take(self._slots(z.shape), jnp.array([0]), axis=axis)
@@ -139,7 +139,7 @@ class Discover:
             jnp.broadcast_to(length, z.shape),
             jnp.broadcast_to(total, z.shape),
             0.0,
-            0.0,
+            tie,
             jnp.broadcast_to(leader, z.shape),
         )
         return unit_vectors(z, axis), jnp.zeros_like(z)
@@ -266,7 +266,7 @@ class Linearise:
     def comparator(self, q: Any, aligned: Any) -> Any:
         return q
 
-    def ball(self, z: Any, size: Any, axis: int) -> tuple[Any, Any]:
+    def ball(self, z: Any, size: Any, axis: int, tie: float) -> tuple[Any, Any]:
         """Base 1 marks a norm away from its kink, which has its gradient; at the kink r carries all."""
         smooth, r = self._next(z)
         return smooth * unit_vectors(z, axis), r
@@ -409,7 +409,7 @@ class Select:
         # neighbours that overlap never swap in one round
         return jnp.where(aligned, q, 1)
 
-    def ball(self, z: Any, size: Any, axis: int) -> tuple[Any, Any]:
+    def ball(self, z: Any, size: Any, axis: int, tie: float) -> tuple[Any, Any]:
         self.cursor += z.size
         return unit_vectors(z, axis), jnp.zeros_like(z)
 
