@@ -19,6 +19,7 @@ from jax.extend import core as jex_core
 
 from ..errors import InvalidInputError
 from . import kinks, smooth
+from .both_sides import STEPS, plan_both_sides, plan_tear
 from .calls import (
     plan_call,
     plan_custom_rule,
@@ -73,10 +74,12 @@ def trace(
     leaves: Sequence[Any],
     varied: Sequence[bool],
     sort_rounds: int = 2,
+    late: bool = False,
 ) -> Program:
     """Trace ``run(leaves)`` and plan it for differentiation in the leaves marked ``varied``.
 
-    ``sort_rounds`` is the largest number of equal entries that a sort may meet.
+    ``sort_rounds`` is the largest number of equal entries that a sort may meet; ``late``: jumps may be
+    mended further on (``both_sides.py``).
     """
     moving = [a for a, v in zip(leaves, varied, strict=True) if v]
     dtype = jnp.result_type(*moving) if moving else jnp.result_type(float)
@@ -93,7 +96,7 @@ def trace(
             raise InvalidInputError(
                 f"the function returns {var.aval.dtype}; derivatives exist for real floating-point outputs."
             )
-    planner = _Planner(sort_rounds)
+    planner = _Planner(sort_rounds, late)
     infos = [Info(planner.fresh(), v) for v in varied]
     block, _ = planner.block(closed, infos, Scope(), 0, whole=True)
     sites = tuple(sorted(planner.sites, key=lambda s: s.start))
@@ -103,7 +106,8 @@ def trace(
 
 
 class _Planner:
-    def __init__(self, sort_rounds: int) -> None:
+    def __init__(self, sort_rounds: int, late: bool = False) -> None:
+        self.late = late
         self.sites: list[Site] = []
         self.given_rules: list[tuple[str, Location]] = []
         self.modes = {"forward", "reverse"}
@@ -145,7 +149,7 @@ class _Planner:
         ``whole``: nothing torn may leave.
         """
         jaxpr, consts = opened(closed)
-        block = Block(jaxpr, consts)
+        block = Block(jaxpr, consts, late=self.late)
         infos: dict[Any, Info] = dict(zip(jaxpr.invars, in_infos, strict=True))
         infos |= {
             v: Info(self.number(("const", id(c))))
@@ -157,7 +161,7 @@ class _Planner:
             return self.literal(atom) if isinstance(atom, jex_core.Literal) else infos[atom]
 
         for eqn in equations:
-            step = Step(eqn, scope.call or eqn, tie=scope.tie)
+            step = Step(eqn, scope.call or eqn, tie=scope.tie, late=self.late)
             operands = [info(a) for a in eqn.invars]
             felt_here = [v in felt for v in eqn.outvars]
             if not any(felt_here):
@@ -212,7 +216,7 @@ class _Planner:
         step.felt = tuple(out_felt)
         some_varied, some_torn = any(step.in_varied), any(step.torn)
         plain = [Info(self.fresh()) for _ in outs]
-        if name in _NUMBERED:
+        if name in _NUMBERED or (self.late and name in smooth.STRUCTURAL):
             plain = [Info(self.number((name, *(o.number for o in operands), *parameters(eqn))))]
         smooth_result = [p._replace(varied=is_float(v)) for p, v in zip(plain, outs, strict=True)]
 
@@ -266,6 +270,10 @@ class _Planner:
             return plan_while(self, step, operands, scope, at)
         if name == "cond":
             return plan_switch(self, step, operands, scope, at, out_felt)
+        if self.late and some_torn:
+            through = plan_both_sides(self, step, operands, scope, at, plain)
+            if through is not None:
+                return through
         if some_torn and edges_of(eqn):  # they ask for the values of what varies
             operands = self.mend(step, operands, scope, at)
             step.in_varied = tuple(o.varied for o in operands)
@@ -300,6 +308,10 @@ class _Planner:
             return self.compare(step, operands, scope, at, plain)
         if name == "convert_element_type" and not is_float(outs[0]):
             name = "truncate"
+        if self.late and (name in STEPS or name == "sort"):
+            torn = plan_tear(self, step, name, operands, scope, at, plain)
+            if torn is not None:
+                return torn
         if name in kinks.TABLE:
             return self.kink(step, kinks.TABLE[name], operands, scope, at, plain)
         if name in smooth.CONSTANT:
@@ -427,6 +439,8 @@ class _Planner:
         real = jnp.issubdtype(var.aval.dtype, jnp.floating)
         operation, kind = ("where", "branch") if real else ("comparison", "index")
         self.add_site(step, operation, kind, var.aval.shape, None, scope, at)
+        if real and self.late:
+            self.add_site(step, operation, "stand", var.aval.shape, None, scope, at)
         return info._replace(torn=False, varied=info.varied or real)
 
     def compare(
@@ -440,12 +454,18 @@ class _Planner:
         if u == v:  # x != x asks for NaN, and decides nothing
             return plain
         # z = varied − constant, so that "upper" is the side where the user's value is larger
+        if name == "sign" and self.late:
+            v = self.number(("literal", 0.0, str(step.eqn.invars[0].aval.dtype)))
         step.swap = not step.in_varied[0]
+        if self.late and all(step.in_varied) and u > v and name != "sign":
+            step.swap = True
         if step.swap:
             u, v, name = v, u, _MIRROR.get(name, name)
         step.action, step.side = "compare", _SIDE[name]
         step.entry = name
         key = (u, v, step.side)
+        if self.late and step.side != "equal":  # z ≥ 0 and z > 0 tie together
+            key = (u, v, "")
         step.first = key not in self.comparisons
         if step.first:
             self.comparisons[key] = next(self.comparison_numbers)

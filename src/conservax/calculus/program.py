@@ -22,7 +22,8 @@ class Site:
     "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
     while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
     implicit function), "ball" (entries under a norm), "spectrum" and "null" (the matrices that equal
-    eigenvalues or singular values move by, and those that vanishing ones move by). ``shape`` counts loop iterations first, in
+    eigenvalues or singular values move by, and those that vanishing ones move by), "mark" (entries that
+    are made whole) and "stand" (what JAX makes of the branch before it). ``shape`` counts loop iterations first, in
     ``loops`` axes; ``start`` and ``strides`` locate its slots.
     """
 
@@ -60,7 +61,8 @@ class Step:
 
     ``action``: "plain" (as it stands), "inline", "scan", "switch", "while", "kink" (by its table
     entry), "compare", "push" (both sides of a torn value go through), "combine" (two torn values
-    meet), "branch" (a torn value meets varied ones), "permute" (a gather by the
+    meet), "both" and "sides" (both sides of torn operands go through, at kinks with selections of their
+    own), "tear" and "torn_sort" (a step function as a comparison), "branch" (a torn value meets varied ones), "permute" (a gather by the
     order of a sort), "jump" (any other use of that order), "root" (an implicit function).
     """
 
@@ -86,6 +88,8 @@ class Step:
     first: bool = True
     swap: bool = False
     sort: "Step | None" = None  # the sort whose order the operands follow
+    contend: tuple[int, ...] = ()  # torn operands of which other comparisons may tear entries
+    late: bool = False  # sides meet as late as they can: see both_sides.py
     edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
     root: Any = None
     kept: tuple[int, ...] = ()  # operands that the residual of a root reads
@@ -109,6 +113,7 @@ class Block:
     steps: list[Step] = field(default_factory=list)
     size: int = 0
     mend: tuple[int, ...] = ()  # torn outputs that must leave as one value; their slots come last
+    late: bool = False
     out_varied: tuple[bool, ...] = ()
     out_torn: tuple[bool, ...] = ()
 

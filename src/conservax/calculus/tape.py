@@ -177,6 +177,14 @@ class Discover:
         self._record(gap, size, above, choice, steer)
         return above.astype(gap.dtype), jnp.zeros_like(gap)
 
+    def mark(self, where: Any) -> Any:
+        """Remember a choice of entries for the later passes."""
+        self._record(jnp.full(where.shape, jnp.inf), 0.0, where, where, -1)
+        return where
+
+    def stand(self, standing: Any) -> None:
+        self._record(jnp.full(standing.shape, jnp.inf), 0.0, 0.0, 0.0, -1)
+
     def root(self, solution: Any, residual_of: Any, size: int) -> Any:
         """A solution is known to the square root of its residual: so are the kinks of its equation."""
         residual, sizes = residual_of(solution, Discover(self.dtype))
@@ -295,6 +303,12 @@ class Linearise:
         self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, choice: Any
     ) -> tuple[Any, Any]:
         return self._next(upper - lower)
+
+    def mark(self, where: Any) -> Any:
+        return self._next(jnp.zeros(where.shape, self.base.dtype))[0] == 1
+
+    def stand(self, standing: Any) -> None:
+        self._next(standing)
 
     def root(self, solution: Any, residual_of: Any, size: int) -> Any:
         """The solution moves with its own cut r alone; its residual is one more increment."""
