@@ -18,7 +18,13 @@ from .spectral_kinks import activate_spectra
 from .tape import Records
 
 _SCALAR = ("kink", "comparison", "ball")
+_INDEX = "a comparison that ties here decides an integer or a boolean"
 _MEASURED = (*_SCALAR, "tie", "sort", "jump", "loop", "index", "matrix", "edge", "spectrum", "null")
+
+
+def is_of_index(refusal: UnsupportedOperationError) -> bool:
+    """Whether a refusal is about an integer that a comparison decides."""
+    return _INDEX in str(refusal)
 
 
 def active_slots(
@@ -53,7 +59,7 @@ def active_slots(
         )
     if np.any(bad := near & (kinds == "index")):
         raise UnsupportedOperationError(
-            f"{site(bad).location}: a comparison that ties here decides an integer or a boolean, and the "
+            f"{site(bad).location}: {_INDEX}, and the "
             "calculus cannot follow both of its values from there on. Write the choice with jnp.where, or "
             "move the point off the tie."
         )

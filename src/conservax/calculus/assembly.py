@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import scipy
 
+from ..errors import DiscontinuousError
 from .abs_normal import AbsNormal, Group, Kink
 from .spectral_kinks import Meeting, resolve
 from .tape import Records
 
+_TORN = 1e-3  # relative: pieces that differ by more along the tie are no rounding
 _RANK_ONE = 1e-9  # relative; float64 rows of one comparison that differ by more are no multiples
 
 
@@ -22,19 +24,25 @@ def assemble(
     equalities: Set[int],
     kink_at: Callable[[int, int], Kink],
     meetings: Sequence[Meeting] = (),
+    standing: np.ndarray | None = None,
 ) -> AbsNormal:
     """The abs-normal form of a Jacobian with rows (F, z[columns], z[comparisons]) and columns (x, r).
 
     ``columns`` are the active slots that were cut, ``comparisons`` the slots of the comparisons
     that steer some of them, ``equalities`` those among them that ask for z = 0; ``kink_at(slot, ways)``
     describes a kink; ``meetings`` are the eigenvalues and singular values that meet.
+    ``standing``, if both sides of torn values went on as far as they could: the branches of which the last
+    rows hold what JAX makes of them; their pieces must meet where the comparison ties, not here alone.
     """
     k = columns.size
-    m = jacobian.shape[0] - k - comparisons.size
+    kept = np.zeros(0, np.int64) if standing is None else standing
+    m = jacobian.shape[0] - k - comparisons.size - kept.size
+    stands = dict(zip(map(int, kept), jacobian[jacobian.shape[0] - kept.size :], strict=True))
     n = jacobian.shape[1] - k
     place_of = {int(slot): place for place, slot in enumerate(columns)}
     jacobian = resolve(jacobian, m, n, place_of, meetings, records.z.dtype)
     increments, switches = jacobian[m : m + k], jacobian[m + k :]
+    round_off = max(_RANK_ONE, 64 * float(np.finfo(records.z.dtype).eps))
     spectral = {meeting.owner: meeting for meeting in meetings}
     members: dict[int, list[int]] = {owner: [] for owner in spectral}
     for slot in columns[~np.isin(kinds[columns], ("spectrum", "null"))]:
@@ -65,15 +73,25 @@ def assemble(
             kind, leader = "simplex", order.index(owner)
             jax_weights = tuple(float(records.choice[s]) for s in order)
         elif kinds[owner] == "ball":
-            kind, jax_weights = "ball", (0.0,) * len(slots)
+            kind = "ball"
+            jax_weights = tuple(float(c) for c in records.choice[slots])
         elif kinds[owner] == "comparison" or len(slots) > 1:
             if kinds[owner] == "comparison":  # JAX follows the value that stands in each branch
                 jax_weights = (float(np.mean(records.choice[slots])),)
             # one comparison switches all that it steers together: eliminate them from each other
+            if standing is not None:
+                jax_weights = (_weight(rows, [stands.get(s) for s in slots], jax_weights[0]),)
             rows = np.linalg.solve(
                 np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places)
             )
+            if standing is not None:
+                scale = np.abs(jacobian[: m + k, :n]).max(initial=0.0)
+                if np.abs(rows).max(initial=0.0) <= round_off * scale:
+                    continue  # the sides are the same to first order
+                switch = switches[np.searchsorted(comparisons, owner)]
+                _require_meeting(rows, switch, round_off, kink_at(owner, 1))
             if owner not in equalities:
+                _refuse_torn_nearby(rows, switches[np.searchsorted(comparisons, owner)], n, owner, kink_at)
                 switch = switches[np.searchsorted(comparisons, owner)]
                 rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)
@@ -114,6 +132,38 @@ def assemble(
         None,
         np.dtype(np.float64),
     )
+
+
+def _weight(gaps: np.ndarray, taken: Sequence[np.ndarray | None], otherwise: float) -> float:
+    """The share of the upper side in what JAX makes of branches, from their rows."""
+    if any(t is None for t in taken):
+        return otherwise
+    square = float(np.sum(gaps * gaps))
+    share = float(np.sum(gaps * np.array(taken))) / square if square else otherwise
+    return min(1.0, max(0.0, share))
+
+
+def _refuse_torn_nearby(
+    rows: np.ndarray,
+    switch: np.ndarray,
+    n: int,
+    owner: int,
+    kink_at: Callable[[int, int], Kink],
+) -> None:
+    """Smooth pieces and a comparison that moves: where it ties nearby the pieces must meet, too."""
+    if np.any(switch[:n]) and not np.any(switch[n:]) and not np.any(rows[:, n:]):
+        _require_meeting(rows, switch, _TORN, kink_at(owner, 1))
+
+
+def _require_meeting(rows: np.ndarray, switch: np.ndarray, small: float, kink: Kink) -> None:
+    """Pieces that meet wherever the comparison ties differ by a multiple of its increment."""
+    square = float(switch @ switch)
+    multiples = np.outer(rows @ switch / square, switch) if square else np.zeros_like(rows)
+    if np.linalg.norm(rows - multiples) > small * np.linalg.norm(rows):
+        raise DiscontinuousError(
+            f"{kink.location}: the sides of this {kink.operation} agree at this point, but not wherever its "
+            "comparison ties: the program jumps nearby. Make them agree there, or move the point off the tie."
+        )
 
 
 def _without(rows: np.ndarray, n: int, places: Sequence[int]) -> np.ndarray:

@@ -55,6 +55,8 @@ def plan_custom_rule(
     if ours and function in _SEEN_THROUGH:
         inside = scope._replace(call=step.origin, tie="constant", operation=function)
         return plan_call(planner, step, closed, operands, inside, at, felt)
+    if planner.late and ours and function == "_softmax":  # its body is smooth but for what it subtracts
+        return plan_call(planner, step, closed, operands, scope, at, felt)
     moving = planner.mend(step, operands, scope, at)
     if function == NAME:
         return plan_solve(planner, step, closed, moving, scope, at, felt)
@@ -202,7 +204,8 @@ def plan_switch(
 ) -> list[Info]:
     """A branch chosen by a constant runs alone; one chosen by a comparison is a ``where``."""
     index, *rest = operands
-    _, *rest = planner.mend(step, (index._replace(torn=False), *rest), scope, at)
+    if not planner.late:  # else what is torn may enter, and leaves whole
+        _, *rest = planner.mend(step, (index._replace(torn=False), *rest), scope, at)
     start = inner_at = at + step.own_size
     blocks = []
     outs: list[list[Info]] = []

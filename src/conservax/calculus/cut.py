@@ -6,6 +6,7 @@ and their increments z as extra outputs. Only active kinks cost a column. The un
 functions are cut the same way, and then eliminated by their residuals.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,10 +17,17 @@ import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from ..errors import InvalidInputError, NotLipschitzError, TooManyKinksError
+from ..errors import (
+    ConservaxError,
+    DiscontinuousError,
+    InvalidInputError,
+    NotLipschitzError,
+    TooManyKinksError,
+    UnsupportedOperationError,
+)
 from ..numerics import Tolerance, exact_input_tolerance, machine_epsilon
 from .abs_normal import AbsNormal, Kink
-from .activity import active_slots
+from .activity import active_slots, is_of_index
 from .assembly import assemble
 from .diagnosis import name_singular_equation
 from .interpreter import measured_outputs, run_program
@@ -51,8 +59,11 @@ class Findings(NamedTuple):
 class Cutter:
     """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
-    def __init__(self, call: Invocation, varied: Sequence[bool], rounds: int) -> None:
-        self.program = trace(call.run, call.leaves, varied, rounds)
+    def __init__(
+        self, call: Invocation, varied: Sequence[bool], rounds: int, late: bool = False
+    ) -> None:
+        self.program = trace(call.run, call.leaves, varied, rounds, late)
+        self.late = late
         if any(isinstance(c, Tracer) for c in self.program.block.consts):
             raise InvalidInputError(
                 "the function closes over a traced array, whose values are needed here. Call this outside "
@@ -66,6 +77,13 @@ class Cutter:
             slots = site.slots().ravel()
             self.owner[slots] = number
             self.local[slots] = np.arange(slots.size)
+        # of each branch the slot that holds what JAX makes of it; −1 where none is kept
+        self.stands = np.full(self.program.size, -1, np.int64)
+        starts = {site.start: site for site in self.program.sites if site.kind == "branch"}
+        for site in self.program.sites:
+            if site.kind == "stand":
+                branches = starts[site.start - math.prod(site.shape[site.loops :])]
+                self.stands[branches.slots().ravel()] = site.slots().ravel()
         self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
         # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
@@ -111,7 +129,8 @@ class Cutter:
         for meeting in meetings_of(self.program, active):
             if meeting.site.kind == "spectrum":
                 base[meeting.slots] = 1 / meeting.multiplicity
-        rows = np.concatenate([columns, steering, unknowns])
+        kept = columns[self.stands[columns] >= 0]
+        rows = np.concatenate([columns, steering, self.stands[kept], unknowns])
         inputs = self.varied if inputs is None else tuple(inputs)
         full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
         solved = [
@@ -132,6 +151,7 @@ class Cutter:
                 equalities,
                 lambda slot, ways: self.kink(slot, records, True, ways),
                 meetings_of(self.program, active),
+                kept if self.late else None,
             )
 
         roots: tuple[tuple[Location, AbsNormal], ...] = ()
@@ -292,9 +312,12 @@ class Cutter:
         return self.kink(int(nearest), records, False)
 
 
-def cutter_for(call: Invocation, varied: Sequence[bool], rounds: int = 2) -> Cutter:
+def cutter_for(
+    call: Invocation, varied: Sequence[bool], rounds: int = 2, late: bool = False
+) -> Cutter:
     """The cutter of calls of this form, made once and kept as long as the function lives."""
-    return call.kept((Cutter, tuple(varied), rounds), lambda: Cutter(call, varied, rounds))
+    key = (Cutter, tuple(varied), rounds, late)
+    return call.kept(key, lambda: Cutter(call, varied, rounds, late))
 
 
 @dataclass(frozen=True)
@@ -309,10 +332,27 @@ class Point:
 
     @classmethod
     def of(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
-        """The point of a call, its kinks decided at a tolerance."""
+        """The point of a call, its kinks decided at a tolerance.
+
+        A program that jumps is read once more, for jumps that it mends itself.
+        """
+        try:
+            return cls._of(call, varied, tolerance, False)
+        except (DiscontinuousError, UnsupportedOperationError) as refusal:
+            if isinstance(refusal, UnsupportedOperationError) and not is_of_index(refusal):
+                raise
+            try:
+                return cls._of(call, varied, tolerance, True)
+            except ConservaxError:
+                raise refusal from None
+
+    @classmethod
+    def _of(
+        cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance, late: bool
+    ) -> "Point":
         rounds = 2
         while True:
-            cutter = cutter_for(call, varied, rounds)
+            cutter = cutter_for(call, varied, rounds, late)
             found = cutter.discover(call.leaves, tolerance)
             records = found.records
             active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)

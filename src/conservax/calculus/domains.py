@@ -115,7 +115,7 @@ def _singular_pivot(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> An
     diagonal = jnp.diagonal(values[0], axis1=-2, axis2=-1).real
     left = jnp.diagonal(outs[0], axis1=-2, axis2=-1).real ** 2
     floor = 2 * left.shape[-1] * machine_epsilon(left.dtype) * diagonal
-    return jnp.min(jnp.maximum(left - floor, 0), axis=-1, initial=np.inf)
+    return jnp.min(jnp.nan_to_num(jnp.maximum(left - floor, 0)), axis=-1, initial=np.inf)
 
 
 def _turning_reflection(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:

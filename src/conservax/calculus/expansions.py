@@ -96,6 +96,16 @@ def _complex_equality(differ: bool) -> Expansion:
     return expand
 
 
+def _complex_choice(eqn: Any) -> Callable[..., Any]:
+    """Complex numbers that a comparison chooses, part by part."""
+
+    def chosen(which: jax.Array, *cases: jax.Array) -> jax.Array:
+        parts = [[part(c) for c in cases] for part in (jnp.real, jnp.imag)]
+        return lax.complex(*[lax.select_n(which, *p) for p in parts])
+
+    return chosen
+
+
 def _reduce(eqn: Any) -> Callable[..., Any]:
     """A reduction by an operation of the user's own: of halves, as JAX differentiates it."""
     closed, axes = eqn.params["jaxpr"], eqn.params["dimensions"]
@@ -252,7 +262,10 @@ EXPANSIONS: dict[str, tuple[Expansion, str]] = {
     "sort_carrying": (_sort_carrying, "balanced"),
 }
 # Where a comparison decides an operand: it stays torn inside.
-TORN_EXPANSIONS: dict[str, Expansion] = {"dot_general": _products_and_sums}
+TORN_EXPANSIONS: dict[str, Expansion] = {
+    "dot_general": _products_and_sums,
+    "complex_select_n": _complex_choice,
+}
 # Functions of jax.numpy whose body chooses by integers; None: not in this form.
 FUNCTION_EXPANSIONS: dict[str, Callable[[Any], Callable[..., Any] | None]] = {
     "_interp": _interp,

@@ -156,7 +156,10 @@ def spans_clarke_jacobian(form: AbsNormal) -> bool:
     moving = [form.groups[i] for i in form.moving()]
     if not moving:
         return True
-    if any(g.on_switch or (g.kind == "segment" and len(g.columns) > 1) for g in moving):
+    if any(
+        g.on_switch or g.switch is not None or (g.kind == "segment" and len(g.columns) > 1)
+        for g in moving
+    ):
         return False
     columns = [c for g in moving for c in g.columns]
     E = form.E[columns]

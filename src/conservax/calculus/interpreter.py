@@ -9,8 +9,9 @@ import numpy as np
 from jax.extend import core as jex_core
 from jax.flatten_util import ravel_pytree
 
+from .both_sides import both, sides, tear, torn_sort
 from .decided import decided_kink
-from .jaxprs import bind
+from .jaxprs import bind, unsupported
 from .kinks import difference
 from .meeting import combine
 from .program import Block, Program, Step
@@ -48,19 +49,22 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
         if step.silent:
             operands = [Value(jax.lax.stop_gradient(o.value)) for o in operands]
         for place in step.mend:
-            operands[place] = mended(operands[place], tape)
+            operands[place] = mended(operands[place], tape, step.late)
         one_side = tape.decides and step.action in ("push", "combine", "branch")
         outs = decided(step, operands) if one_side else _ACTIONS[step.action](step, operands, tape)
         env |= zip(step.eqn.outvars, outs, strict=True)
     outs = [read(v) for v in jaxpr.outvars]
     for place in block.mend:
-        outs[place] = mended(outs[place], tape)
+        outs[place] = mended(outs[place], tape, block.late)
     return outs
 
 
 def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     eqn, values = step.eqn, [o.value for o in operands]
-    outs = bind(eqn, *values)
+    try:
+        outs = bind(eqn, *values)
+    except NotImplementedError as error:  # JAX's own derivative of it is missing
+        raise unsupported(f"the operation '{eqn.primitive.name}': {error}", step.location) from None
     for edge in step.edges:
         edge.record(
             tape, step, values, [o.measure for o in operands] if tape.measures else (), outs
@@ -178,7 +182,9 @@ def _constant_switch(step: Step, index: Any, operands: Sequence[Value], tape: An
             child = tape.child(inputs)
             child.keeps = False  # branches keep different things
             outs = run_block(
-                step.blocks[i], [Value(v, s) for v, s in zip(values, sizes, strict=True)], child
+                step.blocks[i],
+                [Value(v, s, o.torn) for v, s, o in zip(values, sizes, operands, strict=True)],
+                child,
             )
             parts = [
                 child.outputs() if j == i else tape.blank(b.size) for j, b in enumerate(step.blocks)
@@ -321,6 +327,10 @@ _ACTIONS: dict[str, Callable[[Step, Sequence[Value], Any], list[Value]]] = {
     "push": push,
     "combine": combine,
     "branch": branch,
+    "both": both,
+    "sides": sides,
+    "tear": tear,
+    "torn_sort": torn_sort,
     "permute": _permute,
     "jump": _jump,
     "switch": _switch,

@@ -79,7 +79,8 @@ def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
 
 def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
     rows, axis = operands[-1], _axis(step)
-    direction, r = tape.ball(rows, tape.size(len(operands) - 1), axis)
+    tie = 0.5 if step.tie == "halves" else 0.0  # JAX's hypot has slopes ½, ½ at 0
+    direction, r = tape.ball(rows, tape.size(len(operands) - 1), axis, tie)
     value = jax.lax.stop_gradient(_value(jnp.moveaxis(rows, axis, -1)))
     return [carrying(value, jnp.sum(direction * rows + r, axis=axis))]
 

@@ -19,6 +19,7 @@ from jax.extend import core as jex_core
 
 from ..errors import InvalidInputError
 from . import kinks, smooth
+from .both_sides import STEPS, plan_both_sides, plan_tear
 from .calls import (
     plan_call,
     plan_custom_rule,
@@ -75,10 +76,12 @@ def trace(
     leaves: Sequence[Any],
     varied: Sequence[bool],
     sort_rounds: int = 2,
+    late: bool = False,
 ) -> Program:
     """Trace ``run(leaves)`` and plan it for differentiation in the leaves marked ``varied``.
 
-    ``sort_rounds`` is the largest number of equal entries that a sort may meet.
+    ``sort_rounds`` is the largest number of equal entries that a sort may meet; ``late``: jumps may be
+    mended further on (``both_sides.py``).
     """
     moving = [a for a, v in zip(leaves, varied, strict=True) if v]
     dtype = jnp.result_type(*moving) if moving else jnp.result_type(float)
@@ -95,7 +98,7 @@ def trace(
             raise InvalidInputError(
                 f"the function returns {var.aval.dtype}; derivatives exist for real floating-point outputs."
             )
-    planner = _Planner(sort_rounds)
+    planner = _Planner(sort_rounds, late)
     infos = [Info(planner.fresh(), v) for v in varied]
     block, _ = planner.block(closed, infos, Scope(), 0, whole=True)
     sites = tuple(sorted(planner.sites, key=lambda s: s.start))
@@ -105,7 +108,8 @@ def trace(
 
 
 class _Planner:
-    def __init__(self, sort_rounds: int) -> None:
+    def __init__(self, sort_rounds: int, late: bool = False) -> None:
+        self.late = late
         self.sites: list[Site] = []
         self.given_rules: list[tuple[str, Location]] = []
         self.modes = {"forward", "reverse"}
@@ -147,7 +151,7 @@ class _Planner:
         ``whole``: nothing torn may leave.
         """
         jaxpr, consts = opened(closed)
-        block = Block(jaxpr, consts)
+        block = Block(jaxpr, consts, late=self.late)
         infos: dict[Any, Info] = dict(zip(jaxpr.invars, in_infos, strict=True))
         infos |= {
             v: Info(self.number(("const", id(c))))
@@ -159,7 +163,7 @@ class _Planner:
             return self.literal(atom) if isinstance(atom, jex_core.Literal) else infos[atom]
 
         for eqn in equations:
-            step = Step(eqn, scope.call or eqn, tie=scope.tie)
+            step = Step(eqn, scope.call or eqn, tie=scope.tie, late=self.late)
             operands = [info(a) for a in eqn.invars]
             felt_here = [v in felt for v in eqn.outvars]
             if not any(felt_here):
@@ -217,7 +221,7 @@ class _Planner:
         if scope.opaque and name != node_p.name:
             step.silent, step.torn = True, ()
             return plain
-        if name in _NUMBERED:
+        if name in _NUMBERED or (self.late and name in smooth.STRUCTURAL):
             plain = [Info(self.number((name, *(o.number for o in operands), *parameters(eqn))))]
         smooth_result = [p._replace(varied=is_float(v)) for p, v in zip(plain, outs, strict=True)]
 
@@ -240,14 +244,14 @@ class _Planner:
                 return smooth_result
             expansion = FUNCTION_EXPANSIONS.get(function, lambda eqn: None)(eqn)
             if expansion is not None:
-                return self.expanded(
-                    step, expansion, self.mend(step, operands, scope, at), scope, at
-                )
+                tie = "halves" if function == "hypot" else scope.tie
+                operands = self.mend(step, operands, scope, at)
+                return self.expanded(step, expansion, operands, scope._replace(tie=tie), at)
             return plan_call(self, step, closed, operands, scope, at, out_felt)
         if name in CUSTOM_RULES:
             return plan_custom_rule(self, step, operands, smooth_result, scope, at, out_felt)
         if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in eqn.invars):
-            if name in ("abs", "sign", "eq", "ne"):
+            if name in ("abs", "sign", "eq", "ne") or (name == "select_n" and some_torn):
                 name = f"complex_{name}"
             elif name in MATRIX_EDGES:  # their kinks are known for real matrices alone
                 self.mend(step, operands, scope, at)
@@ -257,13 +261,13 @@ class _Planner:
                 raise unsupported(f"'{name}' of complex numbers", step.location)
         if name == "sort" and eqn.params["num_keys"] == 1 and any(step.in_varied[1:]):
             name = "sort_carrying"
+        if name in TORN_EXPANSIONS and some_torn:
+            return self.expanded(step, TORN_EXPANSIONS[name](eqn), operands, scope, at)
         if name in EXPANSIONS:
             expansion, tie = EXPANSIONS[name]
             operands = self.mend(step, operands, scope, at)
             inside = scope._replace(tie=tie, operation=scope.operation or name)
             return self.expanded(step, expansion(eqn), operands, inside, at)
-        if some_torn and name in TORN_EXPANSIONS:
-            return self.expanded(step, TORN_EXPANSIONS[name](eqn), operands, scope, at)
         if name == "custom_linear_solve":
             operands = self.mend(step, operands, scope, at)
             plan_linear_solve(self, step, operands, scope)
@@ -274,6 +278,10 @@ class _Planner:
             return plan_while(self, step, operands, scope, at)
         if name == "cond":
             return plan_switch(self, step, operands, scope, at, out_felt)
+        if self.late and some_torn:
+            through = plan_both_sides(self, step, operands, scope, at, plain)
+            if through is not None:
+                return through
         if some_torn and edges_of(eqn):  # they ask for the values of what varies
             operands = self.mend(step, operands, scope, at)
             step.in_varied = tuple(o.varied for o in operands)
@@ -293,7 +301,7 @@ class _Planner:
             return [Info(p.number, torn=True) for p in plain]
         if some_torn and step.action == "branch":
             for var in outs:
-                if not is_float(var):
+                if not jnp.issubdtype(var.aval.dtype, jnp.floating):
                     raise unsupported(
                         f"'{name}' of varied values steered by a comparison", step.location
                     )
@@ -308,6 +316,10 @@ class _Planner:
             return self.compare(step, operands, scope, at, plain)
         if name == "convert_element_type" and not is_float(outs[0]):
             name = "truncate"
+        if self.late and (name in STEPS or name == "sort"):
+            torn = plan_tear(self, step, name, operands, scope, at, plain)
+            if torn is not None:
+                return torn
         if name in kinks.TABLE:
             return self.kink(step, kinks.TABLE[name], operands, scope, at, plain)
         if name in smooth.CONSTANT:
@@ -435,6 +447,8 @@ class _Planner:
         real = jnp.issubdtype(var.aval.dtype, jnp.floating)
         operation, kind = ("where", "branch") if real else ("comparison", "index")
         self.add_site(step, operation, kind, var.aval.shape, None, scope, at)
+        if real and self.late:
+            self.add_site(step, operation, "stand", var.aval.shape, None, scope, at)
         return info._replace(torn=False, varied=info.varied or real)
 
     def compare(
@@ -448,12 +462,18 @@ class _Planner:
         if u == v:  # x != x asks for NaN, and decides nothing
             return plain
         # z = varied − constant, so that "upper" is the side where the user's value is larger
+        if name == "sign" and self.late:
+            v = self.number(("literal", 0.0, str(step.eqn.invars[0].aval.dtype)))
         step.swap = not step.in_varied[0]
+        if self.late and all(step.in_varied) and u > v and name != "sign":
+            step.swap = True
         if step.swap:
             u, v, name = v, u, _MIRROR.get(name, name)
         step.action, step.side = "compare", _SIDE[name]
         step.entry = name
         key = (u, v, step.side)
+        if self.late and step.side != "equal":  # z ≥ 0 and z > 0 tie together
+            key = (u, v, "")
         step.first = key not in self.comparisons
         if step.first:
             self.comparisons[key] = next(self.comparison_numbers)

@@ -22,9 +22,10 @@ class Site:
     "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
     while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
     implicit function), "ball" (entries under a norm), "spectrum" and "null" (the matrices that equal
-    eigenvalues or singular values move by, and those that vanishing ones move by). ``shape`` counts loop
-    iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A root has its
-    ``node``, and how many ``leaves`` its solution has.
+    eigenvalues or singular values move by, and those that vanishing ones move by), "mark" (entries that
+    are made whole) and "stand" (what JAX makes of the branch before it). ``shape`` counts loop iterations
+    first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A root has its ``node``, and how
+    many ``leaves`` its solution has.
     """
 
     operation: str
@@ -63,9 +64,10 @@ class Step:
 
     ``action``: "plain" (as it stands), "inline", "scan", "switch", "while", "kink" (by its table
     entry), "compare", "push" (both sides of a torn value go through), "combine" (two torn values
-    meet), "branch" (a torn value meets varied ones), "permute" (a gather by the
-    order of a sort), "jump" (any other use of that order), "solve" (a call that holds a node),
-    "root" (a node: its solution moves as its equation says).
+    meet), "both" and "sides" (both sides of torn operands go through, at kinks with selections of their
+    own), "tear" and "torn_sort" (a step function as a comparison), "branch" (a torn value meets varied
+    ones), "permute" (a gather by the order of a sort), "jump" (any other use of that order), "solve" (a
+    call that holds a node), "root" (a node: its solution moves as its equation says).
     """
 
     eqn: Any
@@ -83,7 +85,7 @@ class Step:
         int, ...
     ] = ()  # torn operands that must become one value first; their slots come first
     tie: str = (
-        "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling)
+        "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling), "halves"
     )
     side: str = ""  # of a comparison: where equality stands, "lower", "upper" or "equal"
     comparison: int = -1
@@ -91,6 +93,8 @@ class Step:
     swap: bool = False
     sort: "Step | None" = None  # the sort whose order the operands follow
     site: Site | None = None  # of a root
+    contend: tuple[int, ...] = ()  # torn operands of which other comparisons may tear entries
+    late: bool = False  # sides meet as late as they can: see both_sides.py
     edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
 
     @cached_property
@@ -112,6 +116,7 @@ class Block:
     steps: list[Step] = field(default_factory=list)
     size: int = 0
     mend: tuple[int, ...] = ()  # torn outputs that must leave as one value; their slots come last
+    late: bool = False
     out_varied: tuple[bool, ...] = ()
     out_torn: tuple[bool, ...] = ()
 

@@ -33,7 +33,7 @@ class Value:
         return size_of(jnp.asarray(self.value), self.size)
 
 
-def mended(operand: Value, tape: Any) -> Value:
+def mended(operand: Value, tape: Any, stand: bool = False) -> Value:
     """A torn operand as one value: its sides must agree where it is torn."""
     torn = operand.torn
     assert torn is not None
@@ -44,22 +44,38 @@ def mended(operand: Value, tape: Any) -> Value:
             tape.jump(jnp.where(apart, 0.0, jnp.inf), 1.0)
         return Value(value)
     size = operand.measure if tape.measures else 0.0
-    return branched(value, torn.upper, torn.lower, size, torn, value, tape)
+    return branched(value, torn.upper, torn.lower, size, torn, value, tape, stand)
 
 
 def branched(
-    value: Any, upper: Any, lower: Any, size: Any, torn: Torn, stands: Any, tape: Any
+    value: Any,
+    upper: Any,
+    lower: Any,
+    size: Any,
+    torn: Torn,
+    stands: Any,
+    tape: Any,
+    stand: bool = False,
 ) -> Value:
     """``value``, whose derivative is that of the side the tape takes, or a mixture of both.
 
     ``torn`` decides, ``stands`` being its own value: at equality JAX follows that side, if it is one.
+    With ``stand`` the value may be neither, and what JAX makes of it is recorded.
     """
     if tape.decides:
         return Value(carrying(value, upper))
     choice = jnp.where(stands == torn.upper, 1.0, jnp.where(stands == torn.lower, 0.0, 0.5))
     shape = jnp.shape(value)
     above, steering = broadcast_steering(torn, shape)
+    if stand:
+        upper, lower = (jnp.where(steering.active, side, value) for side in (upper, lower))
+        if tape.measures:  # a third value must agree as well
+            gap = jnp.abs(upper - lower)
+            third = (jnp.abs(value - upper) > gap) & (jnp.abs(value - lower) > gap)
+            upper = jnp.where(third, value, upper)
     q, r = tape.branch(upper, lower, size, above, steering, jnp.broadcast_to(choice, shape))
+    if stand:
+        tape.stand(value - lower)
     return Value(carrying(value, mix(q, upper, lower)) + r, size if tape.measures else None)
 
 
@@ -85,12 +101,14 @@ def push(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     uppers, lowers = through(lambda t: t.upper), through(lambda t: t.lower)
     results = []
     for out, upper, lower in zip(outs, uppers, lowers, strict=True):
-        above, steering = _moved(step, operands, out.shape)
+        above, steering = spread_of(step, operands, out.shape)
         results.append(Value(out, torn=Torn(upper, lower, above, steering)))
     return results
 
 
-def _moved(step: Step, operands: Sequence[Value], shape: tuple[int, ...]) -> tuple[Any, Steering]:
+def spread_of(
+    step: Step, operands: Sequence[Value], shape: tuple[int, ...]
+) -> tuple[Any, Steering]:
     """``above`` and the steering of the result, moved about like the entries of the operands."""
     name = step.eqn.primitive.name
     if name not in smooth.JOINS and not (name in smooth.STRUCTURAL and step.torn[0]):

@@ -134,7 +134,7 @@ class Discover:
     def comparator(self, q: Any, aligned: Any) -> Any:
         return q
 
-    def ball(self, z: Any, size: Any, axis: int) -> tuple[Any, Any]:
+    def ball(self, z: Any, size: Any, axis: int, tie: float) -> tuple[Any, Any]:
         length = jnp.linalg.norm(z, axis=axis, keepdims=True)
         total = jnp.linalg.norm(size, axis=axis, keepdims=True)
         leader = jnp.take(self._slots(z.shape), jnp.array([0]), axis=axis)
@@ -142,7 +142,7 @@ class Discover:
             jnp.broadcast_to(length, z.shape),
             jnp.broadcast_to(total, z.shape),
             0.0,
-            0.0,
+            tie,
             jnp.broadcast_to(leader, z.shape),
         )
         return unit_vectors(z, axis), jnp.zeros_like(z)
@@ -177,6 +177,14 @@ class Discover:
         steer = jnp.where(steering.active, steering.slot, -1)
         self._record(gap, size, above, choice, steer)
         return above.astype(gap.dtype), jnp.zeros_like(gap)
+
+    def mark(self, where: Any) -> Any:
+        """Remember a choice of entries for the later passes."""
+        self._record(jnp.full(where.shape, jnp.inf), 0.0, where, where, -1)
+        return where
+
+    def stand(self, standing: Any) -> None:
+        self._record(jnp.full(standing.shape, jnp.inf), 0.0, 0.0, 0.0, -1)
 
     def root(self, solution: Any, residual_of: Any, size: int) -> Any:
         """A solution is known to the square root of its residual: so are the kinks of its equation."""
@@ -277,7 +285,7 @@ class Linearise:
     def comparator(self, q: Any, aligned: Any) -> Any:
         return q
 
-    def ball(self, z: Any, size: Any, axis: int) -> tuple[Any, Any]:
+    def ball(self, z: Any, size: Any, axis: int, tie: float) -> tuple[Any, Any]:
         """Base 1 marks a norm away from its kink, which has its gradient; at the kink r carries all."""
         smooth, r = self._next(z)
         return smooth * unit_vectors(z, axis), r
@@ -304,6 +312,12 @@ class Linearise:
         self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, choice: Any
     ) -> tuple[Any, Any]:
         return self._next(upper - lower)
+
+    def mark(self, where: Any) -> Any:
+        return self._next(jnp.zeros(where.shape, self.base.dtype))[0] == 1
+
+    def stand(self, standing: Any) -> None:
+        self._next(standing)
 
     def root(self, solution: Any, residual_of: Any, size: int) -> Any:
         """The solution moves with its own cut r alone; its residual is one more increment."""
@@ -420,7 +434,7 @@ class Select:
         # neighbours that overlap never swap in one round
         return jnp.where(aligned, q, 1)
 
-    def ball(self, z: Any, size: Any, axis: int) -> tuple[Any, Any]:
+    def ball(self, z: Any, size: Any, axis: int, tie: float) -> tuple[Any, Any]:
         self.cursor += z.size
         return unit_vectors(z, axis), jnp.zeros_like(z)
 
