@@ -100,21 +100,9 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _PARTS = {
-    *_NAMES, "equilibrium", "errors", "flows", "iterates", "numerics", "programs", "projections", "report", "solution",
-    "solvers", "sparse", "stochastic",
+    *_NAMES, "equilibrium", "errors", "flows", "iterates", "numerics", "programs", "projections",
+    "report", "solution", "solvers", "sparse", "stochastic",
 }  # fmt: skip
-_PARTS = {*_NAMES, "errors", "numerics", "programs", "projections", "report", "solution", "solvers"}
-_PARTS |= {"stochastic"}
-    *_NAMES,
-    "errors",
-    "flows",
-    "numerics",
-    "programs",
-    "projections",
-    "report",
-    "solution",
-    "solvers",
-}
 
 
 def __getattr__(name: str) -> Any:
