@@ -61,7 +61,12 @@ class Comparison:
         left, right = fig.subplots(1, 2, sharey=True)
         tiny = 1e-17  # an error of zero stands at the lower edge
         left.semilogy(
-            self.steps, self.iterate_error + tiny, color=_COLOURS["iterate"], ls=":", lw=2, label="iterate"
+            self.steps,
+            self.iterate_error + tiny,
+            color=_COLOURS["iterate"],
+            ls=":",
+            lw=2,
+            label="iterate",
         )
         for name, errors in self.derivative_error.items():
             colour = _COLOURS[name]
@@ -78,7 +83,12 @@ class Comparison:
 
 
 def compare(
-    alg: Algorithm, x0: Any, theta: Any, *, reference: tuple[Any, Any] | None = None, steps: int = 200
+    alg: Algorithm,
+    x0: Any,
+    theta: Any,
+    *,
+    reference: tuple[Any, Any] | None = None,
+    steps: int = 200,
 ) -> Comparison:
     """How the error of each estimator falls: unrolled, piggyback, one-step and implicit, step by step.
 
