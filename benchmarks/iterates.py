@@ -1,8 +1,8 @@
 """Differentiated algorithms: Sinkhorn beside ott-jax, and what derivatives of the elastic net cost.
 
-Sinkhorn 500 × 500: value and gradient in the cost of a function of the plan, both libraries to the same bound of
-the marginals' error (ott-jax's is the sum of absolute errors, ours the largest relative one, which is
-stricter). The elastic net's derivatives are set against one run of the algorithm in this library.
+Sinkhorn 500 × 500: value and gradient in the cost of a function of the plan, both libraries to the same
+bound of the marginals' error (ott-jax's is the sum of absolute errors, ours the largest relative one,
+which is stricter). The elastic net's derivatives are set against one run of the algorithm in this library.
 """
 
 import jax
@@ -70,7 +70,9 @@ def transport(tick: Tick) -> dict:
         **{
             name: {
                 "warm_ms": milliseconds(times, name),
-                "relative_error": float(jnp.linalg.norm(run(cost)[1] - exact) / jnp.linalg.norm(exact)),
+                "relative_error": float(
+                    jnp.linalg.norm(run(cost)[1] - exact) / jnp.linalg.norm(exact)
+                ),
             }
             for name, run in runs.items()
         },

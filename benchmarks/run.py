@@ -14,13 +14,14 @@ import calculus_at_size
 import certificates
 import cvxpy_layer
 import implicit_vs_jaxopt
-import iterates
 import jax
 import programs_vs_cvxpylayers
 import select_overhead
 import select_tracing
 import sparse_programs
 from rich.progress import Progress
+
+import iterates
 
 HERE = Path(__file__).parent
 MODULES = {

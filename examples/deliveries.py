@@ -22,7 +22,10 @@ SINKHORN = cx.iterates.sinkhorn()
 def geography(seed=4):
     """Places of depots and towns, their supplies and demands; a border runs along x = 0."""
     rng = np.random.default_rng(seed)
-    depots, towns = rng.uniform(-1, 1, (6, 2)), rng.uniform(-1, 1, (9, 2))
+    depots, towns = rng.uniform(0.05, 1, (6, 2)), rng.uniform(0.05, 1, (9, 2))
+    for places in (depots, towns):  # on both sides of the border, in turn
+        places[::2, 0] *= -1
+        places[:, 1] = 2 * places[:, 1] - 1
     distance = np.linalg.norm(depots[:, None] - towns, axis=-1)
     border = (np.sign(depots[:, None, 0]) != np.sign(towns[None, :, 0])).astype(float)
     supply, demand = rng.dirichlet(np.full(6, 8.0)), rng.dirichlet(np.full(9, 8.0))
@@ -34,21 +37,27 @@ def data_of(prices, distance, border, supply, demand):
     return prices[0] * distance + prices[1] * border, supply, demand, SPREAD
 
 
-def surprise(estimator, observed, prices, *place):
-    """−Σ observed · log(plan): how surprising the deliveries are at these prices."""
-    return -jnp.sum(observed * jnp.log(estimator(None, data_of(prices, *place))))
+def deviations(estimator, observed, prices, *place):
+    """(plan − observed)/√(supply · demand), one number a road."""
+    plan = estimator(None, data_of(prices, *place))
+    return ((plan - observed) / jnp.sqrt(jnp.outer(*place[2:]))).ravel()
 
 
-def learn(observed, place, rounds=60):
-    """Descend the surprise from prices of 0.2 each; every iterate, and the loss along the way."""
-    plan = cx.iterates.implicit(SINKHORN, tol=1e-10)
-    loss = jax.jit(jax.value_and_grad(functools.partial(surprise, plan), argnums=1))
+def misfit(estimator, observed, prices, *place):
+    """Half the squared length of the deviations."""
+    return jnp.sum(deviations(estimator, observed, prices, *place) ** 2) / 2
+
+
+def learn(observed, place, rounds=10):
+    """Gauss–Newton steps from prices of 0.2 each; every iterate, and the misfit along the way."""
+    off = functools.partial(deviations, cx.iterates.implicit(SINKHORN, tol=1e-10), observed)
+    both = jax.jit(lambda p: (off(p, *place), jax.jacfwd(off)(p, *place)))
     prices, path, losses = jnp.array([0.2, 0.2]), [], []
     for _ in range(rounds):
-        value, slope = loss(observed, prices, *place)
+        r, J = both(prices)
         path.append(np.asarray(prices))
-        losses.append(float(value))
-        prices = prices - 1.5 * slope
+        losses.append(float(r @ r) / 2)
+        prices = prices - jnp.linalg.lstsq(J, r)[0]
     return np.array(path), np.array(losses)
 
 
@@ -56,9 +65,12 @@ def main(folder=Path(__file__).parent):
     """Learn the prices, compare the estimators' gradients, and draw."""
     _, _, *place = geography()
     plan = cx.iterates.implicit(SINKHORN, tol=1e-12)(None, data_of(TRUTH, *place))
-    counts = np.random.default_rng(0).multinomial(20_000, np.asarray(plan, float).ravel() / plan.sum())
+    counts = np.random.default_rng(0).multinomial(
+        20_000, np.asarray(plan, float).ravel() / plan.sum()
+    )
     observed = jnp.asarray(counts.reshape(plan.shape) / 20_000)
     path, losses = learn(observed, place)
+    print(f"misfit {losses[0]:.3g} at first, {losses[-1]:.3g} at last")
     print("prices learned from 20,000 deliveries:", np.round(path[-1], 3), "true:", TRUTH)
 
     start = jnp.array([0.2, 0.2])
@@ -68,11 +80,15 @@ def main(folder=Path(__file__).parent):
         "last 3 steps": cx.iterates.truncated(SINKHORN, 3, tol=1e-10),
         "last step": cx.iterates.one_step(SINKHORN, tol=1e-10),
     }.items():
-        slope = jax.jit(jax.grad(functools.partial(surprise, estimator), argnums=1))(observed, start, *place)
+        slope = jax.jit(jax.grad(functools.partial(misfit, estimator), argnums=1))(
+            observed, start, *place
+        )
         print(f"gradient at the start, {name}:", np.round(slope, 4))
 
     report = cx.iterates.check(SINKHORN, plan, data_of(TRUTH, *place))
-    print("\nDoes the iteration's derivative converge to the implicit one?", report.limit_is_implicit)
+    print(
+        "\nDoes the iteration's derivative converge to the implicit one?", report.limit_is_implicit
+    )
     print(report)
     draw(path, losses, observed, folder)
 

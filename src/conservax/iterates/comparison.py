@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InvalidInputError, MissingPackageError
+from ..solution import Status
 from .along import columns_of, directions, pushed
 from .at_the_limit import implicit
 from .contract import Algorithm
-from .estimator import MAX_STEPS, count
+from .estimator import MAX_STEPS, Estimator, count, refuse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,10 +143,10 @@ def compare(
     )
 
 
-def _reference(estimator: Any, x0: Any, theta: Any) -> tuple[Any, Any]:
+def _reference(estimator: Estimator, x0: Any, theta: Any) -> tuple[Any, Any]:
     run = estimator.run_to(x0, theta, estimator.tol, estimator.max_steps)
-    if not np.all(np.isfinite(_vector([jax.tree.leaves(run.point)]))):
-        estimator(x0, theta)  # says why it did not converge
+    if int(run.status) == Status.DIVERGED:
+        refuse(estimator.alg, run, estimator.tol, x0, theta)
     solution = jax.jit(estimator.alg.solution)
     return solution(run.point, theta), jax.jacfwd(lambda t: solution(run.point, t))(theta)
 

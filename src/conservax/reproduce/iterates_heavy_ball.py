@@ -93,7 +93,7 @@ def _draw(
     right.semilogy(grown, color=style.BAD, label="heavy ball")
     right.semilogy(np.maximum(calm, 1e-12), color=style.GOOD, label="gradient descent")
     said = ", ".join("1" if letter else "¼" for letter in letters)
-    right.set(xlabel="iterations", ylabel="‖derivative‖", ylim=(1e-9, 1e4),
+    right.set(xlabel="iterations", ylabel="‖derivative‖", ylim=(1e-4, 1e3),
               title=f"Derivatives, curvatures {said} in turn")  # fmt: skip
     right.legend(loc="lower left")
     return fig
