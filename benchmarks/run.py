@@ -21,6 +21,8 @@ import select_tracing
 import sparse_programs
 from rich.progress import Progress
 
+import iterates
+
 HERE = Path(__file__).parent
 MODULES = {
     "implicit gradient": implicit_vs_jaxopt,
@@ -31,9 +33,10 @@ MODULES = {
     "programs": programs_vs_cvxpylayers,
     "cvxpy layer": cvxpy_layer,
     "sparse programs": sparse_programs,
+    "iterates": iterates,
 }
 """By the name that a row carries."""
-PEERS = ("jaxopt", "cvxpylayers", "diffcp")
+PEERS = ("jaxopt", "cvxpylayers", "diffcp", "ott-jax")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -265,6 +268,18 @@ from a warm start the order stays and c moves by 1 %.
                 "peak memory, MiB",
             ],
             [sparse_programs.cells(row) for row in large],
+        )
+    }
+
+## Differentiated algorithms
+
+Value and gradient of a function of Sinkhorn's plan beside ott-jax (in its log domain, and on its kernel), and
+what the implicit and the piggyback derivative of an elastic net cost against one run; ms, warm.
+
+{
+        table(
+            ["problem", "ms", "ratios"],
+            [iterates.cells(row) for row in results["rows"] if row["benchmark"] == "iterates"],
         )
     }
 """

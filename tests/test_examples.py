@@ -212,3 +212,18 @@ def test_the_fund_is_differentiated_through_its_months():
     ]
     np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-8)
     assert np.all(story["trade"](layer, market, knobs).verdict == cx.Verdict.PROVEN)
+
+
+def test_deliveries_give_the_prices_back():
+    """From a plan without noise the prices are those that made it; derivatives are differences."""
+    story = runpy.run_path(str(EXAMPLES / "deliveries.py"))
+    _, _, *place = story["geography"]()
+    plan = jax.jit(
+        lambda p: cx.iterates.implicit(story["SINKHORN"], tol=1e-13)(
+            None, story["data_of"](p, *place)
+        )
+    )
+    observed = plan(story["TRUTH"])
+    path, losses = story["learn"](observed, place, rounds=8)
+    np.testing.assert_allclose(path[-1], story["TRUTH"], atol=1e-7)
+    assert losses[-1] < 1e-12 < losses[0]

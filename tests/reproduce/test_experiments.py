@@ -58,6 +58,16 @@ PUBLISHED = {
     "bilevel-cycle-cone": CYCLE
     | {"PROVEN by the layer, from inside jit, along the path": "2000 of 2000"},
     "bilevel-noise-cone": {"inner problems PROVEN along the paths": "30000 of 30000"},
+    "iterates-heavy-ball": {
+        "length of the word that check found": 4,
+        "eigenvalues along it": [-9 / 8, -9 / 32],
+        "heavy ball: contraction of the iteration": "REFUTED",
+        "gradient descent: contraction of the iteration": "PROVEN",
+    },
+    "iterates-inclusion": {
+        "vertices of the implicit set": [[-4.0, -4.0], [0.0, 0.0]],
+        "how far the limit reaches beyond the implicit set": 3 / np.sqrt(2),
+    },
     "lorenz": {"invertibility condition at the root": "REFUTED"},
 }
 

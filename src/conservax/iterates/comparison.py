@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InvalidInputError, MissingPackageError
+from ..solution import Status
 from .along import columns_of, directions, pushed
 from .at_the_limit import implicit
 from .contract import Algorithm
-from .estimator import MAX_STEPS, count
+from .estimator import MAX_STEPS, Estimator, count, refuse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +62,12 @@ class Comparison:
         left, right = fig.subplots(1, 2, sharey=True)
         tiny = 1e-17  # an error of zero stands at the lower edge
         left.semilogy(
-            self.steps, self.iterate_error + tiny, color=_COLOURS["iterate"], ls=":", lw=2, label="iterate"
+            self.steps,
+            self.iterate_error + tiny,
+            color=_COLOURS["iterate"],
+            ls=":",
+            lw=2,
+            label="iterate",
         )
         for name, errors in self.derivative_error.items():
             colour = _COLOURS[name]
@@ -78,7 +84,12 @@ class Comparison:
 
 
 def compare(
-    alg: Algorithm, x0: Any, theta: Any, *, reference: tuple[Any, Any] | None = None, steps: int = 200
+    alg: Algorithm,
+    x0: Any,
+    theta: Any,
+    *,
+    reference: tuple[Any, Any] | None = None,
+    steps: int = 200,
 ) -> Comparison:
     """How the error of each estimator falls: unrolled, piggyback, one-step and implicit, step by step.
 
@@ -132,10 +143,10 @@ def compare(
     )
 
 
-def _reference(estimator: Any, x0: Any, theta: Any) -> tuple[Any, Any]:
+def _reference(estimator: Estimator, x0: Any, theta: Any) -> tuple[Any, Any]:
     run = estimator.run_to(x0, theta, estimator.tol, estimator.max_steps)
-    if not np.all(np.isfinite(_vector([jax.tree.leaves(run.point)]))):
-        estimator(x0, theta)  # says why it did not converge
+    if int(run.status) == Status.DIVERGED:
+        refuse(estimator.alg, run, estimator.tol, x0, theta)
     solution = jax.jit(estimator.alg.solution)
     return solution(run.point, theta), jax.jacfwd(lambda t: solution(run.point, t))(theta)
 

@@ -121,14 +121,20 @@ def cases() -> list[Case]:
 
     it, zero = cx.iterates, jnp.zeros(12)
     return [
-        Case("ridge", "forward–backward", it.gradient_descent(ridge, 1 / (L + 0.3)), zero, 0.3, 120, ridge_kkt),
-        Case("Lasso", "forward–backward", it.forward_backward(squares, soft, 1 / L), zero, 0.15, 250, lasso_kkt),
+        Case(
+            "ridge", "forward–backward", it.gradient_descent(ridge, 1 / (L + 0.3)), zero, 0.3, 120, ridge_kkt,
+        ),
+        Case(
+            "Lasso", "forward–backward", it.forward_backward(squares, soft, 1 / L), zero, 0.15, 250,
+            lasso_kkt,
+        ),
         Case(
             "sparse inverse covariance", "Douglas–Rachford",
             it.douglas_rachford(logdet_prox, soft_off, 0.5), vector(jnp.eye(6)), 0.1, 260, covariance_kkt,
         ),
         Case(
-            "trend filtering", "ADMM", it.admm(filtered, soft, D, 1.0), jnp.asarray(signal), 0.2, 1600, trend_kkt,
+            "trend filtering", "ADMM", it.admm(filtered, soft, D, 1.0), jnp.asarray(signal), 0.2, 1600,
+            trend_kkt,
         ),
     ]  # fmt: skip
 
@@ -152,7 +158,8 @@ def run(quick: bool, tick: Ticker) -> Outcome:
                 f"{case.name}: violation of the optimality conditions, by themselves",
                 ours(SOURCE), 1e-8, case.smooth_kkt(np.asarray(x), case.theta),
             ),
-            at_most(f"{case.name}: error of the derivative after {case.steps} steps", ours(SOURCE), 1e-7, along[-1]),
+            at_most(f"{case.name}: error of the derivative after {case.steps} steps", ours(SOURCE), 1e-7,
+                    along[-1]),
         ]  # fmt: skip
         if case.name in ("ridge", "Lasso"):
             verdict = cx.iterates.check(case.alg, x, theta).contraction.verdict

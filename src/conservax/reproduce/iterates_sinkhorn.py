@@ -73,8 +73,10 @@ def run(quick: bool, tick: Ticker) -> Outcome:
         about("local rate of the iterates; σ₂²", ours(SOURCE), sigma**2, rate, 0.02),
         about("σ₂² and the spectral radius that check finds in the quotient", SOURCE, sigma**2,
               report.contraction.lower, 1e-6),
-        has_verdict("the iteration contracts in the quotient", SOURCE, cx.Verdict.PROVEN, report.contraction.verdict),
-        has_verdict("the implicit equation in the quotient", SOURCE, cx.Verdict.PROVEN, report.implicit.verdict),
+        has_verdict("the iteration contracts in the quotient", SOURCE, cx.Verdict.PROVEN,
+                    report.contraction.verdict),
+        has_verdict("the implicit equation in the quotient", SOURCE, cx.Verdict.PROVEN,
+                    report.implicit.verdict),
     ]  # fmt: skip
     return Outcome(_draw(np.asarray(plan), errors, slope_errors, sigma**2), claims)
 

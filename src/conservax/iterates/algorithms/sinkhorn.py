@@ -122,9 +122,11 @@ def sinkhorn() -> Algorithm:
     u⁺ = log a − log Σ_j exp(v_j − C_ij/ε),  v = log b − log Σ_i exp(u_i − C_ij/ε), both in the log
     domain; the plan is P = exp(u_i + v_j − C_ij/ε). θ is (cost, a, b, ε), all differentiable; x0 is None
     or a plan. u is determined up to a constant: derivatives are those of the quotient, for marginals
-    along Σȧ = Σḃ (beyond, those of (a Σb/Σa, b)). ``implicit`` iterates with the potentials absorbed into the kernel, two products with a
-    matrix a step, and solves S = diag a − P diag(1/b) Pᵀ + 11ᵀ/n by one Cholesky factor; its tolerance
-    is that of the relative error of every marginal.
+    along Σȧ = Σḃ (beyond, those of (a Σb/Σa, b)).
+
+    ``implicit`` iterates with the potentials absorbed into the kernel, two products with a matrix a step,
+    and solves S = diag a − P diag(1/b) Pᵀ + c 11ᵀ by one Cholesky factor; its tolerance is that of the
+    relative error of every marginal.
 
     Returns:
         An Algorithm with state u (n,) and the plan (n, m) as output.
