@@ -28,10 +28,15 @@ from . import (
     inverse,
     lorenz,
     lorenz_cone,
+    ode_method,
     peers,
+    relu_at_zero,
     relu_variants,
+    stratification,
     style,
     torus,
+    training_artefact,
+    training_methods,
 )
 from .claim import Claim, Experiment, Outcome
 from .page import write_page
@@ -56,6 +61,11 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     finite_differences.EXPERIMENT,
     counterexamples.EXPERIMENT,
     cheap_gradient.EXPERIMENT,
+    training_artefact.EXPERIMENT,
+    training_methods.EXPERIMENT,
+    ode_method.EXPERIMENT,
+    relu_at_zero.EXPERIMENT,
+    stratification.EXPERIMENT,
 )
 
 
