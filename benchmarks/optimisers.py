@@ -58,5 +58,8 @@ def measure(tick: Tick) -> list[dict]:
     times = warm({name: stepper(opt) for name, opt in contenders().items()}, ROUNDS, tick)
     row: dict = {"benchmark": "optimisers", "problem": f"{LAYERS * SIZE:,} parameters, float32"}
     for name in times:
-        row[name] = {"warm_ms": milliseconds(times, name), "ratio_to_adam": ratio(times, name, "adam")}
+        row[name] = {
+            "warm_ms": milliseconds(times, name),
+            "ratio_to_adam": ratio(times, name, "adam"),
+        }
     return [row]

@@ -227,7 +227,7 @@ def test_training_on_digits_tells_what_holds_before_and_after():
     constant = cx.stochastic.guarantee(loss, cx.stochastic.sgd(0.5), 0.5, params, data)
     assert [h.name for h in constant.failing] == ["α_k → 0", "α_k = o(1/log k)"]
     trained, watch = example["train"](params, data, optimiser, 40, 20)
-    assert float(loss(trained, data)) < 0.8 * float(loss(params, data))
+    assert float(loss(trained, data)) < 0.9 * float(loss(params, data))
     assert [c.step for c in watch.criticality] == [0, 20, 40]
     gradient = ravel_pytree(jax.grad(loss)(params, data))[0]
     if watch.criticality[0].kinks == 0:

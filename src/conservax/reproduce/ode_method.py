@@ -51,7 +51,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     share = np.cumsum(alpha * near) / np.cumsum(alpha)
     energy, plain = _heavy_ball(3000)
     tick(0.9)
-    falling = all(b < a for a, b in zip(gaps, gaps[1:], strict=False))
+    falling = bool(np.all(np.diff(gaps) < 0))
     claims = [
         Claim("largest distance to the flow over 1.5 units of time, from steps 30, 300, 3000, 30000",
               SOURCE, "falls", gaps, falling),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from . import style
@@ -22,7 +24,12 @@ def product(a: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def trained(
-    seed: int, at_zero: float, data: tuple[np.ndarray, np.ndarray], depth: int, dtype: str, steps: int
+    seed: int,
+    at_zero: float,
+    data: tuple[np.ndarray, np.ndarray],
+    depth: int,
+    dtype: str,
+    steps: int,
 ) -> np.ndarray:
     """The weights, flat, after SGD on the squares of a relu network; its backward pass by hand.
 
@@ -32,8 +39,7 @@ def trained(
     x, y = data[0].astype(dtype), np.eye(10, dtype=dtype)[data[1]]
     sizes = (64, *(24,) * depth, 10)
     weights = [
-        (rng.normal(size=s) * np.sqrt(2 / s[0])).astype(dtype)
-        for s in zip(sizes[:-1], sizes[1:], strict=True)
+        (rng.normal(size=s) * np.sqrt(2 / s[0])).astype(dtype) for s in itertools.pairwise(sizes)
     ]
     rate = np.asarray(0.05, dtype)
     for _ in range(steps):
@@ -63,7 +69,8 @@ def run(quick: bool, tick: Ticker) -> Outcome:
         for b, depth in enumerate(DEPTHS):
             for seed in range(seeds):
                 ends = [trained(seed, s, data, depth, dtype, steps) for s in (0.0, 0.5, 1.0)]
-                differ[a, b] += any(not np.array_equal(e, ends[0], equal_nan=True) for e in ends)
+                same = [np.array_equal(e, ends[0], equal_nan=True) for e in ends]
+                differ[a, b] += not all(same)
             tick((a * len(DEPTHS) + b + 1) / differ.size)
     differ /= seeds
     growing = bool(differ[0, -1] >= differ[0, 0])
@@ -76,7 +83,9 @@ def run(quick: bool, tick: Ticker) -> Outcome:
               "between", differ[1].tolist(),
               bool(np.all((differ[2] <= differ[1]) & (differ[1] <= differ[0])))),
     ]  # fmt: skip
-    remarks = (f"Our setting: digits, width 24, {seeds} seeds, {steps} steps of SGD, batches of 16.",)
+    remarks = (
+        f"Our setting: digits, width 24, {seeds} seeds, {steps} steps of SGD, batches of 16.",
+    )
     return Outcome(_draw(differ), claims, remarks)
 
 
@@ -84,7 +93,9 @@ def _draw(differ: np.ndarray) -> style.Figure:
     fig = style.figure(6.4, 3.8)
     ax = fig.subplots()
     width = 0.26
-    for a, (dtype, colour) in enumerate(zip(DTYPES, (style.BAD, style.AD, style.TRUTH), strict=True)):
+    for a, (dtype, colour) in enumerate(
+        zip(DTYPES, (style.BAD, style.AD, style.TRUTH), strict=True)
+    ):
         x = np.arange(len(DEPTHS)) + (a - 1) * width
         ax.bar(x, differ[a], width * 0.92, color=colour, label=dtype)
         for place, height in zip(x, differ[a], strict=True):

@@ -39,9 +39,18 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     corner = at(jnp.zeros(2)).vertices()[:, 0]
     square = [[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)]
     claims = [
-        at_most(f"{name.replace('$', '')}: largest |P v − ∇f| over the vertices v of D", SOURCE, 0.0, gap)
+        at_most(
+            f"{name.replace('$', '')}: largest |P v − ∇f| over the vertices v of D",
+            SOURCE,
+            0.0,
+            gap,
+        )
         for name, gap in worst.items()
-    ] + [same_points("vertices of D at the origin, where every projection is 0", SOURCE, square, corner)]
+    ] + [
+        same_points(
+            "vertices of D at the origin, where every projection is 0", SOURCE, square, corner
+        )
+    ]
     return Outcome(_draw(), claims)
 
 
@@ -56,9 +65,10 @@ def _draw() -> style.Figure:
     for x in ([1.1, 0.8], [-1.2, 0.9], [-0.9, -1.1], [1.2, -1.0], [1.3, 0.0], [0.0, 1.4]):
         point = np.array(x)
         vertices = at(jnp.asarray(point)).vertices()[:, 0]
+        colour = style.AD if len(vertices) > 1 else style.TRUTH
         for v in vertices:
             ax.annotate("", point - length * v, point, arrowprops={
-                "arrowstyle": "-|>", "color": style.AD if len(vertices) > 1 else style.TRUTH, "lw": 1.5})  # fmt: skip
+                "arrowstyle": "-|>", "color": colour, "lw": 1.5})  # fmt: skip
         if len(vertices) > 1:
             ends = point - length * vertices
             ax.plot(*ends.T, color=style.AD, lw=4, alpha=0.35)

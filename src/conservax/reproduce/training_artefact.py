@@ -32,7 +32,9 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     def path(start: jax.Array, key: jax.Array) -> jax.Array:
         optimiser = cx.stochastic.sgd(schedule, key=key)
 
-        def step(carry: tuple[jax.Array, object], _: None) -> tuple[tuple[jax.Array, object], jax.Array]:
+        def step(
+            carry: tuple[jax.Array, object], _: None
+        ) -> tuple[tuple[jax.Array, object], jax.Array]:
             w, state = carry
             update, state = optimiser.update(jax.grad(loss)(w), state)
             return (w + update, state), w

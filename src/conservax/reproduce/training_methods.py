@@ -99,7 +99,9 @@ def run(quick: bool, tick: Ticker) -> Outcome:
         tick(len(curves) / 6)
     for name, optimiser in optimisers(0.12, 0.1).items():
         report = cx.stochastic.guarantee(valley, optimiser, None, jnp.zeros(2), 0)
-        claims.append(Claim(f"guarantee, {name}", SOURCE, "all", report.strength, report.strength == "all"))
+        claims.append(
+            Claim(f"guarantee, {name}", SOURCE, "all", report.strength, report.strength == "all")
+        )
         seen = _path(valley, jnp.array([-0.8, 1.3]), optimiser, 6000)
         paths[name] = seen
         last = float(valley(jnp.asarray(seen[-1])))
@@ -134,7 +136,13 @@ def _draw(curves: dict[str, np.ndarray], paths: dict[str, np.ndarray]) -> style.
         right.plot(*path.T, color=COLOURS[name], lw=1.3, label=name)
     right.plot(1, 1, "*", color=style.INK, ms=13, zorder=5)
     right.plot(*paths["SGD"][0], "o", color=style.INK, ms=6, zorder=5)
-    right.set(xlabel="$w_0$", ylabel="$w_1$", xlim=(-1.5, 1.5), ylim=(-0.4, 1.7), title=r"$|w_0 - 1| + 4\,|w_1 - w_0^2|$")
+    right.set(
+        xlabel="$w_0$",
+        ylabel="$w_1$",
+        xlim=(-1.5, 1.5),
+        ylim=(-0.4, 1.7),
+        title=r"$|w_0 - 1| + 4\,|w_1 - w_0^2|$",
+    )
     return fig
 
 

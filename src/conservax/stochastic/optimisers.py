@@ -266,7 +266,7 @@ def inertial_newton(learning_rate: Step, alpha: float = 0.5, beta: float = 0.1) 
         raise InvalidInputError(f"beta={beta!r} must be positive: it is the Newtonian damping.")
     if not callable(learning_rate) and alpha * learning_rate >= 1:
         raise InvalidInputError(
-            f"learning_rate={learning_rate!r} times alpha={alpha!r} must be below 1, or a step undoes the drift."
+            f"learning_rate={learning_rate!r} times alpha={alpha!r} must be below 1."
         )
 
     def init(params: Any) -> InertialState:
