@@ -15,6 +15,7 @@ import certificates
 import cvxpy_layer
 import implicit_vs_jaxopt
 import jax
+import optimisers
 import programs_vs_cvxpylayers
 import select_overhead
 import select_tracing
@@ -34,6 +35,7 @@ MODULES = {
     "cvxpy layer": cvxpy_layer,
     "sparse programs": sparse_programs,
     "iterates": iterates,
+    "optimisers": optimisers,
 }
 """By the name that a row carries."""
 PEERS = ("jaxopt", "cvxpylayers", "diffcp", "ott-jax")

@@ -227,3 +227,23 @@ def test_deliveries_give_the_prices_back():
     path, losses = story["learn"](observed, place, rounds=8)
     np.testing.assert_allclose(path[-1], story["TRUTH"], atol=1e-7)
     assert losses[-1] < 1e-12 < losses[0]
+
+
+def test_training_on_digits_tells_what_holds_before_and_after():
+    """The guarantee of the vanishing step is all, of the constant one none; the loss falls."""
+    example = runpy.run_path(str(EXAMPLES / "train_digits.py"))
+    x, y = example["load"]()
+    data = x[:200], y[:200]
+    params = example["start"](jax.random.key(0))
+    steps = example["STEPS"]
+    optimiser = cx.stochastic.sgd(steps, key=jax.random.key(1))
+    loss = example["loss"]
+    assert cx.stochastic.guarantee(loss, optimiser, steps, params, data).strength == "all"
+    constant = cx.stochastic.guarantee(loss, cx.stochastic.sgd(0.5), 0.5, params, data)
+    assert [h.name for h in constant.failing] == ["α_k → 0", "α_k = o(1/log k)"]
+    trained, watch = example["train"](params, data, optimiser, 40, 20)
+    assert float(loss(trained, data)) < 0.9 * float(loss(params, data))
+    assert [c.step for c in watch.criticality] == [0, 20, 40]
+    gradient = ravel_pytree(jax.grad(loss)(params, data))[0]
+    if watch.criticality[0].kinks == 0:
+        assert watch.criticality[0].distance == pytest.approx(float(jnp.linalg.norm(gradient)), rel=1e-4)

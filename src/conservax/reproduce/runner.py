@@ -33,10 +33,15 @@ from . import (
     iterates_sinkhorn,
     lorenz,
     lorenz_cone,
+    ode_method,
     peers,
+    relu_at_zero,
     relu_variants,
+    stratification,
     style,
     torus,
+    training_artefact,
+    training_methods,
 )
 from .claim import Claim, Experiment, Outcome
 from .page import write_page
@@ -66,6 +71,11 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     iterates_inclusion.EXPERIMENT,
     iterates_sinkhorn.EXPERIMENT,
     iterates_one_step.EXPERIMENT,
+    training_artefact.EXPERIMENT,
+    training_methods.EXPERIMENT,
+    ode_method.EXPERIMENT,
+    relu_at_zero.EXPERIMENT,
+    stratification.EXPERIMENT,
 )
 
 

@@ -68,10 +68,10 @@ class MomentumState(NamedTuple):
 
 
 class InertialState(NamedTuple):
-    """``steps``: the number of updates so far; ``phase``: ψ, like the parameters."""
+    """``steps``: the number of updates so far; ``drift``: d = (1/β − α)θ − ψ/β, like the parameters."""
 
     steps: Any
-    phase: Any
+    drift: Any
 
 
 class NormState(NamedTuple):
@@ -236,15 +236,18 @@ def heavy_ball(alpha: Step, beta: Step = 0.1) -> Optimiser:
 def inertial_newton(learning_rate: Step, alpha: float = 0.5, beta: float = 0.1) -> Optimiser:
     """INNA, an inertial Newton method without Hessians.
 
-        u = γ_k ((1/β − α) θ − ψ/β),   ψ ← ψ + u,   θ ← θ + u − γ_k β g,   ψ₀ = (1 − αβ) θ₀
+        d = (1/β − α) θ − ψ/β,   ψ ← ψ + γ_k d,   θ ← θ + γ_k d − γ_k β g,   ψ₀ = (1 − αβ) θ₀
+
+    The state is d itself, which starts at 0 and follows d ← (1 − αγ_k) d − (1 − αβ) γ_k g: the same
+    recursion, without ψ and without the parameters.
 
     Args:
-        learning_rate: γ_k, a number or a function of k.
+        learning_rate: γ_k, a number or a function of k, with αγ_k < 1.
         alpha: viscous damping, at least 0. beta: Newtonian damping, positive.
 
     Returns:
-        An Optimiser, whose update needs the parameters; its state holds one copy of them. Raises
-        InvalidInputError for numbers outside their range, and where the parameters are missing.
+        An Optimiser; its state holds one copy of the parameters. Raises InvalidInputError for numbers
+        outside their range.
 
     Source: Castera, Bolte, Févotte, Pauwels, An inertial Newton algorithm for deep learning (JMLR
     2021), Algorithm 1.
@@ -261,27 +264,29 @@ def inertial_newton(learning_rate: Step, alpha: float = 0.5, beta: float = 0.1) 
         raise InvalidInputError(f"alpha={alpha!r} must be at least 0: it is the viscous damping.")
     if not 0 < beta < np.inf:
         raise InvalidInputError(f"beta={beta!r} must be positive: it is the Newtonian damping.")
+    if not callable(learning_rate) and alpha * learning_rate >= 1:
+        raise InvalidInputError(
+            f"learning_rate={learning_rate!r} times alpha={alpha!r} must be below 1."
+        )
 
     def init(params: Any) -> InertialState:
-        return InertialState(
-            _zero(), jax.tree.map(lambda p: _like(1 - alpha * beta, p) * p, params)
-        )
+        return InertialState(_zero(), jax.tree.map(jnp.zeros_like, params))
 
     def update(updates: Any, state: InertialState, params: Any = None) -> tuple[Any, InertialState]:
-        if params is None:
-            raise InvalidInputError(
-                "inertial_newton needs the parameters: call update(gradients, state, params)."
-            )
+        del params
         rate = _step(learning_rate, state.steps)
-
-        def drift(p: Any, s: Any) -> Any:
-            return _like(rate * (1 / beta - alpha), p) * p - _like(rate / beta, p) * s
-
-        phase = jax.tree.map(lambda p, s: s + drift(p, s), params, state.phase)
-        moved = jax.tree.map(
-            lambda g, p, s: drift(p, s) - _like(rate * beta, p) * g, updates, params, state.phase
+        kept, taken = 1 - rate * alpha, rate * (1 - alpha * beta)
+        drift = jax.tree.map(
+            lambda g, d: _like(kept, d) * d - _like(taken, d) * g, updates, state.drift
         )
-        return moved, InertialState(optax.safe_increment(state.steps), phase)
+        # γ d − γβ g by the new d: the old one is overwritten in its place, without a copy
+        ahead = rate / kept
+        moved = jax.tree.map(
+            lambda g, d: _like(ahead, d) * d + _like(ahead * taken - rate * beta, d) * g,
+            updates,
+            drift,
+        )
+        return moved, InertialState(optax.safe_increment(state.steps), drift)
 
     numbers = {"alpha": alpha, "beta": beta}
     return Optimiser(init, update, Method("inertial_newton", learning_rate, numbers))
