@@ -28,10 +28,13 @@ from . import (
     inverse,
     lorenz,
     lorenz_cone,
+    nonsmooth_methods,
+    ode_kinks,
     peers,
     relu_variants,
     style,
     torus,
+    value_function,
 )
 from .claim import Claim, Experiment, Outcome
 from .page import write_page
@@ -56,6 +59,9 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     finite_differences.EXPERIMENT,
     counterexamples.EXPERIMENT,
     cheap_gradient.EXPERIMENT,
+    ode_kinks.EXPERIMENT,
+    value_function.EXPERIMENT,
+    nonsmooth_methods.EXPERIMENT,
 )
 
 
