@@ -13,6 +13,7 @@ from pathlib import Path
 import calculus_at_size
 import certificates
 import cvxpy_layer
+import flows_vs_diffrax
 import implicit_vs_jaxopt
 import jax
 import programs_vs_cvxpylayers
@@ -31,6 +32,7 @@ MODULES = {
     "programs": programs_vs_cvxpylayers,
     "cvxpy layer": cvxpy_layer,
     "sparse programs": sparse_programs,
+    "flows": flows_vs_diffrax,
 }
 """By the name that a row carries."""
 PEERS = ("jaxopt", "cvxpylayers", "diffcp")
@@ -107,6 +109,7 @@ def page(results: dict) -> str:
         for r in results["rows"]
         if r["benchmark"] == "certificates"
     ]
+    flows = [flows_vs_diffrax.cells(row) for row in results["rows"] if row["benchmark"] == "flows"]
     programs, layers, large = (
         [row for row in results["rows"] if row["benchmark"] == name]
         for name in ("programs", "cvxpy layer", "sparse programs")
@@ -265,6 +268,22 @@ from a warm start the order stays and c moves by 1 %.
                 "peak memory, MiB",
             ],
             [sparse_programs.cells(row) for row in large],
+        )
+    }
+
+## Flows
+
+`cx.flows.odeint` beside diffrax's `diffeqsolve` with its default adjoint: value and gradient under `jax.jit`, Tsit5, both
+tolerances 1e-8. The error is that of the gradient, relative to its largest entry.
+
+{
+        table(
+            [
+                "problem",
+                *(f"{who}: {heading}" for who in ("conservax", "diffrax") for heading in headings),
+                "ratio",
+            ],
+            flows,
         )
     }
 """
