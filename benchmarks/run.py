@@ -273,8 +273,8 @@ from a warm start the order stays and c moves by 1 %.
 
 ## Flows
 
-`cx.flows.odeint` beside diffrax's `diffeqsolve` with its default adjoint: value and gradient under `jax.jit`, Tsit5, both
-tolerances 1e-8. The error is that of the gradient, relative to its largest entry.
+`cx.flows.odeint` beside diffrax's `diffeqsolve` with its default adjoint: value and gradient under
+`jax.jit`, Tsit5, both tolerances 1e-8. The error is that of the gradient, relative to its largest entry.
 
 {
         table(

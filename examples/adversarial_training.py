@@ -16,6 +16,7 @@ from sklearn.datasets import make_moons
 
 import conservax as cx
 
+FIGURE = Path(__file__).with_suffix(".png")
 EPSILON = 0.25
 WIDTH = 24
 
@@ -99,7 +100,7 @@ def accuracies(weights, points, labels):
     return float(jnp.mean(plain > 0)), float(jnp.mean(moved(points, labels) > 0))
 
 
-def main(figure=Path(__file__).with_suffix(".png")):
+def main(figure=FIGURE):
     """Train twice, attack, draw."""
     points, labels = data()
     held_out = data(seed=1)

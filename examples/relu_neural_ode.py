@@ -15,6 +15,7 @@ import optax
 
 import conservax as cx
 
+FIGURE = Path(__file__).with_suffix(".png")
 WIDTH = 16
 TIMES = np.linspace(0.0, 6.0, 25)
 
@@ -72,7 +73,7 @@ def train(series, rounds=600):
     return parameters, losses
 
 
-def main(figure=Path(__file__).with_suffix(".png"), rounds=600):
+def main(figure=FIGURE, rounds=600):
     """Train, compare the gradient with differences, draw."""
     series = observe()
     (weights, x0), losses = train(series, rounds)
@@ -85,7 +86,7 @@ def main(figure=Path(__file__).with_suffix(".png"), rounds=600):
     print(
         f"gradient in the last bias against differences: {np.max(np.abs(exact - numeric)):.0e} apart"
     )
-    sets = cx.flows.sensitivity_set(field, x0, float(TIMES[-1]), weights)
+    sets = cx.flows.sensitivity_set(field, x0, float(TIMES[-1]), weights, max_steps=512)
     print(f"{sets.crossings} kinks crossed; one sensitivity only: {sets.single}")
     fine = np.linspace(TIMES[0], TIMES[-1], 200)
     path = np.asarray(predict(weights, x0, fine))

@@ -14,6 +14,7 @@ import numpy as np
 
 import conservax as cx
 
+FIGURE = Path(__file__).with_suffix(".png")
 LEVELS = (0.25, 0.5, 0.75)
 
 
@@ -40,7 +41,7 @@ def fit(level, x, y):
     )
 
 
-def main(figure=Path(__file__).with_suffix(".png")):
+def main(figure=FIGURE):
     """Fit, report, draw."""
     x, y = observe()
     squares = np.polynomial.polynomial.polyfit(x, y, 1)
