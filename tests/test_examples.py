@@ -247,3 +247,32 @@ def test_training_on_digits_tells_what_holds_before_and_after():
     gradient = ravel_pytree(jax.grad(loss)(params, data))[0]
     if watch.criticality[0].kinks == 0:
         assert watch.criticality[0].distance == pytest.approx(float(jnp.linalg.norm(gradient)), rel=1e-4)
+def test_quantile_lines_split_the_data(tmp_path, capsys):
+    story = runpy.run_path(str(EXAMPLES / "robust_regression.py"))
+    x, y = story["observe"]()
+    for level in (0.25, 0.75):
+        found = story["fit"](level, x, y)
+        r = y - float(found.value[0]) - float(found.value[1]) * x
+        assert np.mean(r < -1e-6) <= level <= np.mean(r <= 1e-6)
+        assert found.certificate.recheck()
+        assert found.stats.gap < 1e-3
+
+
+def test_the_adversary_is_no_weaker_than_its_corners():
+    story = runpy.run_path(str(EXAMPLES / "adversarial_training.py"))
+    points, labels = (part[:20] for part in story["data"]())
+    weights = story["first_weights"]()
+    worst = jax.jit(jax.vmap(lambda p, y: story["worst"](weights, p, y)))(points, labels)
+    plain = jax.vmap(lambda p, y: story["loss"](weights, jnp.zeros(2), p, y))(points, labels)
+    assert np.all(worst >= plain - 1e-12)
+    slope = jax.grad(lambda c: story["worst"]((*weights[:2], c), points[0], labels[0]))(weights[2])
+    step = 1e-6
+    differences = [
+        (
+            story["worst"]((*weights[:2], weights[2] + step * e), points[0], labels[0])
+            - story["worst"]((*weights[:2], weights[2] - step * e), points[0], labels[0])
+        )
+        / (2 * step)
+        for e in np.eye(3, len(weights[2]))
+    ]
+    np.testing.assert_allclose(slope[:3], differences, atol=1e-5)

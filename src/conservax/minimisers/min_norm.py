@@ -17,8 +17,8 @@ def min_norm(oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome:
 
     No gradient is sampled: the program itself says which pieces meet nearby. A backtracking line
     search asks for f(x) − c t ‖g‖². Where ‖g‖ falls below its target, or no step decreases f, r shrinks; it
-    stops at the smallest r, √eps. Where the hull holds artefacts, 0 may be among them: such a point is left
-    by a small random step.
+    stops at the smallest r, √eps. Where the hull holds artefacts, 0 may be among them: the search for a
+    certificate, which sees gradients alone, goes on from there.
 
     Source: Bertsekas, Mitter, A descent numerical method for optimization problems with
     nondifferentiable cost functionals (SIAM J. Control 1973), with docs/theory.md#the-shortest-element.

@@ -34,6 +34,8 @@ from . import (
     lorenz,
     lorenz_cone,
     ode_method,
+    nonsmooth_methods,
+    ode_kinks,
     peers,
     relu_at_zero,
     relu_variants,
@@ -42,6 +44,7 @@ from . import (
     torus,
     training_artefact,
     training_methods,
+    value_function,
 )
 from .claim import Claim, Experiment, Outcome
 from .page import write_page
@@ -76,6 +79,9 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     ode_method.EXPERIMENT,
     relu_at_zero.EXPERIMENT,
     stratification.EXPERIMENT,
+    ode_kinks.EXPERIMENT,
+    value_function.EXPERIMENT,
+    nonsmooth_methods.EXPERIMENT,
 )
 
 
