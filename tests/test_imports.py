@@ -34,7 +34,7 @@ MAY_IMPORT = {
 PRIVATE = ("jax._src", "equinox.internal")
 PROJECT = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
 ON_DEMAND = {"sparse/estimators.py"}  # imported when first used, with an extra
-DISTRIBUTIONS = {"flint": "python-flint", "mpl_toolkits": "matplotlib"}  # others are called alike
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "flint": "python-flint", "mpl_toolkits": "matplotlib"}  # others are called alike
 
 
 def room(name: str) -> str:
