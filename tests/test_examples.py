@@ -212,3 +212,12 @@ def test_the_fund_is_differentiated_through_its_months():
     ]
     np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-8)
     assert np.all(story["trade"](layer, market, knobs).verdict == cx.Verdict.PROVEN)
+
+
+def test_the_search_for_penalties_is_no_worse_than_a_grid(capsys):
+    search = runpy.run_path(str(EXAMPLES / "sparse_search.py"))
+    ours, theirs, tried = search["regression"](search["diabetes"]())
+    assert ours.certificate_.error <= theirs * (1 + 1e-9)
+    assert ours.certificate_.exact
+    search["tell"]("Diabetes", "squared error", ours, theirs, tried)
+    assert "no lower error" in capsys.readouterr().out

@@ -30,6 +30,7 @@ from . import (
     lorenz_cone,
     peers,
     relu_variants,
+    sparse_lasso,
     style,
     torus,
 )
@@ -56,6 +57,7 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     finite_differences.EXPERIMENT,
     counterexamples.EXPERIMENT,
     cheap_gradient.EXPERIMENT,
+    sparse_lasso.EXPERIMENT,
 )
 
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, BEST = "#333333", "#c0362c"
+_BETWEEN = 8  # points a piece
+_MARKED = 40  # evaluations up to which each has its dot
 
 
 def _axes(axes: Any) -> "Axes":
@@ -41,27 +43,51 @@ def plot_path(
     root = np.sqrt(len(y))
     path = LassoPath((X - X.mean(0)) / root, (y - y.mean()) / root)
     path.follow(alpha_min_ratio * path.alpha_max)
-    alphas = np.array([path.alpha_max, *(piece.low for piece in path.pieces)])
-    betas = np.zeros((len(alphas), X.shape[1]))
-    for i, piece in enumerate(path.pieces):
-        betas[i + 1, piece.support] = piece.a - piece.low * piece.d
-    for j in np.flatnonzero(betas.any(axis=0)):
-        (line,) = ax.plot(alphas, betas[:, j], lw=1.5)
+    rows, values = [path.alpha_max], [np.zeros(X.shape[1])]
+    for piece in path.pieces:  # straight in α, so bent on a logarithmic axis
+        for alpha in np.geomspace(piece.high, piece.low, _BETWEEN)[1:]:
+            beta = np.zeros(X.shape[1])
+            beta[piece.support] = piece.a - alpha * piece.d
+            rows.append(alpha)
+            values.append(beta)
+    alphas, betas = np.array(rows), np.array(values)
+    drawn = np.flatnonzero(betas.any(axis=0))
+    colours = {}
+    for j in drawn:
         live = betas[:, j] != 0
+        shown = live | np.append(live[1:], False) | np.insert(live[:-1], 0, False)
+        (line,) = ax.plot(alphas, np.where(shown, betas[:, j], np.nan), lw=1.6)
+        colours[j] = line.get_color()
         enters = np.flatnonzero(~live[:-1] & live[1:])
         leaves = np.flatnonzero(live[:-1] & ~live[1:]) + 1
         at = np.concatenate([enters, leaves])
-        ax.plot(alphas[at], np.zeros(len(at)), "o", ms=4, color=line.get_color(), zorder=3)
-        if names is not None and live[-1]:
+        ax.plot(alphas[at], np.zeros(len(at)), "o", ms=4, color=colours[j], zorder=3)
+    if names is not None:
+        named = [j for j in drawn if betas[-1, j] != 0]
+        heights = _apart(betas[-1, named], 0.045 * np.ptp(betas[-1]))
+        for j, height in zip(named, heights, strict=True):
             ax.annotate(
-                str(names[j]), (alphas[-1], betas[-1, j]), xytext=(4, 0),
-                textcoords="offset points", va="center", fontsize=8, color=line.get_color(),
+                str(names[j]), (alphas[-1], height), xytext=(5, 0),
+                textcoords="offset points", va="center", fontsize=8, color=colours[j],
             )  # fmt: skip
     ax.set(xscale="log", xlabel="α", ylabel="coefficient")
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
     ax.invert_xaxis()
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Heights of labels, moved so that neighbours keep a gap."""
+    order = np.argsort(heights)
+    placed = heights[order].astype(float)
+    for _ in range(50):
+        short = np.maximum(gap - np.diff(placed), 0) / 2
+        placed[:-1] -= short
+        placed[1:] += short
+    found = np.empty_like(placed)
+    found[order] = placed
+    return found
 
 
 def plot_search(estimator: Any, axes: Any = None) -> "Axes":
@@ -78,8 +104,15 @@ def plot_search(estimator: Any, axes: Any = None) -> "Axes":
     if errors is None:
         errors, label = estimator.loss_path_, "log loss"
     ax.plot(estimator.alphas_, errors, color="0.8", lw=1)
+    style = "o-" if len(errors) <= _MARKED else "-"
     ax.plot(
-        estimator.alphas_, errors.mean(axis=1), "o-", color=INK, ms=4, lw=1.5, label="mean of folds"
+        estimator.alphas_,
+        errors.mean(axis=1),
+        style,
+        color=INK,
+        ms=4,
+        lw=1.5,
+        label="mean of folds",
     )
     at = int(np.argmin(np.abs(estimator.alphas_ - estimator.alpha_)))
     ax.plot(
