@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 
 from conservax.sparse import LassoSearchCV, SparseLogisticSearchCV, plot_path, plot_search
 
-GRID = np.geomspace(1, 1e-3, 15)  # of α/α_max
+GRID = np.geomspace(1, 1e-4, 15)  # of α/α_max
 
 
 class Data(NamedTuple):
@@ -69,7 +69,7 @@ def regression(data: Data) -> tuple[LassoSearchCV, float, int]:
 def classification(data: Data) -> tuple[SparseLogisticSearchCV, float, int]:
     """Our search, and the least cross-validated log loss on a grid of scikit-learn's fits."""
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    ours = SparseLogisticSearchCV(cv=folds).fit(data.X, data.y)
+    ours = SparseLogisticSearchCV(cv=folds, alpha_min_ratio=1e-4).fit(data.X, data.y)
     n = len(data.y)
     losses = []
     for alpha in GRID * ours.alphas_.max():

@@ -34,7 +34,8 @@ MAY_IMPORT = {
 PRIVATE = ("jax._src", "equinox.internal")
 PROJECT = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
 ON_DEMAND = {"sparse/estimators.py"}  # imported when first used, with an extra
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "flint": "python-flint", "mpl_toolkits": "matplotlib"}  # others are called alike
+DISTRIBUTIONS = {"flint": "python-flint", "mpl_toolkits": "matplotlib"}  # others are called alike
+DISTRIBUTIONS |= {"sklearn": "scikit-learn"}
 
 
 def room(name: str) -> str:

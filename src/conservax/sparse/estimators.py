@@ -1,6 +1,7 @@
 """scikit-learn estimators that search for their penalties: by gradient, with a certificate."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -31,6 +32,12 @@ class _Search(BaseEstimator):
     """What the estimators share: folds, the search for α, the final fit and its certificate."""
 
     _datafit: Datafit = Quadratic()
+    alpha_min_ratio: float
+    cv: Any
+    fit_intercept: bool
+    tol: float
+    n_jobs: int | None
+    verbose: int
 
     _parameter_constraints: dict = {  # noqa: RUF012
         "alpha_min_ratio": [Interval(Real, 0, 1, closed="neither")],
@@ -106,7 +113,7 @@ class _Search(BaseEstimator):
         report = certificate(LocalSystem.of(reduced, _RTOL), outcome.violation / scale, _RTOL)
         self.alpha_ = found.alpha
         self.alphas_, self._errors = found.alphas, found.errors
-        self.certificate_ = SearchCertificate(**(vars(found.certificate) | {"regularity": report}))
+        self.certificate_ = replace(found.certificate, regularity=report)
         self._coef = outcome.coef[:held]
         self._shift = float(outcome.coef[held]) if self.fit_intercept else 0.0
 
