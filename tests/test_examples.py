@@ -276,3 +276,10 @@ def test_the_adversary_is_no_weaker_than_its_corners():
         for e in np.eye(3, len(weights[2]))
     ]
     np.testing.assert_allclose(slope[:3], differences, atol=1e-5)
+def test_the_search_for_penalties_is_no_worse_than_a_grid(capsys):
+    search = runpy.run_path(str(EXAMPLES / "sparse_search.py"))
+    ours, theirs, tried = search["regression"](search["diabetes"]())
+    assert ours.certificate_.error <= theirs * (1 + 1e-9)
+    assert ours.certificate_.exact
+    search["tell"]("Diabetes", "squared error", ours, theirs, tried)
+    assert "no lower error" in capsys.readouterr().out

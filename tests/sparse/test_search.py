@@ -82,7 +82,11 @@ def one_by_one(function, jobs):
     ("datafit", "penalty", "parameters"),
     [
         (Quadratic(), L1, {"alpha": np.asarray(0.1)}),
-        (Quadratic(), lambda alpha, rho: L1(alpha, float(rho)), {"alpha": np.asarray(0.1), "rho": np.asarray(0.2)}),
+        (
+            Quadratic(),
+            lambda alpha, rho: L1(alpha, float(rho)),
+            {"alpha": np.asarray(0.1), "rho": np.asarray(0.2)},
+        ),
         (Quadratic(), L1, {"alpha": np.linspace(0.05, 0.2, 8)}),
         (Quadratic(), lambda alpha: GroupL2(alpha, np.arange(8) // 2, np.ones(4)), {"alpha": np.asarray(0.1)}),
         (Logistic(), L1, {"alpha": np.asarray(0.02)}),

@@ -40,6 +40,7 @@ from . import (
     relu_at_zero,
     relu_variants,
     stratification,
+    sparse_lasso,
     style,
     torus,
     training_artefact,
@@ -82,6 +83,7 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     ode_kinks.EXPERIMENT,
     value_function.EXPERIMENT,
     nonsmooth_methods.EXPERIMENT,
+    sparse_lasso.EXPERIMENT,
 )
 
 

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingPackageError
+from . import criteria
 from .certificate import SparseReport, SparseWitness
 from .fused import fused_lasso
 from .group_models import group_lasso, sparse_group_lasso
@@ -11,6 +12,7 @@ from .linear_models import elastic_net, lasso, sparse_logistic, weighted_lasso
 from .local_set import SparseJacobian
 from .model import Model, Spec
 from .other_models import huber, mcp, multinomial, poisson, scad, slope
+from .plots import plot_contours, plot_path, plot_search
 from .search import SearchCertificate
 from .support_vectors import svm, svr
 
@@ -35,6 +37,7 @@ __all__ = [
     "SparseWitness",
     "Spec",
     "WeightedLassoSearchCV",
+    "criteria",
     "elastic_net",
     "fused_lasso",
     "group_lasso",
@@ -42,6 +45,9 @@ __all__ = [
     "lasso",
     "mcp",
     "multinomial",
+    "plot_contours",
+    "plot_path",
+    "plot_search",
     "poisson",
     "scad",
     "slope",

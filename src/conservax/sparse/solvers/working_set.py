@@ -15,7 +15,7 @@ from .proximal import proximal_quadratic
 
 ROUNDS = 100
 _NEWTON = 60
-_FIRST = 20  # features in the first working set
+_FIRST = 20, 300  # features in the first working set, and one in 20 between
 _MANY = (
     30  # coefficients that join at once, from which on celer finds the signs sooner than pivots do
 )
@@ -95,7 +95,8 @@ def working_set(
     coef = np.zeros(design.size) if start is None else np.array(start, dtype=float)
     members = np.zeros(design.size, dtype=bool)
     state: _Subproblem | None = None
-    grown, best, floor, idle, done = _FIRST, np.inf, 0.0, 0, 0
+    grown = int(np.clip(design.size // 20, *_FIRST))
+    best, floor, idle, done = np.inf, 0.0, 0, 0
     for done in range(rounds):
         z = design.predict(coef)
         pull = problem.loss_gradient(z)
