@@ -22,6 +22,8 @@ from . import (
     clarke,
     counterexamples,
     degenerate_programs,
+    equilibrium_selections,
+    equilibrium_splittings,
     finite_differences,
     fixed_point,
     implicit_quadratic,
@@ -56,6 +58,8 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     finite_differences.EXPERIMENT,
     counterexamples.EXPERIMENT,
     cheap_gradient.EXPERIMENT,
+    equilibrium_selections.EXPERIMENT,
+    equilibrium_splittings.EXPERIMENT,
 )
 
 
