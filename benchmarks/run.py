@@ -13,6 +13,7 @@ from pathlib import Path
 import calculus_at_size
 import certificates
 import cvxpy_layer
+import equilibrium
 import implicit_vs_jaxopt
 import jax
 import programs_vs_cvxpylayers
@@ -31,6 +32,7 @@ MODULES = {
     "programs": programs_vs_cvxpylayers,
     "cvxpy layer": cvxpy_layer,
     "sparse programs": sparse_programs,
+    "equilibrium": equilibrium,
 }
 """By the name that a row carries."""
 PEERS = ("jaxopt", "cvxpylayers", "diffcp")
@@ -265,6 +267,30 @@ from a warm start the order stays and c moves by 1 %.
                 "peak memory, MiB",
             ],
             [sparse_programs.cells(row) for row in large],
+        )
+    }
+
+## Equilibrium layers
+
+A training step of a monotone equilibrium layer (float32, batch {equilibrium.BATCH}), every contender at the loosest
+tolerance that keeps the relative error of its gradient below {equilibrium.WANTED:.0e}, monDEQ's recursion at its best
+step size. "Times" is a contender's time over conservax's.
+
+{
+        table(
+            [
+                "units",
+                "conservax, ms",
+                "error",
+                "first call, s",
+                "monDEQ in JAX: error",
+                "times",
+                "monDEQ in PyTorch: error",
+                "times",
+                "TorchDEQ: error",
+                "times",
+            ],
+            [equilibrium.cells(r) for r in results["rows"] if r["benchmark"] == "equilibrium"],
         )
     }
 """

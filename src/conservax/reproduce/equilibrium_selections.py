@@ -53,9 +53,10 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     layer, x, z = layer_at_its_kinks(units, kinks)
     W = np.asarray(layer.W)
     loss = np.random.default_rng(1).normal(size=units)
-    jacobians = []
-    for ones in itertools.product((0.0, 1.0), repeat=kinks):
-        jacobians.append(np.diag(np.concatenate([ones, np.ones(units - kinks)])))
+    jacobians = [
+        np.diag(np.concatenate([ones, np.ones(units - kinks)]))
+        for ones in itertools.product((0.0, 1.0), repeat=kinks)
+    ]
     matrices = [np.eye(units) - J @ W for J in jacobians]
     smallest = [np.linalg.svd(X, compute_uv=False)[-1] for X in matrices]
     sets = [np.linalg.solve(X, J) for X, J in zip(matrices, jacobians, strict=True)]

@@ -57,8 +57,10 @@ def trained(layer: Any, steps: int) -> Any:
 
 
 def errors(W: np.ndarray, c: np.ndarray, alpha: float, steps: int) -> tuple[np.ndarray, ...]:
-    """‖z_k − z*‖/‖z*‖ of forward–backward and of Peaceman–Rachford, and the latter's largest
-    contraction in one step, all over the items c (units, items); in plain NumPy."""
+    """‖z_k − z*‖/‖z*‖ of both methods over the items c (units, items), in plain NumPy.
+
+    And the largest factor by which a step of Peaceman–Rachford shrank the distance of an item.
+    """
     n = len(W)
     A = np.eye(n) - W
     V = np.linalg.inv(np.eye(n) + alpha * A)
