@@ -13,7 +13,6 @@ from pathlib import Path
 import calculus_at_size
 import certificates
 import cvxpy_layer
-import equilibrium
 import implicit_vs_jaxopt
 import jax
 import programs_vs_cvxpylayers
@@ -21,6 +20,8 @@ import select_overhead
 import select_tracing
 import sparse_programs
 from rich.progress import Progress
+
+import equilibrium
 
 HERE = Path(__file__).parent
 MODULES = {
@@ -272,9 +273,9 @@ from a warm start the order stays and c moves by 1 %.
 
 ## Equilibrium layers
 
-A training step of a monotone equilibrium layer (float32, batch {equilibrium.BATCH}), every contender at the loosest
-tolerance that keeps the relative error of its gradient below {equilibrium.WANTED:.0e}, monDEQ's recursion at its best
-step size. "Times" is a contender's time over conservax's.
+A training step of a monotone equilibrium layer (float32, batch {equilibrium.BATCH}), every contender at the
+loosest tolerance that keeps the relative error of its gradient below {equilibrium.WANTED:.0e}, monDEQ's
+recursion at its best step size. "Times" is a contender's time over conservax's.
 
 {
         table(

@@ -98,7 +98,7 @@ def answers(model: Reader, x: jax.Array) -> tuple[jax.Array, Any]:
 def train(model: Reader, data: Data, seed: int, epochs: int = EPOCHS) -> tuple[Reader, list[Epoch]]:
     """The trained model and its epochs: AdamW, images disturbed by noise of size 0.1."""
     steps = epochs * (len(data.y) // BATCH)
-    optimiser = optax.adamw(optax.cosine_decay_schedule(4e-3, steps), weight_decay=0.01)
+    optimiser = optax.adamw(optax.cosine_decay_schedule(1e-2, steps), weight_decay=0.01)
     state = optimiser.init(eqx.filter(model, eqx.is_array))
 
     def loss(model: Reader, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:

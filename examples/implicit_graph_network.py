@@ -26,7 +26,7 @@ from rich.progress import track
 import conservax as cx
 from conservax.invertibility import certify_contraction
 
-CHAINS, LENGTH, FEATURES, HIDDEN, KAPPA, STEPS = 20, 10, 8, 8, 0.95, 200
+CHAINS, LENGTH, FEATURES, HIDDEN, KAPPA, STEPS = 20, 10, 8, 8, 0.95, 300
 
 
 def chains(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
