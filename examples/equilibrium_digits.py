@@ -25,7 +25,7 @@ from sklearn.model_selection import train_test_split
 import conservax as cx
 from conservax.solution import Status
 
-UNITS, CHANNELS, BATCH, EPOCHS, NOISE = 87, 16, 128, 60, 0.1
+UNITS, CHANNELS, BATCH, EPOCHS, NOISE = 87, 16, 128, 60, 0.2
 
 
 class Data(NamedTuple):
@@ -96,9 +96,9 @@ def answers(model: Reader, x: jax.Array) -> tuple[jax.Array, Any]:
 
 
 def train(model: Reader, data: Data, seed: int, epochs: int = EPOCHS) -> tuple[Reader, list[Epoch]]:
-    """The trained model and its epochs: AdamW, images disturbed by noise of size 0.1."""
+    """The trained model and its epochs: AdamW, images disturbed by noise of size 0.2."""
     steps = epochs * (len(data.y) // BATCH)
-    optimiser = optax.adamw(optax.cosine_decay_schedule(1e-2, steps), weight_decay=0.01)
+    optimiser = optax.adamw(optax.cosine_decay_schedule(1e-2, steps), weight_decay=0.1)
     state = optimiser.init(eqx.filter(model, eqx.is_array))
 
     def loss(model: Reader, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
