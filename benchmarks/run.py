@@ -25,6 +25,7 @@ import sparse_programs
 from rich.progress import Progress
 
 import iterates
+import equilibrium
 
 HERE = Path(__file__).parent
 MODULES = {
@@ -40,6 +41,7 @@ MODULES = {
     "optimisers": optimisers,
     "flows": flows_vs_diffrax,
     "sparse models": sparse_models,
+    "equilibrium": equilibrium,
 }
 """By the name that a row carries."""
 PEERS = ("jaxopt", "cvxpylayers", "diffcp", "ott-jax")
@@ -291,6 +293,11 @@ what the implicit and the piggyback derivative of an elastic net cost against on
 
 `cx.flows.odeint` beside diffrax's `diffeqsolve` with its default adjoint: value and gradient under
 `jax.jit`, Tsit5, both tolerances 1e-8. The error is that of the gradient, relative to its largest entry.
+## Equilibrium layers
+
+A training step of a monotone equilibrium layer (float32, batch {equilibrium.BATCH}), every contender at the
+loosest tolerance that keeps the relative error of its gradient below {equilibrium.WANTED:.0e}, monDEQ's
+recursion at its best step size. "Times" is a contender's time over conservax's.
 
 {
         table(
@@ -333,6 +340,20 @@ The penalty by cross-validation, 1000 samples, 5000 features, five folds, one ru
 celer's path of 100 points.
 
 {table(["way", "s", "error", "above"], searches)}
+                "units",
+                "conservax, ms",
+                "error",
+                "first call, s",
+                "monDEQ in JAX: error",
+                "times",
+                "monDEQ in PyTorch: error",
+                "times",
+                "TorchDEQ: error",
+                "times",
+            ],
+            [equilibrium.cells(r) for r in results["rows"] if r["benchmark"] == "equilibrium"],
+        )
+    }
 """
 
 

@@ -300,7 +300,7 @@ class Penalty(Protocol):
         ...
 
     def prox(self, v: jax.Array, alpha: Any) -> jax.Array:
-        """The p that minimises ½‖p − v‖² + α f(p); σ is prox(·, 1)."""
+        """The minimiser of ½‖p − v‖² + α f(p) over p; it is σ for α = 1."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -200,7 +201,7 @@ class MonotoneTierEquilibrium(Monotone):
 
         self.A = tuple(kernel(c, c) for c in channels)
         self.B = tuple(kernel(c, c) for c in channels)
-        self.C = tuple(kernel(b, a) for a, b in zip(channels, channels[1:], strict=False))
+        self.C = tuple(kernel(b, a) for a, b in pairwise(channels))
         self.U = kernel(channels[0], in_channels)
         self.b = tuple(uniform(next(keys), (c,), c * inputs, dtype) for c in channels)
 

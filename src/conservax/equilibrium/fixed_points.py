@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,8 @@ def find(
     small = machine_epsilon(dtype) ** 0.8 if tol is None else tol
 
     def enough(state: _State) -> jax.Array:
-        return state.residual <= small * jnp.maximum(length(state.image), length(first))
+        close = state.residual <= small * jnp.maximum(length(state.image), length(first))
+        return close & jnp.isfinite(state.residual)
 
     def going(state: _State) -> jax.Array:
         return ~enough(state) & jnp.isfinite(state.residual) & (state.turn < max_steps)

@@ -128,8 +128,15 @@ def equilibrium(
 def slopes_at(
     problem: Problem, prepared: Prepared, z: jax.Array, a: jax.Array, c: jax.Array
 ) -> Slopes:
-    """J at a = W z + c; what rounding alone keeps from a kink is at the kink."""
+    """J at a = W z + c; what rounding alone keeps from a kink is at the kink.
+
+    Where a selection is asked for, so is what the error of z may keep from it; with "jax" either side of
+    such a kink is a valid choice, and the nearer one is more likely right.
+    """
     reach = machine_epsilon(a.dtype) * (prepared.norm * length(z) + jnp.abs(c))
+    if problem.selection != "jax":
+        error = prepared.norm / problem.m * length(z - problem.activation(a))
+        reach = reach + prepared.norm * error
     a = a + jax.lax.stop_gradient(problem.activation.snap(a, reach) - a)
     return problem.activation.slopes(a, problem.selection)
 

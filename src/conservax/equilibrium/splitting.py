@@ -107,7 +107,7 @@ def solve(equation: Equation, start: jax.Array | None, settings: Settings) -> Fo
 
     def enough(state: _State) -> jax.Array:
         scale = jnp.maximum(length(state.value), size)
-        return state.error <= tol * scale
+        return (state.error <= tol * scale) & jnp.isfinite(scale)
 
     def going(state: _State) -> jax.Array:
         moves = jnp.isfinite(state.error) & (state.since < _PATIENCE)

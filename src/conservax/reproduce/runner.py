@@ -22,6 +22,8 @@ from . import (
     clarke,
     counterexamples,
     degenerate_programs,
+    equilibrium_selections,
+    equilibrium_splittings,
     finite_differences,
     fixed_point,
     implicit_quadratic,
@@ -84,6 +86,8 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     value_function.EXPERIMENT,
     nonsmooth_methods.EXPERIMENT,
     sparse_lasso.EXPERIMENT,
+    equilibrium_selections.EXPERIMENT,
+    equilibrium_splittings.EXPERIMENT,
 )
 
 
