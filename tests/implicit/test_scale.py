@@ -52,9 +52,9 @@ def test_the_sizes_of_entries_are_those_of_their_terms():
     y = np.zeros(2)
     point = point_of(Invocation.of(fun, (y,)), (y,), (0,))
     sizes = entry_sizes(point, (True,))
-    # a product counts twice, once for each of its factors
-    np.testing.assert_allclose(sizes.A[0], [2 * 8.0, 2 * 5.0])
-    np.testing.assert_allclose(sizes.H, [[0.0], [2 * 4.0]])
+    # a product counts each of its factors: 3 y and 5 y together twice, a cut through max three times
+    np.testing.assert_allclose(sizes.A, [[2 * 8.0, 2 * 5.0], [0.0, 0.0]])
+    np.testing.assert_allclose(sizes.H, [[0.0], [3 * 4.0]])
     np.testing.assert_allclose(sizes.E, [[0.0, 1.0]])
     # terms that cancel leave their size
     less = entry_sizes(
