@@ -32,6 +32,8 @@ def test_a_projection_inside_an_equation_refutes():
     assert report.given_rules == ()
     assert [c.verdict for _, c in report.solves] == [Verdict.PROVEN]
     assert report.recheck()[0] < 1e-9
+    # both are reported where the user called
+    assert report.kinks[0].location.file == report.solves[0][0].file == __file__
 
 
 def test_a_quadratic_program_inside_an_equation_brings_its_set():

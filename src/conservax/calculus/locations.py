@@ -11,7 +11,7 @@ _HOME = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _REPRODUCTION = os.path.join(_HOME, "reproduce") + os.sep  # written as a user would
 _OURS = tuple(
     os.path.join(_HOME, part) + os.sep
-    for part in ("calculus", "implicit", "invertibility", "operators")
+    for part in ("calculus", "implicit", "invertibility", "operators", "programs", "solvers")
 )
 
 
