@@ -34,7 +34,7 @@ test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, i
 	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 fuzz: $(VENV)/.stamp-test ## Run the calculus on thousands of random programs (PROGRAMS=5000)
-	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) tests/calculus/test_operations.py $(ARGS)
+	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) tests/calculus/test_operations.py tests/calculus/test_random_nodes.py $(ARGS)
 
 soundness: $(VENV)/.stamp-test ## Compare certificates with exact arithmetic (INSTANCES=100000)
 	$(ONE_THREAD) $(BIN)/python tests/soundness.py $(INSTANCES) $(JOBS)

@@ -153,7 +153,7 @@ def test_a_rule_of_the_library_that_is_no_node_is_refused():
     from conservax.programs.face import _where_exists
 
     with pytest.raises(errors.UnsupportedOperationError, match="no node"):
-        cx.conservative_jacobian(lambda a: _where_exists(a, jnp.ones(1, bool)))(jnp.zeros(1))
+        cx.conservative_jacobian(lambda a: _where_exists(a, jnp.array(True)))(jnp.zeros(1))
 
 
 def test_a_node_by_hand():
@@ -161,7 +161,7 @@ def test_a_node_by_hand():
         return implicit_node(
             lambda a: ((jnp.abs(a),), a > 0),
             lambda y, a: (y[0] - jnp.abs(a),),
-            lambda y, inputs, tangents: (jnp.sign(inputs[0]) * tangents[0],),
+            lambda found, inputs, tangents: (jnp.sign(inputs[0]) * tangents[0],),
             a,
         )
 

@@ -200,3 +200,12 @@ def test_a_certificate_that_proves_nothing_leaves_the_matter_to_the_calculus():
         lambda init, t: t / 2
     )
     assert solve.check(0.0, 0.0).verdict == Verdict.REFUTED
+
+
+def test_a_call_without_the_initial_point_says_so():
+    fixed = cx.custom_root(lambda y, t: y - t)(lambda init, t: t)
+    spread = cx.custom_root(lambda y, t: y - t)(lambda init, *args: args[0] if args else init)
+    for solve in (fixed, spread):
+        with pytest.raises(errors.InvalidInputError, match=r"solver\(None, theta\)"):
+            solve(2.0)
+        assert solve(None, 2.0) == 2.0

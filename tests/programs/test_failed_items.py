@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import conservax as cx
 from conservax.programs import QuadraticProgram
@@ -19,60 +18,65 @@ DATA = (
 WEIGHTS = jnp.array([1.0, 2.0])
 
 
-def loss_of(keep):
-    def loss(*data):
-        x = QuadraticProgram()(*data).primal
-        return jnp.sum(jnp.sin(jnp.where(keep, x, 0.0)) * WEIGHTS)
-
-    return loss
+def weighted(keep, *data):
+    x = QuadraticProgram()(*data).primal
+    return jnp.sum(jnp.sin(jnp.where(keep, x, 0.0)) * WEIGHTS)
 
 
-@pytest.fixture(scope="module")
-def gradients():
-    everything = tuple(range(6))
-    items = jnp.array([[True], [False], [False]])
-    single = (*DATA[:3], DATA[3][0], *DATA[4:])
+def expected():
+    """Of item 0, x = (0.3, 0.7): from its KKT matrix, by hand."""
+    x, u = np.array([0.3, 0.7]), np.cos([0.3, 0.7]) * WEIGHTS
+    K = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    *p, w = np.linalg.solve(K, [*u, 0.0])
+    y = -0.4  # x + q + y = 0
+    return (
+        -(np.outer(p, x) + np.outer(x, p)) / 2,
+        -np.array(p),
+        -(y * np.array([p]) + w * x[None]),
+        np.array([w]),
+        np.zeros((2, 2)),
+        np.zeros(2),
+    )
+
+
+def test_the_gradient_is_that_of_the_items_the_loss_looks_at():
+    @jax.jit
+    def both(data):
+        keep = jnp.array([[[True], [False], [False]], [[True], [True], [False]]])
+        return jax.vmap(lambda k: jax.grad(weighted, tuple(range(1, 7)))(k, *data))(keep)
+
+    found = jax.tree.map(np.asarray, both(tuple(map(jnp.asarray, DATA))))
+    for place, (slopes, truth) in enumerate(zip(found, expected(), strict=True)):
+        masked, unmasked = slopes
+        if place == 3:
+            np.testing.assert_array_equal(masked[1:], 0.0)
+            masked = masked[0]
+            np.testing.assert_allclose(unmasked[0], truth, atol=1e-9)
+            assert np.isnan(unmasked[1])
+            assert unmasked[2] == 0
+        else:
+            assert np.all(np.isnan(unmasked))
+        np.testing.assert_allclose(masked, truth, atol=1e-9)
+
+
+def test_second_derivatives_and_the_forward_mode():
+    along = jnp.array([0.3, 0.7])
+    keep = jnp.array([[True], [False], [False]])
 
     @jax.jit
-    def all_of(data, single):
-        loss, alone = loss_of(items), loss_of(True)
-        masked = jax.grad(loss, everything)
-        along = jnp.array([0.3, 0.7])
-        twice = jax.grad(lambda q: jax.grad(loss, 1)(data[0], q, *data[2:]) @ along)
-        twice_alone = jax.grad(lambda q: jax.grad(alone, 1)(single[0], q, *single[2:]) @ along)
-        return (
-            masked(*data),
-            jax.grad(alone, everything)(*single),
-            jax.grad(loss_of(jnp.array([[True], [True], [False]])), everything)(*data),
-            jax.jacfwd(loss, 1)(*data),
-            (twice(data[1]), twice_alone(single[1])),
-        )
+    def twice(q):
+        def slope(q):
+            return jax.grad(lambda q: weighted(keep, DATA[0], q, *DATA[2:]))(q)
 
-    return jax.tree.map(np.asarray, all_of(DATA, single))
+        return slope(q), jax.grad(lambda q: slope(q) @ along)(q), jax.jvp(slope, (q,), (along,))[1]
 
-
-def test_the_gradient_is_that_of_the_item_the_loss_looks_at(gradients):
-    masked, alone, _, forward, twice = gradients
-    for place, (found, expected) in enumerate(zip(masked, alone, strict=True)):
-        if place == 3:
-            np.testing.assert_array_equal(found[1:], 0.0)
-            found = found[0]
-        np.testing.assert_allclose(found, expected, atol=1e-12)
-    np.testing.assert_allclose(forward, alone[1], atol=1e-12)
-    np.testing.assert_allclose(twice[0], twice[1], atol=1e-12)
-    # x = (0.3, 0.7) moves along (1, −1)/2 with q₂ − q₁
-    slope = np.cos(0.3) - 2 * np.cos(0.7)
-    np.testing.assert_allclose(alone[1], [-slope / 2, slope / 2], atol=1e-9)
-
-
-def test_a_loss_that_looks_at_it_is_nan(gradients):
-    for place, found in enumerate(gradients[2]):
-        if place == 3:
-            assert np.isfinite(found[0])
-            assert np.isnan(found[1])
-            assert found[2] == 0
-        else:
-            assert np.all(np.isnan(found))
+    slope, reverse, forward = map(np.asarray, twice(jnp.asarray(DATA[1])))
+    np.testing.assert_allclose(slope, expected()[1], atol=1e-9)
+    # x moves by −d dᵀ q/2, d = (1, −1): the Hessian of the loss along it is dᵀ diag(−sin x · w) d
+    d = np.array([1.0, -1.0])
+    hessian = np.outer(d, d) / 4 * np.sum(-np.sin([0.3, 0.7]) * np.asarray(WEIGHTS))
+    np.testing.assert_allclose(reverse, hessian @ along, atol=1e-9)
+    np.testing.assert_allclose(forward, hessian @ along, atol=1e-9)
 
 
 def test_projections_onto_an_empty_polyhedron():

@@ -56,6 +56,20 @@ class Findings(NamedTuple):
     kept: list[list[np.ndarray]]
 
 
+class Linearised(NamedTuple):
+    """(x, r) ↦ (F, z) of a cut program, flat, and where it is differentiated."""
+
+    run: Callable[[jax.Array], jax.Array]
+    at: jax.Array
+    outputs: int
+    unknowns: int
+    dtype: Any
+
+    @property
+    def columns(self) -> int:
+        return int(self.at.size)
+
+
 class Cutter:
     """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
@@ -239,12 +253,28 @@ class Cutter:
         inputs: tuple[bool, ...],
     ) -> jax.Array:
         """Jacobian of (F, z[rows]) in (x, r[columns]); padded columns point beyond the tape."""
+        cut, point = self._cut_program(args, constants, base, columns, rows, inputs)
+        if forward:
+            return _on_basis(
+                lambda dx: jax.jvp(cut, (point,), (dx,))[1], point, self.program.size
+            ).T
+        value, pull = jax.vjp(cut, point)
+        return _on_basis(lambda dy: pull(dy)[0], value, self.program.size)
+
+    def _cut_program(
+        self,
+        args: Sequence[Any],
+        constants: Sequence[Any],
+        base: Any,
+        columns: Any,
+        rows: Any,
+        inputs: tuple[bool, ...],
+    ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
+        """(x, r[columns]) ↦ (F, z[rows]), flat, and the point at which it is differentiated."""
         fixed = [a for a, v in zip(args, inputs, strict=True) if not v]
         x, unravel = ravel_pytree([a for a, v in zip(args, inputs, strict=True) if v])
-        own, x = (
-            x.dtype,
-            x.astype(self.program.dtype),
-        )  # the inputs chosen may be the less precise ones
+        # the inputs chosen may be the less precise ones
+        own, x = x.dtype, x.astype(self.program.dtype)
         program = self._with(constants)
 
         def cut(at: jax.Array) -> jax.Array:
@@ -256,13 +286,22 @@ class Cutter:
             flat = [jnp.ravel(o).astype(x.dtype) for o in outs]
             return jnp.concatenate([*flat, tape.outputs()[rows].astype(x.dtype)])
 
-        point = jnp.concatenate([x, jnp.zeros(columns.shape, x.dtype)])
-        if forward:
-            return _on_basis(
-                lambda dx: jax.jvp(cut, (point,), (dx,))[1], point, self.program.size
-            ).T
-        value, pull = jax.vjp(cut, point)
-        return _on_basis(lambda dy: pull(dy)[0], value, self.program.size)
+        return cut, jnp.concatenate([x, jnp.zeros(columns.shape, x.dtype)])
+
+    def linearised(
+        self,
+        leaves: Sequence[Any],
+        records: Records,
+        active: np.ndarray,
+        inputs: tuple[bool, ...],
+    ) -> "Linearised | None":
+        """The cut program at a point; None where its kinks are no scalar ones, or are those of solves."""
+        if np.any(active & (self.kinds != "kink")) or np.any(self.kinds == "root"):
+            return None
+        columns = np.flatnonzero(active)
+        base = np.where(active, 0.0, records.natural).astype(self.program.dtype)
+        cut, at = self._cut_program(list(leaves), self._constants, base, columns, columns, inputs)
+        return Linearised(cut, at, self.outputs, at.size - columns.size, self.program.dtype)
 
     def _jacobian(
         self,
@@ -363,6 +402,10 @@ class Point:
     def form(self, inputs: Sequence[bool] | None = None, solves: bool = False) -> AbsNormal:
         """The abs-normal form in some of the varied inputs, all by default; ``solves``: with its ``roots``."""
         return self.cutter.cut(self.leaves, self.records, self.active, inputs, solves)
+
+    def linearised(self, inputs: tuple[bool, ...]) -> Linearised | None:
+        """The cut program in some of the inputs; None where kinks are no scalar ones, or there are solves."""
+        return self.cutter.linearised(self.leaves, self.records, self.active, inputs)
 
     def kinks(self) -> tuple[tuple[Kink, ...], Kink | None]:
         """The active kinks, in execution order, and the nearest other one, without a matrix."""

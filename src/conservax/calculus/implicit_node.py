@@ -136,7 +136,8 @@ def carrying_node(node: Node, solution: Sequence[Any], inputs: Sequence[Any]) ->
 def zero_like(tangent: Any) -> Any:
     """A tangent as an array, also where it is known to be zero."""
     if isinstance(tangent, SymbolicZero):
-        return jnp.zeros(tangent.aval.shape, tangent.aval.dtype)
+        aval: Any = tangent.aval
+        return jnp.zeros(aval.shape, aval.dtype)
     return tangent
 
 

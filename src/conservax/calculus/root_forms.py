@@ -5,6 +5,7 @@ of them once the others are eliminated comes from the inverse of the unknowns' b
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,19 +58,10 @@ def alone(
     """
     n = full.shape[1] - kinks - unknowns
     ends = slice(outputs, full.shape[0] - unknowns)
-    block = full[ends.stop :, n + kinks :]
-    shared = None if is_singular(block) else np.linalg.inv(block)
-    if shared is not None:
-        moves = shared @ full[ends.stop :, n : n + kinks]
-        pushes = full[ends, n + kinks :] @ shared
-        rest = full[ends, n : n + kinks] - full[ends, n + kinks :] @ moves
+    shared = _Shared.of(full, ends, n, kinks)
     for own, place in zip(solves, places, strict=True):
-        if shared is not None and not is_singular(shared[np.ix_(own, own)]):
-            equations = np.linalg.inv(shared[np.ix_(own, own)])
-            of_kinks = equations @ moves[own]
-            below = np.hstack([pushes[:, own] @ equations, rest + pushes[:, own] @ of_kinks])
-            matrix = np.vstack([np.hstack([equations, of_kinks]), below])
-        else:
+        matrix = None if shared is None else shared.matrix(own)
+        if matrix is None:
             others = np.setdiff1d(np.arange(unknowns), own)
             left = eliminated(full, others, unknowns, place)
             left = np.vstack([left[ends.stop :], left[ends]])
@@ -84,6 +76,36 @@ def alone(
         )
         columns = np.concatenate([np.arange(own.size), own.size + np.flatnonzero(kept)])
         yield matrix[np.ix_(rows, columns)], kept
+
+
+class _Shared(NamedTuple):
+    """What the inverse of all unknowns' block says once for all solves."""
+
+    inverse: np.ndarray
+    moves: np.ndarray  # −dy/dr
+    pushes: np.ndarray  # dz/de, e the residuals
+    rest: np.ndarray  # dz/dr
+
+    @classmethod
+    def of(cls, full: np.ndarray, ends: slice, n: int, kinks: int) -> "_Shared | None":
+        """None where the block is singular."""
+        block, below = full[ends.stop :, n + kinks :], full[ends, n + kinks :]
+        if is_singular(block):
+            return None
+        inverse = np.linalg.inv(block)
+        moves = inverse @ full[ends.stop :, n : n + kinks]
+        return cls(inverse, moves, below @ inverse, full[ends, n : n + kinks] - below @ moves)
+
+    def matrix(self, own: np.ndarray) -> np.ndarray | None:
+        """Rows (residual, z, steering) and columns (own unknowns, r) of one solve, the others eliminated."""
+        block = self.inverse[np.ix_(own, own)]
+        if is_singular(block):
+            return None
+        equations, pushes = np.linalg.inv(block), self.pushes[:, own]
+        of_kinks = equations @ self.moves[own]
+        return np.block(
+            [[equations, of_kinks], [pushes @ equations, self.rest + pushes @ of_kinks]]
+        )
 
 
 def _between(matrix: np.ndarray, unknowns: int, owners: np.ndarray) -> np.ndarray:

@@ -11,10 +11,12 @@ import numpy as np
 from .. import report as presentation
 from ..calculus import AbsNormal, ConservativeJacobian, Kink
 from ..calculus.cut import Point
+from ..calculus.entry_sizes import entry_sizes
 from ..calculus.locations import Location
 from ..errors import ConservaxError, InvalidInputError, TooManyKinksError
 from ..invertibility import Certificate, Rigour, Verdict, Witness, Work, certify
 from ..invertibility.ladder import BUDGET
+from ..invertibility.scaled import certify_scaled
 from ..numerics import singular_value_floor
 from .jacobian import eliminate
 from .residual import Equation
@@ -236,6 +238,10 @@ def check_by_construction(
     if certificate is None or certificate.verdict != Verdict.PROVEN:
         form = point.form(equation.inputs((0,)), solves=True)
         certificate = certify(form, budget=budget)
+        if _holds_at_tolerance(certificate) and not form.given_rules:
+            sizes = entry_sizes(point, equation.inputs((0,)))
+            scaled = sizes and certify_scaled(form, sizes, budget=budget)
+            certificate = scaled or certificate
         solves = tuple(
             (place, by_construction(known) or certify(own_form(inner), budget=budget))
             for (place, inner), known in zip(form.roots, point.own_certificates(), strict=True)
@@ -245,16 +251,22 @@ def check_by_construction(
     if given_rules and certificate.verdict != Verdict.UNKNOWN:
         certificate = replace(certificate, reason=f"given the rules below, {certificate.reason}")
     proof = None
-    if verified and certificate.verdict != Verdict.REFUTED:
+    refused = certificate.verdict == Verdict.REFUTED
+    if verified and (not refused or _holds_at_tolerance(certificate)):
         proof = prove_root(optimality_fun, sol, args, kwargs)
-        certificate = replace(
-            certificate,
-            verdict=proof.verdict,
-            reason=proof.reason,
-            method="Krawczyk's test in interval arithmetic",
-            margin=proof.margin,
-            undecided=_MORE_ACCURATE if proof.verdict == Verdict.UNKNOWN else "",
-        )
+        if refused and proof.verdict != Verdict.PROVEN:
+            proof = None
+        else:
+            certificate = replace(
+                certificate,
+                verdict=proof.verdict,
+                reason=proof.reason,
+                method="Krawczyk's test in interval arithmetic",
+                margin=proof.margin,
+                witness=None,
+                rigour=Rigour.EXACT,
+                undecided=_MORE_ACCURATE if proof.verdict == Verdict.UNKNOWN else "",
+            )
     return CheckReport(
         verdict=certificate.verdict,
         reason=certificate.reason,
@@ -278,3 +290,8 @@ def check_by_construction(
         given_rules=given_rules,
         proof=proof,
     )
+
+
+def _holds_at_tolerance(certificate: Certificate) -> bool:
+    """A refusal that a finer measure of the same equations might not uphold."""
+    return certificate.verdict == Verdict.REFUTED and certificate.rigour == Rigour.AT_TOLERANCE

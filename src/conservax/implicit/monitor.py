@@ -258,26 +258,25 @@ def _observe(step: int, call: Invocation, cutter: Cutter) -> Iterator[Observatio
         point = Point.of(call, cutter.varied, tolerance)
         own = [by_construction(known) for known in point.own_certificates()]
         proved = all(o is not None for o, e in zip(own, executions, strict=True) if e.executed)
-        roots = [None] * len(own) if proved else point.form(solves=True).roots
+        forms = [] if proved else [own_form(form) for _, form in point.form(solves=True).roots]
     except ConservaxError as error:
         yield from (_without_form(step, e, error, executions) for e in executions if e.executed)
         return
-    for execution, root, known in zip(executions, roots, own, strict=True):
+    for i, (execution, known) in enumerate(zip(executions, own, strict=True)):
         if not execution.executed:
             continue
-        form = own_form(root[1]) if root is not None else None
-        certificate = known or certify(form)
+        certificate = known or certify(forms[i])
         yield Observation(
             step,
             execution.place,
             execution.instance,
-            form.kinks if form is not None else (),
+            () if proved else forms[i].kinks,
             certificate.verdict,
             certificate.reason,
             certificate.margin,
             certificate.sigma_min if np.isfinite(certificate.sigma_min) else None,
             execution.residual,
-            _fallback(form) if form is not None else None,
+            None if proved else _fallback(forms[i]),
         )
 
 

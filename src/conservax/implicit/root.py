@@ -12,15 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
-from jax.core import Tracer
-from jax.extend import core as jex_core
 
 from ..calculus import implicit_node, select
 from ..calculus.invocation import flowing
 from ..calculus.selection import Selection
-from ..errors import InvalidInputError
 from .linear import Singular, Solve, Structure, linear_solve
+from .solver_calls import bound_arguments, converted, decided_dtypes, require_parameters
 from .tangent import OnFailure, implicit_tangent, require_on_failure
 
 if TYPE_CHECKING:
@@ -93,13 +90,9 @@ def custom_root(
 
         @functools.wraps(solver)
         def solve_and_differentiate(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            if not bound.args:
-                raise InvalidInputError(
-                    "the solver takes the initial point as its first argument: solver(init, ...)"
-                )
+            bound = bound_arguments(signature, args, kwargs)
             init, *parameters = bound.args
+            require_parameters(optimality_fun, parameters, bound.kwargs)
             return _implicit_call(
                 solver,
                 selected,
@@ -268,9 +261,9 @@ def _implicit_call(
     sol_leaves, sol_tree = jax.tree.flatten(
         jax.eval_shape(lambda *a: run_solver(*a, *solver_consts)[0], *arrays)
     )
-    sol_leaves = _decided_dtypes(sol_leaves, arrays)
+    sol_leaves = decided_dtypes(sol_leaves, arrays)
     # what F closes over becomes an argument, so that derivatives in it reach the rule
-    residual, residual_consts = _converted(
+    residual, residual_consts = converted(
         lambda leaves, *arrays: residual_at(jax.tree.unflatten(sol_tree, leaves), *arrays),
         sol_leaves,
         arrays,
@@ -309,48 +302,6 @@ def _implicit_call(
 
 def _found(tree: Any, skip: int, *inputs: Any) -> tuple[Any, Any]:
     return jax.tree.unflatten(tree, inputs[skip:])
-
-
-def _decided_dtypes(leaves: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
-    """The types of a solution: what is weakly typed takes the precision of the arguments."""
-    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise InvalidInputError(
-            "the solver must return real floating-point arrays (a pytree of them)."
-        )
-    real = [a for a in arrays if jnp.issubdtype(jnp.result_type(a), jnp.floating)]
-    given = jnp.result_type(*real) if real else None
-    return [
-        jax.ShapeDtypeStruct(leaf.shape, given if leaf.weak_type and given else leaf.dtype)
-        for leaf in leaves
-    ]
-
-
-def _converted(
-    residual: Callable[..., Any], leaves: Sequence[Any], arrays: Sequence[Any]
-) -> tuple[Callable[..., Any], list[Any]]:
-    """F as a function of its solution's leaves, the arrays, and what is traced that it closes over."""
-    closed = jax.make_jaxpr(residual)(list(leaves), *arrays)
-    unknowns = sum(leaf.size for leaf in leaves)
-    equations = sum(v.aval.size for v in closed.jaxpr.outvars)
-    if unknowns != equations:
-        raise InvalidInputError(
-            f"optimality_fun returns {equations} numbers for a solution of {unknowns}: "
-            "the implicit function theorem needs one equation an unknown. "
-            "Check the shapes that optimality_fun(sol, *args) returns."
-        )
-    traced = [i for i, c in enumerate(closed.consts) if isinstance(c, Tracer)]
-    hoisted = [closed.consts[i] for i in traced]
-    jaxpr = closed.jaxpr
-    fixed = [None if isinstance(c, Tracer) else c for c in closed.consts]
-
-    def converted(leaves: Sequence[Any], *inputs: Any) -> list[Any]:
-        consts = list(fixed)
-        for i, c in zip(traced, inputs[len(arrays) :], strict=True):
-            consts[i] = c
-        run = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, consts))
-        return run(*leaves, *inputs[: len(arrays)])
-
-    return converted, hoisted
 
 
 def _own_certificate(certificate: Callable[..., Any], sol: Any, theta: Any) -> Any:

@@ -210,6 +210,9 @@ def _follow(
     x = jnp.where(fine[..., None], first, x)
     slack = jnp.where(fine[..., None], its_slack, slack)
     near = jnp.where(fine, unit * np.sqrt(eps), loose)
+    # where all is 0 but the solver's errors, they are what counts
+    noise = 2 * jnp.maximum(info.primal_residual, info.dual_residual)
+    loose, near = jnp.maximum(loose, noise), jnp.maximum(near, noise)
 
     active = dual > loose[..., None]
     if selection == "upper":

@@ -1,0 +1,74 @@
+"""Equations of unequal size: scaled before they are judged, and rounding stays rounding."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import conservax as cx
+from conservax import Verdict
+from conservax.calculus.cut import point_of
+from conservax.calculus.entry_sizes import entry_sizes
+from conservax.calculus.invocation import Invocation
+from conservax.invertibility import Rigour
+
+
+@pytest.mark.parametrize(("small", "dtype"), [(1e-16, np.float64), (1e-7, np.float32)])
+def test_a_small_equation_is_invertible(small, dtype):
+    scale = np.array([1.0, small], dtype)
+    report = cx.check(lambda y, a: scale * y - a, np.zeros(2, dtype), np.zeros(2, dtype))
+    assert report.verdict == Verdict.PROVEN
+    assert small / 10 < report.margin <= small * (1 + 1e-6)  # σ_min of the equations as they are
+    assert "scaled" in report.method
+
+
+def test_with_kinks_between_the_scales():
+    """Rows y₁ + relu(y₁)/2 and 1e-17 (y₂ − 3 relu(y₂)/2 …) + their coupling: PROVEN and REFUTED."""
+
+    def system(slope):
+        def equation(y, a):
+            first = y[0] + jnp.maximum(y[0], 0.0) / 2
+            second = 1e-17 * (y[1] - slope * jnp.maximum(y[1], 0.0))
+            return jnp.stack([first, second]) - a
+
+        return equation
+
+    at = np.zeros(2)
+    assert cx.check(system(0.5), at, at).verdict == Verdict.PROVEN
+    assert cx.check(system(2.0), at, at).verdict == Verdict.REFUTED
+
+
+def test_rounding_that_is_scaled_up_proves_nothing():
+    def cancelled(y, a):
+        return jnp.stack([y[0], 0.1 * y[1] + 0.2 * y[1] - 0.3 * y[1]]) - a
+
+    report = cx.check(cancelled, np.zeros(2), np.zeros(2))
+    assert (report.verdict, report.rigour) == (Verdict.REFUTED, Rigour.AT_TOLERANCE)
+
+
+def test_the_sizes_of_entries_are_those_of_their_terms():
+    def fun(y):
+        return jnp.stack([3.0 * y[0] - 5.0 * y[1] + 5.0 * y[0], jnp.maximum(y[1], 0.0) * 4.0])
+
+    y = np.zeros(2)
+    point = point_of(Invocation.of(fun, (y,)), (y,), (0,))
+    sizes = entry_sizes(point, (True,))
+    # a product counts each of its factors: 3 y and 5 y together twice, a cut through max three times
+    np.testing.assert_allclose(sizes.A, [[2 * 8.0, 2 * 5.0], [0.0, 0.0]])
+    np.testing.assert_allclose(sizes.H, [[0.0], [3 * 4.0]])
+    np.testing.assert_allclose(sizes.E, [[0.0, 1.0]])
+    # terms that cancel leave their size
+    less = entry_sizes(
+        point_of(Invocation.of(lambda y: 0.1 * y + 0.2 * y - 0.3 * y, (y,)), (y,), (0,)), (True,)
+    )
+    np.testing.assert_allclose(np.diag(less.A), 2 * 0.6)
+
+
+def test_a_proof_is_tried_after_a_refusal_at_the_tolerance():
+    """Slopes 2e-17 and 4e-17 beside 1: singular at the tolerance, and proved by intervals."""
+
+    def equation(y, a):
+        return jnp.stack([y[0] + y[1] * 1e-13, jnp.abs(y[1]) * 1e-17 + 3e-17 * y[1]]) - a
+
+    at = np.zeros(2)
+    report = cx.check(equation, at, at, verified=True)
+    assert report.verdict == Verdict.PROVEN
