@@ -1,5 +1,6 @@
 """``ConeProgram``: a quadratic objective over a product of symmetric cones, as a layer."""
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from .cone_inputs import (
 from .forward import Outcome, Settings, active_pieces, measure_point
 from .host_calls import Form
 from .host_map import HostOutcome, host_solution_map, solve_now
+from .perturbed import looking_ahead
 from .pieces import in_pieces, is_traced, piece_size
 from .program_report import ProgramReport
 from .solution_map import solution_map
@@ -92,6 +94,9 @@ class ConeProgram:
             host, an item to a thread; "auto" takes ours for dense data where it can.
         auxiliary: indices of variables that may be left free by the solution: where neither P nor an
             active row touches one, the derivative leaves it out, as does the certificate.
+        perturbed: τ > 0 for linear programs, whose vertices do not move with c: the gradient in c for a
+            cotangent g of the primal is then (x(c + τg) − x(c))/τ, in reverse mode; see
+            docs/programs.md. None, the default, is the derivative.
         warm_start: a ``WarmStart``, which keeps solutions to start from. In double precision, for
             "clarabel" and "scs"; the batched interior-point method is faster from nothing.
 
@@ -112,6 +117,7 @@ class ConeProgram:
     solver: SolverName = "auto"
     auxiliary: tuple[int, ...] = ()
     warm_start: WarmStart | None = None
+    perturbed: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.cones, Cones):
@@ -126,6 +132,10 @@ class ConeProgram:
         if not isinstance(self.warm_start, WarmStart | None):
             raise InvalidInputError(
                 f"warm_start must be a conservax.programs.WarmStart() or None, but is {self.warm_start!r}."
+            )
+        if self.perturbed is not None and not self.perturbed > 0:
+            raise InvalidInputError(
+                f"perturbed is how far c is moved along a cotangent, τ > 0, but is {self.perturbed!r}."
             )
         choose_solver(self.solver, self.cones)
 
@@ -148,6 +158,9 @@ class ConeProgram:
                 semidefinite (the last two only where values are at hand).
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without batch axes.
         """
+        if self.perturbed is not None and is_traced((P, c, A, b)):
+            plain = dataclasses.replace(self, perturbed=None)
+            return looking_ahead(plain, float(self.perturbed))(P, c, A, b)
         sparse = is_sparse(P) or is_sparse(A)
         solver = choose_solver(self.solver, self.cones, sparse)
         if solver == Solver.INTERIOR_POINT:

@@ -80,6 +80,7 @@ class CvxpyLayer:
         gp: whether the problem is a geometric program.
         verbose, canon_backend: of CVXPY's canonicalisation.
         solver_args: defaults for the call's.
+        perturbed: τ, for linear programs; see ``ConeProgram``.
 
     Raises:
         InvalidInputError (a ValueError): parameters or variables that are not the problem's, or a
@@ -106,12 +107,14 @@ class CvxpyLayer:
         verbose: bool = False,
         canon_backend: str | None = None,
         solver_args: dict[str, Any] | None = None,
+        perturbed: float | None = None,
     ) -> None:
         check_problem(problem, parameters, variables, gp)
         self.canonical = canonicalise(problem, parameters, variables, gp, verbose, canon_backend)
         self.solver = _known_solver(solver or "auto")
         self._names = tuple(variable.name() for variable in variables)
         self.solver_args = dict(solver_args or {})
+        self.perturbed = perturbed
         self._sparse = self.canonical.large and self.solver != "interior_point"
         self._settings(self.solver_args, jnp.result_type(float))
         # a quadratic form that is known serves the solver
@@ -198,6 +201,8 @@ class CvxpyLayer:
         traced = is_traced(values)
         if solver == Solver.INTERIOR_POINT:
             run = functools.partial(self._solve_and_tell if tell else self._solve, program)
+        elif self.perturbed is not None and traced:
+            run = functools.partial(self._told, program)
         else:
             run = self._on_host(program, solver, values, traced)
         size = piece_size(self._item_bytes, solver)
@@ -317,6 +322,7 @@ class CvxpyLayer:
             max_iterations=None if own or not iterations else int(iterations[0]),
             solver=solver,  # type: ignore[arg-type]
             auxiliary=self.canonical.auxiliary,
+            perturbed=self.perturbed,
         )
 
 

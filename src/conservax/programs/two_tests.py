@@ -24,9 +24,9 @@ class TwoTests(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """TᵀA, L with LLᵀ ≈ H, R with RRᵀ ≈ C, and X ≈ L⁻¹, Y ≈ R⁻¹; NaN where they are not definite."""
+    """``turned`` = TᵀA, L with LLᵀ ≈ H, R with RRᵀ ≈ C, and X ≈ L⁻¹, Y ≈ R⁻¹; NaN where they are not definite."""
 
-    turned_A: Array
+    turned: Array
     L: Array
     R: Array
     X: Array
