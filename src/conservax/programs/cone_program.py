@@ -355,8 +355,12 @@ def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
     if name == "auto":
         if jax.default_backend() != "cpu" and cones.symmetric and not of_sparse:
             return Solver.INTERIOR_POINT
-        active_set = cones.polyhedral and not of_sparse and host.has_moreau()
-        return Solver.MOREAU if active_set else Solver.CLARABEL
+        dense = cones.symmetric and not of_sparse
+        if dense and cones.polyhedral and host.is_installed(Solver.MOREAU):
+            return Solver.MOREAU
+        # without extras ours is there
+        alone = dense and not host.is_installed(Solver.CLARABEL)
+        return Solver.INTERIOR_POINT if alone else Solver.CLARABEL
     if name not in get_args(SolverName):
         raise InvalidInputError(
             f"solver must be one of {', '.join(get_args(SolverName))}, but is {name!r}."

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..solvers import Solver, WarmStart
 from ..solvers.cones import Array
-from ..solvers.host import has_moreau
+from ..solvers.host import is_installed
 from .canonical import AffineMap, canonicalise
 from .cone_program import (
     ConeProgram,
@@ -311,7 +311,7 @@ class CvxpyLayer:
         iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
         cones = self.canonical.cones
         solver = _known_solver(str(arguments.get("solve_method", self.solver)))
-        if solver == "moreau" and (self._sparse or not cones.polyhedral or not has_moreau()):
+        if solver == "moreau" and (self._sparse or not cones.polyhedral or not is_installed(Solver.MOREAU)):
             solver = "auto"  # as for other names of the peers
         # exact, or polished: what a peer is given is too loose or too few for it
         exact = Solver.INTERIOR_POINT, Solver.MOREAU

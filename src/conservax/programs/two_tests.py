@@ -24,7 +24,7 @@ class TwoTests(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """``turned`` = TᵀA, L with LLᵀ ≈ H, R with RRᵀ ≈ C, and X ≈ L⁻¹, Y ≈ R⁻¹; NaN where they are not definite."""
+    """``turned`` = TᵀA, L with LLᵀ ≈ H, R with RRᵀ ≈ C, X ≈ L⁻¹, Y ≈ R⁻¹; NaN where there are none."""
 
     turned: Array
     L: Array
