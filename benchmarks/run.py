@@ -21,6 +21,8 @@ import select_tracing
 import sparse_programs
 from rich.progress import Progress
 
+import solvers
+
 HERE = Path(__file__).parent
 MODULES = {
     "implicit gradient": implicit_vs_jaxopt,
@@ -29,11 +31,12 @@ MODULES = {
     "calculus at size": calculus_at_size,
     "certificates": certificates,
     "programs": programs_vs_cvxpylayers,
+    "solvers": solvers,
     "cvxpy layer": cvxpy_layer,
     "sparse programs": sparse_programs,
 }
 """By the name that a row carries."""
-PEERS = ("jaxopt", "cvxpylayers", "diffcp")
+PEERS = ("jaxopt", "cvxpylayers", "diffcp", "moreau")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

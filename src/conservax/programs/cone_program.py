@@ -214,8 +214,12 @@ class ConeProgram:
         data, lead = as_data(P, c, A, b, self.cones.size)
         settings = self.settings(Solver.INTERIOR_POINT, data.c.dtype, definite)
 
+        # options hold for a whole program: inside another one they are that one's
+        quick = jax.default_backend() == "cpu" and not is_traced(data)
+        run = _jitted_quickly if quick else _jitted
+
         def solve(data: Data) -> Outcome:
-            return _jitted(*data, cones=self.cones, settings=settings)
+            return run(*data, cones=self.cones, settings=settings)
 
         batch = len(data.c)
         size = piece_size(bytes_of_item(data), Solver.INTERIOR_POINT)
@@ -348,6 +352,9 @@ def _solve(
 
 
 _jitted = jax.jit(_solve, static_argnames=("cones", "settings"))
+# fewer and plainer kernels take half the time to compile on a CPU, and are no slower
+_QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+_jitted_quickly = jax.jit(_solve, static_argnames=("cones", "settings"), compiler_options=_QUICK)
 
 
 def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:

@@ -311,7 +311,9 @@ class CvxpyLayer:
         iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
         cones = self.canonical.cones
         solver = _known_solver(str(arguments.get("solve_method", self.solver)))
-        if solver == "moreau" and (self._sparse or not cones.polyhedral or not is_installed(Solver.MOREAU)):
+        if solver == "moreau" and (
+            self._sparse or not cones.polyhedral or not is_installed(Solver.MOREAU)
+        ):
             solver = "auto"  # as for other names of the peers
         # exact, or polished: what a peer is given is too loose or too few for it
         exact = Solver.INTERIOR_POINT, Solver.MOREAU

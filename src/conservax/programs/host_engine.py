@@ -340,6 +340,8 @@ def _of_solver(
         else:
             P, A = host.matrix_of_item(data.P, item), host.matrix_of_item(data.A, item)
         answer = solve(P, data.c[item], A, data.b[item])
+        if solver == Solver.MOREAU:  # complementary by construction
+            return answer, 0.0
         return answer, host.relative_gap(P, data.c[item], data.b[item], answer)
 
     return one

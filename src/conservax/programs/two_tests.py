@@ -103,4 +103,4 @@ def _least(L: Array, X: Array) -> Array:
 
 
 def _square(matrix: Array) -> Array:
-    return namespace(matrix).sum(matrix * matrix, axis=(-1, -2))
+    return namespace(matrix).einsum("...ij,...ij->...", matrix, matrix)
