@@ -110,9 +110,9 @@ def page(results: dict) -> str:
         for r in results["rows"]
         if r["benchmark"] == "certificates"
     ]
-    programs, layers, large = (
+    programs, layers, large, by_solver = (
         [row for row in results["rows"] if row["benchmark"] == name]
-        for name in ("programs", "cvxpy layer", "sparse programs")
+        for name in ("programs", "cvxpy layer", "sparse programs", "solvers")
     )
     headings = ["ms", "first call, ms", "relative error"]
     return f"""# Benchmarks
@@ -268,6 +268,19 @@ from a warm start the order stays and c moves by 1 %.
                 "peak memory, MiB",
             ],
             [sparse_programs.cells(row) for row in large],
+        )
+    }
+
+## Programs and their solvers
+
+Forward / gradient in the objective's vector, warm, in ms, and the first value and gradient of a fresh process,
+imports excluded, in s: under `jax.jit`, eagerly, with Clarabel asked for, and Moreau's own JAX front.
+
+{
+        table(
+            ["program (variables, rows, batch)"]
+            + [head for name in solvers.CONTENDERS for head in (name, "first, s")],
+            [solvers.cells(row) for row in by_solver],
         )
     }
 """

@@ -1,4 +1,4 @@
-"""Programs beside cvxpylayers (diffcp, Moreau) and Moreau's own JAX front: forward and gradient, warm and first.
+"""Programs beside Moreau's own JAX front: forward and gradient, warm and first calls.
 
 Contenders take turns in one process; first calls, imports excluded, each in a process of its own. Answers
 are held against ours: a peer whose primal is off by more than 1e-5 is named so. ``python solvers.py first
