@@ -149,7 +149,7 @@ def test_a_dependency_is_what_the_package_imports():
     named = anywhere | {"clarabel"}  # by solvers/host.py, by its name
     assert extras["plots"] | extras["cvxpy"] | extras["verified"] <= named
     assert set(extras) == {
-        "plots", "cvxpy", "verified", "examples", "reproduce", "bench", "dist", "test", "dev",
+        "plots", "programs", "cvxpy", "verified", "examples", "reproduce", "bench", "dist", "test", "dev",
     }  # fmt: skip
 
 
