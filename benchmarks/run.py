@@ -26,6 +26,7 @@ from rich.progress import Progress
 
 import iterates
 import equilibrium
+import solvers
 
 HERE = Path(__file__).parent
 MODULES = {
@@ -35,6 +36,7 @@ MODULES = {
     "calculus at size": calculus_at_size,
     "certificates": certificates,
     "programs": programs_vs_cvxpylayers,
+    "solvers": solvers,
     "cvxpy layer": cvxpy_layer,
     "sparse programs": sparse_programs,
     "iterates": iterates,
@@ -45,6 +47,7 @@ MODULES = {
 }
 """By the name that a row carries."""
 PEERS = ("jaxopt", "cvxpylayers", "diffcp", "ott-jax")
+PEERS = ("jaxopt", "cvxpylayers", "diffcp", "moreau")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -120,8 +123,9 @@ def page(results: dict) -> str:
     ]
     flows = [flows_vs_diffrax.cells(row) for row in results["rows"] if row["benchmark"] == "flows"]
     programs, layers, large = (
+    programs, layers, large, by_solver = (
         [row for row in results["rows"] if row["benchmark"] == name]
-        for name in ("programs", "cvxpy layer", "sparse programs")
+        for name in ("programs", "cvxpy layer", "sparse programs", "solvers")
     )
     headings = ["ms", "first call, ms", "relative error"]
     return f"""# Benchmarks
@@ -352,6 +356,16 @@ celer's path of 100 points.
                 "times",
             ],
             [equilibrium.cells(r) for r in results["rows"] if r["benchmark"] == "equilibrium"],
+## Programs and their solvers
+
+Forward / gradient in the objective's vector, warm, in ms, and the first value and gradient of a fresh process,
+imports excluded, in s: under `jax.jit`, eagerly, with Clarabel asked for, and Moreau's own JAX front.
+
+{
+        table(
+            ["program (variables, rows, batch)"]
+            + [head for name in solvers.CONTENDERS for head in (name, "first, s")],
+            [solvers.cells(row) for row in by_solver],
         )
     }
 """

@@ -165,8 +165,8 @@ def test_a_dependency_is_what_the_package_imports():
     named = anywhere | {"clarabel"}  # by solvers/host.py, by its name
     assert extras["plots"] | extras["cvxpy"] | extras["verified"] | extras["flows"] <= named
     assert set(extras) == {
-        "plots", "cvxpy", "verified", "flows", "sklearn", "examples", "reproduce", "bench", "dist", "test",
-        "dev",
+        "plots", "programs", "cvxpy", "verified", "flows", "sklearn", "examples", "reproduce", "bench", "dist",
+        "test", "dev",
     }  # fmt: skip
 
 

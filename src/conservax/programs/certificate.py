@@ -253,7 +253,7 @@ def _reason(
     pieces_of = f"{count} weakly active piece{'s' if count != 1 else ''}"
     if verdict == Verdict.PROVEN:
         if count == 0:
-            return "no constraint is weakly active and the system is regular."
+            return "no constraint is weakly active and the system is regular." + _vertex(pieces)
         return f"both extremes of the {pieces_of} are regular, hence every element is."
     if verdict == Verdict.UNKNOWN:
         return "an extreme system is too close to singular for this precision."
@@ -270,6 +270,16 @@ def _reason(
     return (
         f"the {gradients} are dependent, so (primal, dual) has no derivative, though the primal alone may "
         "have one."
+    )
+
+
+def _vertex(pieces: Pieces) -> str:
+    """Of a regular system without choice: as many active rows as unknowns hold x."""
+    if pieces.curved or int((pieces.low > 0).sum()) < len(pieces.P):
+        return ""
+    return (
+        " The derivative of the primal in the objective is zero, because the solution is a vertex: it does not "
+        "move with P and c until another one is better. For a gradient that looks ahead take perturbed=τ."
     )
 
 

@@ -1,5 +1,6 @@
 """``ConeProgram``: a quadratic objective over a product of symmetric cones, as a layer."""
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from .cone_inputs import (
 from .forward import Outcome, Settings, active_pieces, measure_point
 from .host_calls import Form
 from .host_map import HostOutcome, host_solution_map, solve_now
+from .perturbed import looking_ahead
 from .pieces import in_pieces, is_traced, piece_size
 from .program_report import ProgramReport
 from .solution_map import solution_map
@@ -92,6 +94,9 @@ class ConeProgram:
             host, an item to a thread; "auto" takes ours for dense data where it can.
         auxiliary: indices of variables that may be left free by the solution: where neither P nor an
             active row touches one, the derivative leaves it out, as does the certificate.
+        perturbed: τ > 0 for linear programs, whose vertices do not move with c: the gradient in c for a
+            cotangent g of the primal is then (x(c + τg) − x(c))/τ, in reverse mode; see
+            docs/programs.md. None, the default, is the derivative.
         warm_start: a ``WarmStart``, which keeps solutions to start from. In double precision, for
             "clarabel" and "scs"; the batched interior-point method is faster from nothing.
 
@@ -112,6 +117,7 @@ class ConeProgram:
     solver: SolverName = "auto"
     auxiliary: tuple[int, ...] = ()
     warm_start: WarmStart | None = None
+    perturbed: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.cones, Cones):
@@ -126,6 +132,10 @@ class ConeProgram:
         if not isinstance(self.warm_start, WarmStart | None):
             raise InvalidInputError(
                 f"warm_start must be a conservax.programs.WarmStart() or None, but is {self.warm_start!r}."
+            )
+        if self.perturbed is not None and not self.perturbed > 0:
+            raise InvalidInputError(
+                f"perturbed is how far c is moved along a cotangent, τ > 0, but is {self.perturbed!r}."
             )
         choose_solver(self.solver, self.cones)
 
@@ -148,6 +158,9 @@ class ConeProgram:
                 semidefinite (the last two only where values are at hand).
             InfeasibleError, UnboundedError, NotConvergedError: called eagerly without batch axes.
         """
+        if self.perturbed is not None and is_traced((P, c, A, b)):
+            plain = dataclasses.replace(self, perturbed=None)
+            return looking_ahead(plain, float(self.perturbed))(P, c, A, b)
         sparse = is_sparse(P) or is_sparse(A)
         solver = choose_solver(self.solver, self.cones, sparse)
         if solver == Solver.INTERIOR_POINT:
@@ -201,8 +214,12 @@ class ConeProgram:
         data, lead = as_data(P, c, A, b, self.cones.size)
         settings = self.settings(Solver.INTERIOR_POINT, data.c.dtype, definite)
 
+        # options hold for a whole program: inside another one they are that one's
+        quick = jax.default_backend() == "cpu" and not is_traced(data)
+        run = _jitted_quickly if quick else _jitted
+
         def solve(data: Data) -> Outcome:
-            return _jitted(*data, cones=self.cones, settings=settings)
+            return run(*data, cones=self.cones, settings=settings)
 
         batch = len(data.c)
         size = piece_size(bytes_of_item(data), Solver.INTERIOR_POINT)
@@ -335,6 +352,9 @@ def _solve(
 
 
 _jitted = jax.jit(_solve, static_argnames=("cones", "settings"))
+# fewer and plainer kernels take half the time to compile on a CPU, and are no slower
+_QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+_jitted_quickly = jax.jit(_solve, static_argnames=("cones", "settings"), compiler_options=_QUICK)
 
 
 def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
@@ -342,8 +362,12 @@ def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
     if name == "auto":
         if jax.default_backend() != "cpu" and cones.symmetric and not of_sparse:
             return Solver.INTERIOR_POINT
-        active_set = cones.polyhedral and not of_sparse and host.has_moreau()
-        return Solver.MOREAU if active_set else Solver.CLARABEL
+        dense = cones.symmetric and not of_sparse
+        if dense and cones.polyhedral and host.is_installed(Solver.MOREAU):
+            return Solver.MOREAU
+        # without extras ours is there
+        alone = dense and not host.is_installed(Solver.CLARABEL)
+        return Solver.INTERIOR_POINT if alone else Solver.CLARABEL
     if name not in get_args(SolverName):
         raise InvalidInputError(
             f"solver must be one of {', '.join(get_args(SolverName))}, but is {name!r}."

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..solvers import Solver, WarmStart
 from ..solvers.cones import Array
-from ..solvers.host import has_moreau
+from ..solvers.host import is_installed
 from .canonical import AffineMap, canonicalise
 from .cone_program import (
     ConeProgram,
@@ -80,6 +80,7 @@ class CvxpyLayer:
         gp: whether the problem is a geometric program.
         verbose, canon_backend: of CVXPY's canonicalisation.
         solver_args: defaults for the call's.
+        perturbed: τ, for linear programs; see ``ConeProgram``.
 
     Raises:
         InvalidInputError (a ValueError): parameters or variables that are not the problem's, or a
@@ -106,12 +107,14 @@ class CvxpyLayer:
         verbose: bool = False,
         canon_backend: str | None = None,
         solver_args: dict[str, Any] | None = None,
+        perturbed: float | None = None,
     ) -> None:
         check_problem(problem, parameters, variables, gp)
         self.canonical = canonicalise(problem, parameters, variables, gp, verbose, canon_backend)
         self.solver = _known_solver(solver or "auto")
         self._names = tuple(variable.name() for variable in variables)
         self.solver_args = dict(solver_args or {})
+        self.perturbed = perturbed
         self._sparse = self.canonical.large and self.solver != "interior_point"
         self._settings(self.solver_args, jnp.result_type(float))
         # a quadratic form that is known serves the solver
@@ -198,6 +201,8 @@ class CvxpyLayer:
         traced = is_traced(values)
         if solver == Solver.INTERIOR_POINT:
             run = functools.partial(self._solve_and_tell if tell else self._solve, program)
+        elif self.perturbed is not None and traced:
+            run = functools.partial(self._told, program)
         else:
             run = self._on_host(program, solver, values, traced)
         size = piece_size(self._item_bytes, solver)
@@ -306,7 +311,9 @@ class CvxpyLayer:
         iterations = [arguments[name] for name in _ITERATIONS if name in arguments]
         cones = self.canonical.cones
         solver = _known_solver(str(arguments.get("solve_method", self.solver)))
-        if solver == "moreau" and (self._sparse or not cones.polyhedral or not has_moreau()):
+        if solver == "moreau" and (
+            self._sparse or not cones.polyhedral or not is_installed(Solver.MOREAU)
+        ):
             solver = "auto"  # as for other names of the peers
         # exact, or polished: what a peer is given is too loose or too few for it
         exact = Solver.INTERIOR_POINT, Solver.MOREAU
@@ -317,6 +324,7 @@ class CvxpyLayer:
             max_iterations=None if own or not iterations else int(iterations[0]),
             solver=solver,  # type: ignore[arg-type]
             auxiliary=self.canonical.auxiliary,
+            perturbed=self.perturbed,
         )
 
 

@@ -242,7 +242,10 @@ def certify(
     auxiliary: tuple[int, ...],
     eps: float | None = None,
 ) -> tuple[TwoTests, Factors | None]:
-    """The two tests, and the factors of dense ones, idle variables left out; open where a weakly active row touches one of them."""
+    """The two tests, and the factors of dense ones, idle variables left out.
+
+    They stay open where a weakly active row touches one of those.
+    """
     if auxiliary:
         idle = idle_variables(data.P, data.A, parts.basis, parts.low, cones, auxiliary)
         weak = touched(data.A, parts.basis, parts.high > parts.low, cones) & (idle > 0)

@@ -107,7 +107,7 @@ def _solve_portion(
             # a vertex of many solutions hides pieces that one amid them shows
             edge = good & (found.solver == Solver.MOREAU) & (tests.verdict != 1)
             items = np.flatnonzero(edge & np.any(parts.low != parts.high, axis=-1))
-            if len(items):
+            if len(items) and host.is_installed(Solver.CLARABEL):
                 own = _search(
                     items_of(data, items), cones, settings, [_Stage(Solver.CLARABEL, True)]
                 )
@@ -252,7 +252,7 @@ def _solvers(settings: Settings, cones: Cones) -> Iterator[_Stage]:
     solver = settings.solver
     if solver == Solver.MOREAU:
         yield _Stage(solver)
-        if not settings.followed:
+        if not (settings.followed and host.is_installed(Solver.CLARABEL)):
             return
         solver = Solver.CLARABEL
     if solver == Solver.CLARABEL and settings.tolerance is None:
@@ -260,7 +260,7 @@ def _solvers(settings: Settings, cones: Cones) -> Iterator[_Stage]:
     yield _Stage(solver)
     if settings.followed:
         yield _Stage(solver, last_resort=True)
-        if host.has_scs():
+        if host.is_installed(Solver.SCS):
             yield _Stage(Solver.SCS, last_resort=True)
 
 
@@ -340,6 +340,8 @@ def _of_solver(
         else:
             P, A = host.matrix_of_item(data.P, item), host.matrix_of_item(data.A, item)
         answer = solve(P, data.c[item], A, data.b[item])
+        if solver == Solver.MOREAU:  # complementary by construction
+            return answer, 0.0
         return answer, host.relative_gap(P, data.c[item], data.b[item], answer)
 
     return one

@@ -70,11 +70,13 @@ def summed_product(
         array = array.reshape(*(padded[k] for k in kept), array.shape[-1])
         return array, "".join(letters[k] for k in kept)
 
-    (left, l), (right, r) = axes(left), axes(right)
-    present = set(l) | set(r)
+    (left, of_left), (right, of_right) = axes(left), axes(right)
+    present = set(of_left) | set(of_right)
     target = "".join(c for c, size in zip(letters, lead, strict=True) if size > 1 and c in present)
     core = ("i", "j", "ij") if outer else ("i", "i", "i")
-    found = np.einsum(f"{l}{core[0]},{r}{core[1]}->{target}{core[2]}", left, right, optimize=True)
+    found = np.einsum(
+        f"{of_left}{core[0]},{of_right}{core[1]}->{target}{core[2]}", left, right, optimize=True
+    )
     sizes = found.shape[len(target) :]
     shape = [size if c in target else 1 for c, size in zip(letters, lead, strict=True)]
     return np.broadcast_to(found.reshape(*shape, *sizes), (*lead, *sizes))

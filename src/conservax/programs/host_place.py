@@ -119,7 +119,7 @@ class Place:
             parts = Spectrum(self.basis, self.d, self.d, one)
             factors = factorise_extremes(system.P, system.A, parts, self.cones)
         root = np.sqrt(self.d)[..., None]
-        B, X, Y = root * factors.turned_A, factors.X, factors.Y
+        B, X, Y = root * factors.turned, factors.X, factors.Y
         Bt, Xt, Yt = (np.swapaxes(part, -1, -2) for part in (B, X, Y))
 
         def plain(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -141,7 +141,7 @@ def solve(
 def derivative(
     layer: LayerForm, moving: tuple[bool, ...], *args: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """The tangents of outputs and solution for those of the parameters that move; then values, point, ticket."""
+    """The tangents of outputs and solution for those of the parameters that move, which come first."""
     canonical, count = layer.canonical, sum(moving)
     tangents, rest = args[:count], args[count:]
     values, point, ticket = rest[:-4], rest[-4:-1], np.asarray(rest[-1])

@@ -38,6 +38,7 @@ class QuadraticProgram:
     max_iterations: int | None = None
     selection: Literal["lower", "upper"] = "lower"
     solver: SolverName = "auto"
+    perturbed: float | None = None
 
     def __call__(
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
@@ -68,7 +69,8 @@ class QuadraticProgram:
         G, h = _pair("G", G, "h", h, q)
         cones = Cones(zero=b.shape[-1], nonnegative=h.shape[-1])
         program = ConeProgram(
-            cones, self.tolerance, self.max_iterations, self.selection, self.solver
+            *(cones, self.tolerance, self.max_iterations, self.selection, self.solver),
+            perturbed=self.perturbed,
         )
         return program, (Q, q, _stack(A, G, 2), _stack(b, h, 1))
 

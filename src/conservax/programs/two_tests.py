@@ -24,9 +24,9 @@ class TwoTests(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """TᵀA, L with LLᵀ ≈ H, R with RRᵀ ≈ C, and X ≈ L⁻¹, Y ≈ R⁻¹; NaN where they are not definite."""
+    """``turned`` = TᵀA, L with LLᵀ ≈ H, R with RRᵀ ≈ C, X ≈ L⁻¹, Y ≈ R⁻¹; NaN where there are none."""
 
-    turned_A: Array
+    turned: Array
     L: Array
     R: Array
     X: Array
@@ -103,4 +103,4 @@ def _least(L: Array, X: Array) -> Array:
 
 
 def _square(matrix: Array) -> Array:
-    return namespace(matrix).sum(matrix * matrix, axis=(-1, -2))
+    return namespace(matrix).einsum("...ij,...ij->...", matrix, matrix)

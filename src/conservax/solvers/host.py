@@ -47,8 +47,7 @@ def package(solver: Solver) -> ModuleType:
     """The module of a solver; MissingPackageError names the remedy."""
     name = solver.name.lower()
     try:
-        # the part of Moreau that solves; the rest of it looks for PyTorch as it is imported
-        return importlib.import_module("moreau_cpu" if solver == Solver.MOREAU else name)
+        return importlib.import_module(_module(solver))
     except ImportError:
         raise MissingPackageError(
             f"the solver {name} is not installed, which programs on the host and "
@@ -57,9 +56,14 @@ def package(solver: Solver) -> ModuleType:
 
 
 @functools.cache
-def has_moreau() -> bool:
-    """Whether Moreau is installed; it has no wheels for Windows, and none for macOS on Intel."""
-    return importlib.util.find_spec("moreau_cpu") is not None
+def is_installed(solver: Solver) -> bool:
+    """Whether a solver is here; Moreau has no wheels for Windows, and none for macOS on Intel."""
+    return importlib.util.find_spec(_module(solver)) is not None
+
+
+def _module(solver: Solver) -> str:
+    # the part of Moreau that solves; the rest of it looks for PyTorch as it is imported
+    return "moreau_cpu" if solver == Solver.MOREAU else solver.name.lower()
 
 
 def matrix_of_item(matrix: Any, item: int) -> "scipy.sparse.csc_matrix":
@@ -91,12 +95,6 @@ def relative_gap(P: Any, c: np.ndarray, b: np.ndarray, answer: Answer) -> float:
     terms = np.array([x @ (P @ x), c @ x, b @ y])
     size = np.abs(terms).max()
     return float(abs(terms.sum()) / (size if size > 0 else 1.0))
-
-
-@functools.cache
-def has_scs() -> bool:
-    """Whether SCS is installed."""
-    return importlib.util.find_spec("scs") is not None
 
 
 def nothing(status: Status, n: int, m: int) -> Answer:

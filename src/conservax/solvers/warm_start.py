@@ -62,7 +62,7 @@ class WarmStart:
 
 
 class WeakStarts:
-    """A ``WarmStart`` as long as it lives, or None: for parameters of compiled programs, which outlive users."""
+    """A ``WarmStart`` as long as it lives, or None: compiled programs outlive their users."""
 
     def __init__(self, starts: WarmStart) -> None:
         self._of, self._number = weakref.ref(starts), id(starts)

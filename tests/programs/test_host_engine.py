@@ -1,0 +1,207 @@
+"""The host engine: nothing is compiled, no solver is trusted, every portion and place is one system."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from conservax.programs import ConeProgram, Cones, QuadraticProgram, Solver, Status
+from conservax.programs import host_engine as engine
+from conservax.programs.curved_blocks import curved
+from conservax.programs.curved_on_host import curved_on_host
+from conservax.programs.forward import Settings
+from conservax.programs.host_calls import _TICKETS
+from conservax.solvers import host
+from conservax.solvers.cones import Curved
+from conservax.solvers.equilibrate import Data
+
+_compiled = [0]
+
+
+def _count(name, duration, **_):
+    _compiled[0] += name == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+# cones, a point inside
+SHAPES = {
+    "polyhedral": (Cones(zero=1, nonnegative=5), [0, 0.3, 0.3, 0.3, 0.3, 0.3]),
+    "second-order": (Cones(nonnegative=1, second_order=(3, 4)), [0.5, 1, 0.2, 0, 1, 0, 0.4, 0.2]),
+    "semidefinite": (Cones(semidefinite=(3,)), [1, 0, 0.2, 1, 0.1, 1]),
+    "curved": (Cones(exponential=1, power=(0.3, -0.6)), [0, 1, 2, 1, 1, 0.2, 1, 1, 0.1]),
+}
+
+
+def draw(cones: Cones, inside, batch: int, seed: int = 0) -> Data:
+    rng = np.random.default_rng(seed)
+    n = 4
+    R, A = rng.normal(size=(n, n)), rng.normal(size=(batch, cones.size, n))
+    b = A @ rng.normal(size=n) + np.array(inside)
+    return Data(np.eye(n)[None] + R.T @ R, 2 * rng.normal(size=(batch, n)), A, b)
+
+
+def settings(solver: Solver, followed: bool = True) -> Settings:
+    return Settings(None, None, "lower", solver, False, (), None, followed)
+
+
+def solvers_of(cones: Cones):
+    if cones.polyhedral:
+        yield Solver.MOREAU
+    yield from (Solver.CLARABEL, Solver.SCS)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_whoever_solves_the_answer_is_the_same_and_nothing_is_compiled(name):
+    cones, inside = SHAPES[name]
+    data, before, found = draw(cones, inside, 5), _compiled[0], []
+    for solver in solvers_of(cones):
+        answered, places = engine.solve_programs(data, cones, settings(solver), 2.2e-16)
+        assert answered.status.tolist() == [Status.SOLVED] * 5
+        assert answered.solver.tolist() == [solver] * 5
+        assert max(answered.primal_residual.max(), answered.dual_residual.max()) < 1e-12
+        found.append(answered)
+        # the factors solve the system, and its transpose
+        rng = np.random.default_rng(1)
+        for place in places:
+            count = len(place.d)
+            for transposed in (False, True):
+                right = rng.normal(size=(count, 4, 2)), rng.normal(size=(count, cones.size, 2))
+                solution = place.solve(*right, transposed, (True, True))
+                product = place.system.transposed_product if transposed else place.system.product
+                for given, back in zip(right, product(*solution), strict=True):
+                    np.testing.assert_allclose(back, given, atol=1e-9)
+    for other in found[1:]:
+        np.testing.assert_allclose(other.x, found[0].x, atol=1e-9)
+        np.testing.assert_array_equal(other.verdict, found[0].verdict)
+    assert _compiled[0] == before
+
+
+def test_eager_calls_compile_nothing_of_ours():
+    cones, inside = SHAPES["polyhedral"]
+    P, c, A, b = (part[0] for part in draw(cones, inside, 1))
+    weights, given = jnp.arange(4.0), jnp.asarray(c)
+    program = ConeProgram(cones)
+    before = _compiled[0]
+    primal, pull = jax.vjp(lambda c: program(P, c, A, b).primal, given)
+    (slope,) = pull(weights)
+    assert _compiled[0] == before
+    H, active = P, np.abs(b - A @ np.asarray(primal)) < 1e-9
+    rows = A[active]
+    kkt = np.block([[H, rows.T], [rows, np.zeros((len(rows),) * 2)]])
+    expected = -np.linalg.inv(kkt)[:4, :4] @ np.arange(4.0)
+    np.testing.assert_allclose(slope, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("dual", [False, True])
+def test_curved_cones_are_those_of_the_traced_ones(alpha, dual):
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(400, 3)) * 10.0 ** rng.uniform(-3, 3, size=(400, 1))
+    v[::11], v[1::13, 2], v[2::13, 0] = np.round(v[::11]), 0.0, 0.0
+    limit, block = np.full((400, 3), 1e-9), Curved((alpha,), dual)
+    traced = jax.jit(lambda v, t: curved(block, v, t, t))(v, limit)
+    found = curved_on_host(block, v, limit, limit)
+    np.testing.assert_array_equal(found[3], traced[3])
+    for k in (1, 2):
+        elements = (
+            np.einsum("nij,nj,nkj->nik", T[:, 0], d, T[:, 0])
+            for T, d in ((np.asarray(traced[0]), np.asarray(traced[k])), (found[0], found[k]))
+        )
+        np.testing.assert_allclose(*elements, atol=1e-11)
+
+
+def test_a_solver_that_lies_is_followed_by_the_next(monkeypatch):
+    """Its own residual gives it away, and the info names who solved."""
+    honest = host._SOLVERS[Solver.MOREAU]
+
+    def lying(cones, tolerance, max_iterations):
+        solve = honest(cones, tolerance, max_iterations)
+
+        def run(P, c, A, b):
+            found = solve(P, c, A, b)
+            return found._replace(x=found.x + 0.6, y=found.y[::-1], s=found.s[::-1])
+
+        return run
+
+    monkeypatch.setitem(host._SOLVERS, Solver.MOREAU, lying)
+    p = jnp.array([[0.9, 0.3, -0.2], [0.1, 0.2, 3.0]])
+    found = QuadraticProgram()(np.eye(3), -p, np.ones((1, 3)), np.ones(1), -np.eye(3), np.zeros(3))
+    np.testing.assert_allclose(found.primal, [[0.8, 0.2, 0], [0, 0, 1]], atol=1e-12)
+    monkeypatch.setitem(
+        host._SOLVERS, Solver.MOREAU, lambda *_: lambda P, c, A, b: host.nothing(2, 3, len(b))
+    )
+    found = QuadraticProgram()(np.eye(3), -p, np.ones((1, 3)), np.ones(1), -np.eye(3), np.zeros(3))
+    assert found.info.solver.tolist() == [Solver.CLARABEL] * 2
+    np.testing.assert_allclose(found.primal, [[0.8, 0.2, 0], [0, 0, 1]], atol=1e-12)
+
+
+def test_linear_programs_meet_highs_to_the_last_digits():
+    """The active-set method answers to 1e-6; the polish makes a vertex of it."""
+    rng = np.random.default_rng(3)
+    A, x = rng.normal(size=(4, 12, 5)), rng.normal(size=5)
+    b = A @ x + rng.uniform(size=(4, 12))
+    c = -np.einsum("bij,bi->bj", A, rng.uniform(size=(4, 12)))
+    found = QuadraticProgram()(np.zeros((5, 5)), c, G=A, h=b)
+    assert found.info.verdict.tolist() == [1] * 4
+    for k in range(4):
+        known = linprog(c[k], A_ub=A[k], b_ub=b[k], bounds=(None, None))
+        np.testing.assert_allclose(found.primal[k], known.x, atol=1e-9)
+
+
+def test_zero_cotangents_give_zero_in_failed_items_and_others_are_lost():
+    """x ≤ h₁, x ≥ −h₂: the second item has no solution."""
+    G = np.array([[1.0], [-1.0]])
+    h = jnp.array([[2.0, 0.0], [-1.0, 0.0], [0.5, 0.0]])
+
+    def masked(h):
+        found = QuadraticProgram()(np.eye(1), -np.ones(1), G=G, h=h)
+        x = jnp.where(found.info.status[:, None] == 0, found.primal, 0.0)
+        return jnp.sum(x**2)
+
+    def plain(h):
+        return jnp.nansum(0 * h) + QuadraticProgram()(np.eye(1), -np.ones(1), G=G, h=h).primal.sum()
+
+    np.testing.assert_allclose(jax.grad(masked)(h), [[0, 0], [0, 0], [1, 0]], atol=1e-12)
+    lost = jax.grad(plain)(h)
+    assert np.isnan(lost[1]).all()
+    assert np.isfinite(lost[jnp.array([0, 2])]).all()
+
+
+def test_a_place_that_is_gone_is_found_again():
+    cones, inside = SHAPES["second-order"]
+    P, c, A, b = draw(cones, inside, 3)
+    program = ConeProgram(cones)
+    primal, pull = jax.vjp(lambda c: program(P, c, A, b).primal, jnp.asarray(c))
+    (slope,) = pull(jnp.ones_like(primal))
+    _TICKETS.kept.clear()
+    (again,) = pull(jnp.ones_like(primal))
+    np.testing.assert_allclose(again, slope, atol=1e-9)
+
+
+def test_shared_matrices_get_the_sum_of_all_items():
+    cones, inside = SHAPES["polyhedral"]
+    P, c, A, b = draw(cones, inside, 3)
+    b = (A[:1] @ np.ones(4)) + np.array(inside)
+
+    def total(P, A):
+        return jnp.sum(ConeProgram(cones)(P, c, A, b).primal ** 2)
+
+    shared = jax.grad(total, (0, 1))(jnp.asarray(P[0]), jnp.asarray(A[0]))
+    each = jax.grad(total, (0, 1))(*(jnp.broadcast_to(m, (3, *m.shape)) for m in (P[0], A[0])))
+    for own, of_each in zip(shared, each, strict=True):
+        np.testing.assert_allclose(own, of_each.sum(axis=0), atol=1e-11)
+
+
+def test_portions_hold_every_item_once_and_small_batches_stay_whole():
+    data = draw(*SHAPES["polyhedral"], 7)
+    parts = list(engine._portions(data))
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(7))
+    assert len(parts) == 1
+    large = Data(
+        np.eye(100)[None], np.zeros((300, 100)), np.zeros((300, 50, 100)), np.zeros((300, 50))
+    )
+    parts = list(engine._portions(large))
+    assert len(parts) > 1
+    assert max(map(len, parts)) * 100 * 100 * 8 < 2 * engine._CACHED
