@@ -157,6 +157,7 @@ def sides(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         results.append(step.entry.run(child, step, *map(jnp.asarray, side)))
         if child is not tape:
             tape.absorb(child.outputs())
+    out = jnp.where(steering.active, out, results[0])  # with the kinks of what is not torn
     size = None
     if tape.measures:
         measures = tuple(o.measure for o in operands)
