@@ -259,7 +259,8 @@ def primitive_lines() -> list[str]:
     lines = [
         f"## The {len(names)} primitives of JAX",
         "",
-        "What becomes of an operand that varies. None is passed over: `tests/calculus/test_primitives.py` walks",
+        "What becomes of an operand that varies. None is passed over: "
+        "`tests/calculus/test_primitives.py` walks",
         "them all.",
         "",
         "| Treatment | Number | Meaning | Primitives |",
@@ -268,12 +269,18 @@ def primitive_lines() -> list[str]:
     for kind, members in treated.items():
         listed = " ".join(f"`{m}`" for m in members)
         lines.append(f"| {kind} | {len(members)} | {MEANING[kind]} | {listed} |")
-    lines += ["", "Edges of smooth operations, and of JAX's own rules, checked where the program runs:", ""]
+    lines += [
+        "",
+        "Edges of smooth operations, and of JAX's own rules, checked where the program runs:",
+        "",
+    ]
     lines += [f"* `{name}`: {edge}" for name, edge in edges.items()]
     others = [name for name, edges in RULES.items() if not edges]
     lines += [
         "",
-        "JAX's own rules that are smooth: " + ", ".join(f"`{n}`" for n in others) + ". Its other rules",
+        "JAX's own rules that are smooth: "
+        + ", ".join(f"`{n}`" for n in others)
+        + ". Its other rules",
         "(`lax.custom_root`, `odeint`, …) hold what a user wrote, and count as given.",
         "",
     ]

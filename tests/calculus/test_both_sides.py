@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_set, limits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conservax as cx
 from conservax import errors
+from helpers import assert_same_set, limits
 
 EXAMPLES = 200 if "CONSERVAX_PROGRAMS" in os.environ else 20  # make fuzz, make test
 HEIGHTS = jnp.array([0.0, 1.0, 4.0, 2.0, 2.0])
@@ -73,7 +73,11 @@ MENDED = {
         [1.0],
         True,
     ),
-    "x times a step": (lambda x: x[0] * jnp.where(x[0] < 0, 0, jnp.where(x[0] > 0, 1, 0.3)), [0.0], True),
+    "x times a step": (
+        lambda x: x[0] * jnp.where(x[0] < 0, 0, jnp.where(x[0] > 0, 1, 0.3)),
+        [0.0],
+        True,
+    ),
     "x[argmax(x)]": (lambda x: x[jnp.argmax(x)], [1.0, 1.0, 0.0], True),
     "x[argmin(x)]²": (lambda x: x[jnp.argmin(x)] ** 2, [3.0, -1.0, -1.0], True),
     "k-means": (lambda c: k_means(c.reshape(3, 2)), [0.0, 0.0, 2.0, 0.0, 9.0, 9.0], True),

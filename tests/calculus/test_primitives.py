@@ -126,7 +126,9 @@ CASES = {
     "tridiagonal_solve": [
         lambda x: lax.linalg.tridiagonal_solve(x * x, x + 3, x[::-1], x[:, None])
     ],
-    "eigh": [lambda x: jnp.concatenate([a.ravel() for a in jnp.linalg.eigh(matrix(x) + matrix(x).T)])],
+    "eigh": [
+        lambda x: jnp.concatenate([a.ravel() for a in jnp.linalg.eigh(matrix(x) + matrix(x).T)])
+    ],
     "svd": [
         lambda x: jnp.linalg.svd(matrix(x), compute_uv=False),
         lambda x: jnp.linalg.svd(matrix(x))[2],
@@ -256,7 +258,10 @@ def test_rules_that_are_not_listed_are_given():
 def test_a_kink_inside_the_matrix_of_a_linear_solve_is_refused():
     def solve(t):
         return lax.custom_linear_solve(
-            lambda y: jnp.maximum(t, 1.0) * y, jnp.ones(()), lambda mv, b: b / mv(1.0), symmetric=True
+            lambda y: jnp.maximum(t, 1.0) * y,
+            jnp.ones(()),
+            lambda mv, b: b / mv(1.0),
+            symmetric=True,
         )
 
     with pytest.raises(errors.UnsupportedOperationError, match="'max' inside the matrix"):

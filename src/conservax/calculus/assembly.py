@@ -93,7 +93,9 @@ def assemble(
                 for change in _changes(increments, n, members, place_of, kinds):
                     _require_meeting(rows @ change, switch @ change, round_off, kink_at(owner, 1))
             if owner not in equalities:
-                _refuse_torn_nearby(rows, switches[np.searchsorted(comparisons, owner)], n, owner, kink_at)
+                _refuse_torn_nearby(
+                    rows, switches[np.searchsorted(comparisons, owner)], n, owner, kink_at
+                )
                 switch = switches[np.searchsorted(comparisons, owner)]
                 rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)

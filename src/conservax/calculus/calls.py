@@ -52,7 +52,9 @@ def plan_custom_rule(
     if ours and function in _SEEN_THROUGH:
         inside = scope._replace(call=step.origin, tie="constant", operation=function)
         return plan_call(planner, step, closed, operands, inside, at, felt)
-    if planner.late and ours and function == "_softmax":  # its body is smooth but for what it subtracts
+    if (
+        planner.late and ours and function == "_softmax"
+    ):  # its body is smooth but for what it subtracts
         return plan_call(planner, step, closed, operands, scope, at, felt)
     moving = planner.mend(step, operands, scope, at)
     root = roots.find(function)
@@ -99,9 +101,7 @@ def plan_root(
     return [r._replace(varied=i < root.leaves) for i, r in enumerate(results)]
 
 
-def plan_linear_solve(
-    planner: Any, step: Step, operands: Sequence[Info], scope: Scope
-) -> None:
+def plan_linear_solve(planner: Any, step: Step, operands: Sequence[Info], scope: Scope) -> None:
     """A linear solve is smooth in its matrix: what makes the matrix inside it must be smooth too."""
     count, closed = step.eqn.params["const_lengths"].matvec, step.eqn.params["jaxprs"].matvec
     x = [Info(planner.fresh(), True) for _ in step.eqn.outvars]
@@ -110,9 +110,7 @@ def plan_linear_solve(
         planner.block(closed, [*operands[:count], *x], scope, 0)
     if len(planner.sites) > before:
         site = planner.sites[before]
-        raise unsupported(
-            f"'{site.operation}' inside the matrix of a linear solve", site.location
-        )
+        raise unsupported(f"'{site.operation}' inside the matrix of a linear solve", site.location)
 
 
 def plan_scan(

@@ -183,11 +183,11 @@ COMPLEX_EDGES: dict[str, tuple[Edge, ...]] = {
 MATRIX_EDGES: dict[str, tuple[Edge, ...]] = {
     "cholesky": (Edge("the Cholesky factor of a singular matrix", "edge", _once, _singular_pivot),),
     "qr": (Edge("qr, whose columns change their signs,", "jump", _once, _turning_reflection),),
-    "eigh": (
-        Edge("equal eigenvalues", "matrix", _values_shape(1), _equal_eigenvalues),
-    ),
+    "eigh": (Edge("equal eigenvalues", "matrix", _values_shape(1), _equal_eigenvalues),),
     "svd": (
-        Edge("equal or vanishing singular values", "matrix", _values_shape(0), _equal_singular_values),
+        Edge(
+            "equal or vanishing singular values", "matrix", _values_shape(0), _equal_singular_values
+        ),
     ),
 }
 # JAX's own derivative rules: smooth but for these edges. What is not listed counts as given.

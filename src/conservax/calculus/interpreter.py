@@ -66,7 +66,9 @@ def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     except NotImplementedError as error:  # JAX's own derivative of it is missing
         raise unsupported(f"the operation '{eqn.primitive.name}': {error}", step.location) from None
     for edge in step.edges:
-        edge.record(tape, step, values, [o.measure for o in operands] if tape.measures else (), outs)
+        edge.record(
+            tape, step, values, [o.measure for o in operands] if tape.measures else (), outs
+        )
     if not (step.varied and tape.measures):
         return [Value(o) for o in outs]
 

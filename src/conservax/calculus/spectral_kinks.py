@@ -68,7 +68,9 @@ def meetings_of(program: Program, active: np.ndarray) -> list[Meeting]:
                 continue
             for start, stop in _runs(active[np.diagonal(slots, 1)]):
                 own = slots[start:stop, start:stop]
-                found.append(Meeting(site, own if site.operation == EIGENVALUES else own[::-1, ::-1]))
+                found.append(
+                    Meeting(site, own if site.operation == EIGENVALUES else own[::-1, ::-1])
+                )
     return sorted(found, key=lambda m: m.owner)
 
 
@@ -155,9 +157,7 @@ class _Kinks:
 
     how = "are equal"
 
-    def absolute(
-        self, d: np.ndarray, cuts: dict[int, float], weight: float
-    ) -> Base:
+    def absolute(self, d: np.ndarray, cuts: dict[int, float], weight: float) -> Base:
         """c |d| for each cut with its factor c: −c d, and 2 c q d on top."""
         self.add([d], [{p: 2 * c for p, c in cuts.items()}], "segment", (weight,))
         return [(p, -c * d) for p, c in cuts.items()]

@@ -144,9 +144,7 @@ class Discover:
         )
         return unit_vectors(z, axis), jnp.zeros_like(z)
 
-    def spectrum(
-        self, distance: Any, increments: Any, size: Any, natural: Any
-    ) -> tuple[Any, Any]:
+    def spectrum(self, distance: Any, increments: Any, size: Any, natural: Any) -> tuple[Any, Any]:
         self._record(jax.lax.stop_gradient(distance), size, natural, natural, -1)
         return natural, jnp.zeros_like(natural)
 
@@ -279,9 +277,7 @@ class Linearise:
         smooth, r = self._next(z)
         return smooth * unit_vectors(z, axis), r
 
-    def spectrum(
-        self, distance: Any, increments: Any, size: Any, natural: Any
-    ) -> tuple[Any, Any]:
+    def spectrum(self, distance: Any, increments: Any, size: Any, natural: Any) -> tuple[Any, Any]:
         """Base: each value's share in those that meet it, whose differences r carries."""
         here = slice(self.cursor, self.cursor + natural.size)
         base = jax.lax.stop_gradient(self.base[here]).reshape(natural.shape).astype(natural.dtype)
