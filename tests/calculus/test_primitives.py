@@ -135,14 +135,8 @@ CASES = {
     ],
     "custom_linear_solve": [lambda x: jnp.linalg.solve(matrix(x), x[:2])],
 }
-# Smooth ones with nothing to differentiate on one machine, or that no array takes without its like.
-NO_CASE = {
-    "householder_product": "refused: JAX does not differentiate it",
-    "zeta": "refused: JAX does not differentiate it",
-    "lu": "refused for its integer results",
-    "psum": "needs a mapped axis",
-    "sharding_constraint": "needs a mesh",
-}
+# Smooth ones with nothing to differentiate on one machine.
+NO_CASE = {"psum": "needs a mapped axis", "sharding_constraint": "needs a mesh"}
 # JAX's own derivative rules that count as smooth.
 RULES = {
     "_softmax": jax.nn.softmax,
