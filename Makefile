@@ -33,8 +33,9 @@ test-all: ## The tests again as XLA compiles for users, the long fuzzers, the ne
 test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
 	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
 
+FUZZED = $(addprefix tests/calculus/test_,operations.py spectra.py domains.py both_sides.py random_nodes.py)
 fuzz: $(VENV)/.stamp-test ## Run the calculus on thousands of random programs (PROGRAMS=5000)
-	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) tests/calculus/test_operations.py tests/calculus/test_random_nodes.py $(ARGS)
+	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) $(FUZZED) $(ARGS)
 
 soundness: $(VENV)/.stamp-test ## Compare certificates with exact arithmetic (INSTANCES=100000)
 	$(ONE_THREAD) $(BIN)/python tests/soundness.py $(INSTANCES) $(JOBS)

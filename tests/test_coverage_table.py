@@ -13,8 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import primitives
 
 import conservax as cx
+from conservax.calculus.domains import COMPLEX_EDGES, MATRIX_EDGES, REAL_EDGES, RULES
+from conservax.calculus.treatment import (
+    CONSTANT,
+    EDGED,
+    GIVEN,
+    JUMPS,
+    KINKED,
+    OPENED,
+    REFUSED,
+    SMOOTH,
+    STEERS,
+    treatment,
+)
 from conservax.errors import ConservaxError
 
 PAGE = Path(__file__).parents[1] / "docs" / "coverage.md"
@@ -214,7 +228,63 @@ def table() -> str:
         if LEFT_OUT[module]:
             left = "; ".join(f"`{n}` {why}" for n, why in LEFT_OUT[module].items())
             lines += [f"Left out: {left}.", ""]
-    return "\n".join(lines)
+    return "\n".join(lines + primitive_lines())
+
+
+MEANING = {
+    SMOOTH: "JAX's own derivative, wherever it is finite",
+    EDGED: "the same, and the point is refused where that is no derivative",
+    KINKED: "a set of slopes at each kink",
+    JUMPS: "locally constant; at a jump accepted if the program mends it",
+    STEERS: "a comparison, or what joins comparisons: one kink for all that it steers",
+    CONSTANT: "the derivative 0 by decree",
+    OPENED: "the program inside is read",
+    GIVEN: "a rule of the user's own: taken as it is, and nothing is called exact",
+    REFUSED: "by name and line, where an operand varies",
+}
+
+
+def primitive_lines() -> list[str]:
+    """What becomes of every primitive of JAX's, counted and listed."""
+    names = sorted({p.name for p in vars(primitives).values() if hasattr(p, "get_bind_params")})
+    treated = {kind: [n for n in names if treatment(n) == kind] for kind in MEANING}
+    assert sum(map(len, treated.values())) == len(names)
+    edges = {
+        f"{name} of complex numbers" if table is COMPLEX_EDGES else name: edge.operation
+        for table in (REAL_EDGES, COMPLEX_EDGES, MATRIX_EDGES)
+        for name, (edge,) in table.items()
+        if treatment(name) == EDGED
+    }
+    edges |= {name: own[0].operation for name, own in RULES.items() if own}
+    lines = [
+        f"## The {len(names)} primitives of JAX",
+        "",
+        "What becomes of an operand that varies. None is passed over: "
+        "`tests/calculus/test_primitives.py` walks",
+        "them all.",
+        "",
+        "| Treatment | Number | Meaning | Primitives |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kind, members in treated.items():
+        listed = " ".join(f"`{m}`" for m in members)
+        lines.append(f"| {kind} | {len(members)} | {MEANING[kind]} | {listed} |")
+    lines += [
+        "",
+        "Edges of smooth operations, and of JAX's own rules, checked where the program runs:",
+        "",
+    ]
+    lines += [f"* `{name}`: {edge}" for name, edge in edges.items()]
+    others = [name for name, edges in RULES.items() if not edges]
+    lines += [
+        "",
+        "JAX's own rules that are smooth: "
+        + ", ".join(f"`{n}`" for n in others)
+        + ". Its other rules",
+        "(`lax.custom_root`, `odeint`, …) hold what a user wrote, and count as given.",
+        "",
+    ]
+    return lines
 
 
 def test_the_page_is_what_the_calculus_does_today():

@@ -43,7 +43,12 @@ EDGES = {
     "log1p": (both(jnp.log1p), [-2.0, 0.0], [-0.5, 0.0], JUMP),
     "frexp": (lambda x: jnp.frexp(x[0])[0] * x[1], [2.0, 1.0], [3.0, 1.0], JUMP),
     "the exponent of frexp": (lambda x: x[1] * jnp.frexp(x[0])[1], [1.0, 1.0], [1.5, 1.0], JUMP),
-    "pinv at a lost rank": (lambda x: jnp.linalg.pinv(diag(x[0], x[1])), [0.0, 1.0], [2.0, 1.0], JUMP),
+    "pinv at a lost rank": (
+        lambda x: jnp.linalg.pinv(diag(x[0], x[1])),
+        [0.0, 1.0],
+        [2.0, 1.0],
+        JUMP,
+    ),
     "pinv that cuts off": (
         lambda x: jnp.linalg.pinv(diag(x[0], x[1]), rtol=0.1),
         [0.01, 1.0],
@@ -52,7 +57,9 @@ EDGES = {
     ),
     "slogdet": (lambda x: jnp.linalg.slogdet(diag(x[0], x[1]))[0], [0.0, 1.0], [-1.0, 1.0], JUMP),
     "slogdet of three": (
-        lambda x: jnp.linalg.slogdet(jnp.array([[0.1, 0.2, 0], [0.3, 0.6, 0], [0, 0, 1]]) + diag(*x, 0))[0],
+        lambda x: jnp.linalg.slogdet(
+            jnp.array([[0.1, 0.2, 0], [0.3, 0.6, 0], [0, 0, 1]]) + diag(*x, 0)
+        )[0],
         [0.0, 0.0],
         [1.0, 0.0],
         JUMP,
@@ -114,7 +121,7 @@ def angles(x):
 def test_random_points_on_and_off_the_cuts(x):
     """On the negative axis the values nearby differ by more than any slope; elsewhere slopes agree."""
     h, point = 1e-7, np.array(x)
-    nearby = [np.asarray(angles(jnp.array(point + [0, s * h]))) for s in (1, -1)]
+    nearby = [np.asarray(angles(jnp.array(point + s * np.array([0, h])))) for s in (1, -1)]
     if np.abs(nearby[0] - nearby[1]).max() > 1e-3 or not np.any(point):
         with pytest.raises(errors.ConservaxError):
             cx.conservative_jacobian(angles)(jnp.array(point))
@@ -151,8 +158,18 @@ def test_random_matrices_with_and_without_full_rank(seed):
 # continuous, and taken apart: the set at a kink, whether it is known to be Clarke's
 OPENED = {
     "hypot": (lambda x: jnp.hypot(x[0], x[1]), [0.0, 0.0], None, True),
-    "x heaviside(x)": (lambda x: x[0] * jnp.heaviside(x[0], 0.5), [0.0, 1.0], [[0, 0], [1, 0]], True),
-    "x heaviside(x), 1 at 0": (lambda x: x[0] * jnp.heaviside(x[0], 1.0), [0.0, 1.0], [[0, 0], [1, 0]], True),
+    "x heaviside(x)": (
+        lambda x: x[0] * jnp.heaviside(x[0], 0.5),
+        [0.0, 1.0],
+        [[0, 0], [1, 0]],
+        True,
+    ),
+    "x heaviside(x), 1 at 0": (
+        lambda x: x[0] * jnp.heaviside(x[0], 1.0),
+        [0.0, 1.0],
+        [[0, 0], [1, 0]],
+        True,
+    ),
     "reduce": (lambda x: lax.reduce(x, 0.0, lax.max, (0,)), [1.0, 1.0], [[0, 1], [1, 0]], True),
     "equal complex numbers": (
         lambda x: jnp.where(complexes(x) == 1j, x[0], 2 * x[0]),
@@ -184,7 +201,9 @@ def test_a_reduction_from_a_varied_start():
 
 def test_the_sign_of_a_complex_number():
     J = cx.conservative_jacobian(both(jnp.sign))
-    np.testing.assert_allclose(J(jnp.array([3.0, 4.0])).element(), [[0.128, -0.096], [-0.096, 0.072]])
+    np.testing.assert_allclose(
+        J(jnp.array([3.0, 4.0])).element(), [[0.128, -0.096], [-0.096, 0.072]]
+    )
     with pytest.raises(SLOPE):
         J(jnp.zeros(2))
 

@@ -126,21 +126,17 @@ CASES = {
     "tridiagonal_solve": [
         lambda x: lax.linalg.tridiagonal_solve(x * x, x + 3, x[::-1], x[:, None])
     ],
-    "eigh": [lambda x: jnp.concatenate([a.ravel() for a in jnp.linalg.eigh(matrix(x) + matrix(x).T)])],
+    "eigh": [
+        lambda x: jnp.concatenate([a.ravel() for a in jnp.linalg.eigh(matrix(x) + matrix(x).T)])
+    ],
     "svd": [
         lambda x: jnp.linalg.svd(matrix(x), compute_uv=False),
         lambda x: jnp.linalg.svd(matrix(x))[2],
     ],
     "custom_linear_solve": [lambda x: jnp.linalg.solve(matrix(x), x[:2])],
 }
-# Smooth ones with nothing to differentiate on one machine, or that no array takes without its like.
-NO_CASE = {
-    "householder_product": "refused: JAX does not differentiate it",
-    "zeta": "refused: JAX does not differentiate it",
-    "lu": "refused for its integer results",
-    "psum": "needs a mapped axis",
-    "sharding_constraint": "needs a mesh",
-}
+# Smooth ones with nothing to differentiate on one machine.
+NO_CASE = {"psum": "needs a mapped axis", "sharding_constraint": "needs a mesh"}
 # JAX's own derivative rules that count as smooth.
 RULES = {
     "_softmax": jax.nn.softmax,
@@ -256,7 +252,10 @@ def test_rules_that_are_not_listed_are_given():
 def test_a_kink_inside_the_matrix_of_a_linear_solve_is_refused():
     def solve(t):
         return lax.custom_linear_solve(
-            lambda y: jnp.maximum(t, 1.0) * y, jnp.ones(()), lambda mv, b: b / mv(1.0), symmetric=True
+            lambda y: jnp.maximum(t, 1.0) * y,
+            jnp.ones(()),
+            lambda mv, b: b / mv(1.0),
+            symmetric=True,
         )
 
     with pytest.raises(errors.UnsupportedOperationError, match="'max' inside the matrix"):

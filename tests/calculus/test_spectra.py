@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conservax as cx
 from conservax import errors
+from helpers import assert_same_set
 
 EXAMPLES = 200 if "CONSERVAX_PROGRAMS" in os.environ else 20  # make fuzz, make test
 
@@ -193,6 +193,6 @@ def test_random_pencils_against_eigenvalues_nearby(seed):
     )
     np.testing.assert_allclose(J.directional(v), [(after - before) / h], atol=2e-4)
     near = 1e-5 * v / np.linalg.norm(v)
-    values, Q = np.linalg.eigh(A0 + np.tensordot(near, directions, 1))
+    Q = np.linalg.eigh(A0 + np.tensordot(near, directions, 1))[1]
     gradient = np.array([weights @ np.einsum("ji,jk,ki->i", Q, D, Q) for D in directions])
     assert J.distance(gradient[None]) < 1e-3 * (1 + np.linalg.norm(gradient))

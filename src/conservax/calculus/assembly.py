@@ -1,6 +1,6 @@
 """From the Jacobian of a cut program to its abs-normal form: one group of columns a kink."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from .spectral_kinks import Meeting, resolve
 from .tape import Records
 
 _TORN = 1e-3  # relative: pieces that differ by more along the tie are no rounding
+_TRIALS = 8
 _RANK_ONE = 1e-9  # relative; float64 rows of one comparison that differ by more are no multiples
 
 
@@ -89,9 +90,12 @@ def assemble(
                 if np.abs(rows).max(initial=0.0) <= round_off * scale:
                     continue  # the sides are the same to first order
                 switch = switches[np.searchsorted(comparisons, owner)]
-                _require_meeting(rows, switch, round_off, kink_at(owner, 1))
+                for change in _changes(increments, n, members, place_of, kinds):
+                    _require_meeting(rows @ change, switch @ change, round_off, kink_at(owner, 1))
             if owner not in equalities:
-                _refuse_torn_nearby(rows, switches[np.searchsorted(comparisons, owner)], n, owner, kink_at)
+                _refuse_torn_nearby(
+                    rows, switches[np.searchsorted(comparisons, owner)], n, owner, kink_at
+                )
                 switch = switches[np.searchsorted(comparisons, owner)]
                 rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)
@@ -141,6 +145,32 @@ def _weight(gaps: np.ndarray, taken: Sequence[np.ndarray | None], otherwise: flo
     square = float(np.sum(gaps * gaps))
     share = float(np.sum(gaps * np.array(taken))) / square if square else otherwise
     return min(1.0, max(0.0, share))
+
+
+def _changes(
+    increments: np.ndarray,
+    n: int,
+    members: dict[int, list[int]],
+    place_of: dict[int, int],
+    kinds: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """How inputs and cuts change with the inputs (n + k, n), at some extreme selections."""
+    k = increments.shape[1] - n
+    if not k:
+        yield np.eye(n)
+        return
+    rng = np.random.default_rng(0)
+    for trial in range(_TRIALS):
+        weights = np.zeros(k)
+        for owner, slots in members.items():
+            places = [place_of[s] for s in slots]
+            on = trial == 1 or (trial > 1 and rng.uniform() < 0.5)
+            if kinds[owner] == "tie":
+                weights[rng.choice(places)] = on
+            elif kinds[owner] != "ball":
+                weights[places] = on
+        passed = weights[:, None] * increments
+        yield np.vstack([np.eye(n), np.linalg.solve(np.eye(k) - passed[:, n:], passed[:, :n])])
 
 
 def _refuse_torn_nearby(

@@ -157,6 +157,7 @@ def sides(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         results.append(step.entry.run(child, step, *map(jnp.asarray, side)))
         if child is not tape:
             tape.absorb(child.outputs())
+    out = jnp.where(steering.active, out, results[0])  # with the kinks of what is not torn
     size = None
     if tape.measures:
         measures = tuple(o.measure for o in operands)
@@ -183,9 +184,7 @@ def _settled(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         if tape.measures:
             own = lead
             if step.eqn.primitive.name in _SUMS:
-                own = jnp.broadcast_to(
-                    jnp.expand_dims(lead, step.eqn.params["axes"]), other.shape
-                )
+                own = jnp.broadcast_to(jnp.expand_dims(lead, step.eqn.params["axes"]), other.shape)
             elif _mixes(step):
                 own = jnp.max(lead, initial=-1)
             other = steering.active & (steering.slot != own)
@@ -257,9 +256,7 @@ def _steering(
         return spread_of(step, operands, shape)
 
     def together(part: Callable[[Torn], Any], blank: Any) -> Any:
-        heard = [
-            _heard(step, jnp.where(t.steering.active, part(t), blank), blank) for t in torn
-        ]
+        heard = [_heard(step, jnp.where(t.steering.active, part(t), blank), blank) for t in torn]
         return functools.reduce(jnp.maximum, [jnp.broadcast_to(h, shape) for h in heard])
 
     active = together(lambda t: t.steering.active.astype(jnp.int32), 0) > 0

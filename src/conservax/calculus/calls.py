@@ -55,7 +55,9 @@ def plan_custom_rule(
     if ours and function in _SEEN_THROUGH:
         inside = scope._replace(call=step.origin, tie="constant", operation=function)
         return plan_call(planner, step, closed, operands, inside, at, felt)
-    if planner.late and ours and function == "_softmax":  # its body is smooth but for what it subtracts
+    if (
+        planner.late and ours and function == "_softmax"
+    ):  # its body is smooth but for what it subtracts
         return plan_call(planner, step, closed, operands, scope, at, felt)
     moving = planner.mend(step, operands, scope, at)
     if function == NAME:

@@ -19,13 +19,14 @@ class Site:
     ``kind`` says what its slots are: "kink" (a scalar kink), "comparison" (a scalar kink that acts
     through branches), "branch" (a value that a comparison chooses), "tie" (entries of a maximum),
     "sort" (comparators of a sorting network), "jump" (an operation that is discontinuous there),
-    "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made whole, that a comparison decides), "loop" (a kink inside a
-    while loop), "matrix" (a kink whose derivatives no scalar weights span), "root" (unknowns of an
-    implicit function), "ball" (entries under a norm), "spectrum" and "null" (the matrices that equal
-    eigenvalues or singular values move by, and those that vanishing ones move by), "mark" (entries that
-    are made whole) and "stand" (what JAX makes of the branch before it). ``shape`` counts loop iterations
-    first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A root has its ``node``, and how
-    many ``leaves`` its solution has.
+    "edge" (an operation without a finite derivative there), "index" (an integer or boolean, made
+    whole, that a comparison decides), "loop" (a kink inside a while loop), "matrix" (a kink whose
+    derivatives no scalar weights span), "root" (unknowns of an implicit function), "ball" (entries
+    under a norm), "spectrum" and "null" (the matrices that equal eigenvalues or singular values move
+    by, and those that vanishing ones move by), "mark" (entries that are made whole) and "stand" (what
+    JAX makes of the branch before it). ``shape`` counts loop iterations first, in ``loops`` axes;
+    ``start`` and ``strides`` locate its slots. A root has its ``node``, and how many ``leaves`` its
+    solution has.
     """
 
     operation: str
@@ -84,9 +85,8 @@ class Step:
     mend: tuple[
         int, ...
     ] = ()  # torn operands that must become one value first; their slots come first
-    tie: str = (
-        "balanced"  # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling), "halves"
-    )
+    # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling), "halves" (hypot)
+    tie: str = "balanced"
     side: str = ""  # of a comparison: where equality stands, "lower", "upper" or "equal"
     comparison: int = -1
     first: bool = True

@@ -10,6 +10,8 @@ SMOOTH, EDGED, KINKED, JUMPS, STEERS, CONSTANT, OPENED, GIVEN, REFUSED = (
     "smooth", "smooth off an edge", "kinks", "jumps", "steers", "constant", "opened", "given", "refused",
 )  # fmt: skip
 _OPENED = {"scan", "while", "cond", "custom_linear_solve", *INLINE}
+# JAX does not differentiate them, or their results are not all real.
+_WITHOUT_DERIVATIVE = {"householder_product", "lu", "zeta"}
 _JOINED = {"and", "or", "xor", "not", "reduce_and", "reduce_or"}
 
 
@@ -32,7 +34,7 @@ def treatment(primitive: str) -> str:
         return STEERS
     if primitive in smooth.CONSTANT:
         return CONSTANT
-    if primitive in smooth.SMOOTH:
+    if primitive in smooth.SMOOTH and primitive not in _WITHOUT_DERIVATIVE:
         edges = (REAL_EDGES, COMPLEX_EDGES, MATRIX_EDGES)
         return EDGED if any(primitive in table for table in edges) else SMOOTH
     return REFUSED

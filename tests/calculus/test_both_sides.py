@@ -1,0 +1,199 @@
+"""Programs that jump and mend it: accepted where their pieces meet, refused where they part."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import conservax as cx
+from conservax import errors
+from helpers import assert_same_set, limits
+
+EXAMPLES = 200 if "CONSERVAX_PROGRAMS" in os.environ else 20  # make fuzz, make test
+HEIGHTS = jnp.array([0.0, 1.0, 4.0, 2.0, 2.0])
+EXPERTS = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 9.0]])
+POINTS = jnp.array([[1.0, 0.0], [1.0, 3.0], [5.0, 5.0]])
+
+
+def from_table(x):
+    """Linear interpolation between entries that the integer part picks."""
+    i = jnp.floor(x).astype(int)
+    return HEIGHTS[i] + (x - i) * (HEIGHTS[i + 1] - HEIGHTS[i])
+
+
+def k_means(centres):
+    distances = jnp.sum((POINTS[:, None] - centres) ** 2, axis=-1)
+    nearest = jnp.argmin(distances, axis=1)
+    return jnp.mean(jnp.sum((POINTS - centres[nearest]) ** 2, axis=-1))
+
+
+def k_means_by_min(centres):
+    return jnp.mean(jnp.min(jnp.sum((POINTS[:, None] - centres) ** 2, axis=-1), axis=1))
+
+
+def gated(x):
+    values, chosen = jax.lax.top_k(x, 2)
+    return jax.nn.softmax(values) @ EXPERTS[chosen]
+
+
+def gated_by_scatter(x):
+    values, chosen = jax.lax.top_k(x, 2)
+    return jnp.zeros(4).at[chosen].set(jax.nn.softmax(values)) @ EXPERTS
+
+
+def masks(x):
+    first = (x[0] >= x[1]) * (x[0] >= x[2])
+    second = (x[1] > x[0]) * (x[1] >= x[2])
+    return first * x[0] + second * x[1] + (1 - first) * (1 - second) * x[2]
+
+
+def captured(x):
+    positive = x[0] > 0
+    return jax.lax.cond(jnp.array(True), lambda y: jnp.where(positive, y, 0.0), jnp.negative, x[0])
+
+
+def triangle(x):
+    part = x - jnp.floor(x)
+    return jnp.minimum(part, 1 - part)
+
+
+# a program that is continuous, a point where something in it jumps, whether the set is known to be Clarke's
+MENDED = {
+    "double where": (
+        lambda x: jnp.where(x[0] > 0, jnp.where(x[0] > 0, x[0], 1.0) ** 2 + x[0], 0.0),
+        [0.0],
+        True,
+    ),
+    "double where, a logarithm": (
+        lambda x: jnp.where(x[0] > 1, jnp.log(jnp.where(x[0] > 1, x[0], 2.0)), 0.0),
+        [1.0],
+        True,
+    ),
+    "x times a step": (
+        lambda x: x[0] * jnp.where(x[0] < 0, 0, jnp.where(x[0] > 0, 1, 0.3)),
+        [0.0],
+        True,
+    ),
+    "x[argmax(x)]": (lambda x: x[jnp.argmax(x)], [1.0, 1.0, 0.0], True),
+    "x[argmin(x)]²": (lambda x: x[jnp.argmin(x)] ** 2, [3.0, -1.0, -1.0], True),
+    "k-means": (lambda c: k_means(c.reshape(3, 2)), [0.0, 0.0, 2.0, 0.0, 9.0, 9.0], True),
+    "gates, a tie inside the chosen": (gated, [1.0, 1.0, 0.0, -1.0], True),
+    "gates by scatter": (gated_by_scatter, [1.0, 1.0, 0.0, -1.0], True),
+    "|x − round(x)|": (lambda x: jnp.sum(jnp.abs(x - jnp.round(x))), [0.5, 1.5, 0.25, 1.0], True),
+    "a table": (lambda x: from_table(x[0]), [1.0], True),
+    "a table, many at once": (lambda x: jnp.sum(from_table(x) ** 2), [1.0, 2.0, 0.5], True),
+    "products of masks": (masks, [2.0, 2.0, 1.0], True),
+    "products of masks, the last": (masks, [1.0, 2.0, 2.0], True),
+    "a mask and its complement": (
+        lambda x: x[0] * (x[0] > x[1]) + x[1] * (x[1] >= x[0]),
+        [1.0, 1.0],
+        True,
+    ),
+    "a triangle wave": (lambda x: triangle(x[0]), [2.0], True),
+    "a wave of the fractional part": (
+        lambda x: jnp.abs(x[0] - 1) * jnp.cos(2 * jnp.pi * (x[0] - jnp.floor(x[0]))),
+        [1.0],
+        True,
+    ),
+    "a captured predicate": (captured, [0.0], True),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_accepted_with_the_derivatives_nearby(name):
+    fun, x, exact = MENDED[name]
+    x = jnp.array(x)
+    J = cx.conservative_jacobian(fun)(x)
+    assert_same_set(J.vertices(), limits(fun, x), atol=1e-5)
+    assert J.clarke_exact is exact
+    expected = np.reshape(jax.jacobian(fun)(x), J.shape)
+    np.testing.assert_allclose(J.element("jax"), expected, atol=1e-12)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        v = rng.normal(size=x.shape)
+        one_sided = (fun(x + 1e-7 * v) - fun(x)) / 1e-7
+        np.testing.assert_allclose(J.directional(v), np.ravel(one_sided), atol=1e-5)
+
+
+def heaviside_sum(x):
+    return (x > 0) * x + (x >= 0) * (1.0 + x)
+
+
+# a program whose pieces part, at or next to the point
+TORN = {
+    "a saw tooth": (lambda x: x[0] - jnp.floor(x[0]), [1.0]),
+    "a sum of steps": (lambda x: heaviside_sum(x[0]), [0.0]),
+    "a third value at the tie": (lambda x: x[0] * (x[0] > x[1]) + x[1] * (x[1] > x[0]), [1.0, 1.0]),
+    "an entry that was not compared": (lambda x: x[1 + jnp.argmax(x[:2])], [1.0, 1.0, 0.0]),
+    "gates, a tie with the next": (gated, [1.0, 0.0, 0.0, -1.0]),
+    "pieces that meet at this point alone": (lambda x: jnp.where(x[0] > 0, x[1], 0.0), [0.0, 0.0]),
+    "pieces that meet at this point alone, read late": (
+        lambda x: (x[0] > 0) * (x[1] + 1) - jnp.where(x[0] > 0, 1.0, 0.0),
+        [0.0, 0.0],
+    ),
+    "double where that jumps": (
+        lambda x: jnp.where(x[0] > 0, 1 / jnp.where(x[0] > 0, x[0] + 1, 1.0), 0.0),
+        [0.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_refused_where_pieces_part(name):
+    fun, x = TORN[name]
+    with pytest.raises((errors.DiscontinuousError, errors.UnsupportedOperationError)):
+        cx.conservative_jacobian(fun)(jnp.array(x))
+
+
+def test_a_verdict_through_a_table():
+    def equation(y, p):
+        return from_table(y) - 3 * y - p  # slopes 1 − 3 and 3 − 3 meet at 1
+
+    assert cx.check(equation, 1.0, -2.0).verdict == cx.Verdict.REFUTED
+    assert cx.check(lambda y, p: from_table(y) + y - p, 1.0, 2.0).verdict == cx.Verdict.PROVEN
+
+
+def test_off_the_jumps_nothing_is_read_twice():
+    J = cx.conservative_jacobian(from_table)(1.5)
+    assert J.kinks == ()
+    np.testing.assert_allclose(J.element(), [[3.0]])
+
+
+def piecewise(x, knots, slopes, table):
+    """Continuous in x: a table, masks of one comparison, a double where, entries by argmax."""
+    low, high = x[0] - knots[0], x[1] - knots[1]
+    safe = jnp.where(low > 0, low, 1.0)
+    bent = jnp.where(low > 0, slopes[0] * jnp.expm1(safe), slopes[1] * low)
+    masked = slopes[2] * high * (high > 0) + slopes[3] * high * (high <= 0)
+    i = jnp.clip(jnp.floor(x[2]), 0, 3).astype(int)
+    read = table[i] + (x[2] - i) * (table[i + 1] - table[i])
+    entries = jnp.stack([bent, masked, read])
+    return jnp.stack([entries[jnp.argmax(entries)], bent * masked + read])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=EXAMPLES)
+def test_random_continuous_programs_against_their_neighbours(seed):
+    """At ties of one, two or none of its decisions: one-sided differences, and gradients nearby."""
+    rng = np.random.default_rng(seed)
+    knots = rng.integers(-2, 3, size=2).astype(float)
+    slopes = rng.integers(-3, 4, size=4).astype(float)
+    table = rng.integers(-3, 4, size=5).astype(float) + 0.25
+    free = rng.normal(size=3) + 1.3
+    tied = rng.uniform(size=3) < 0.6
+    x = np.where(tied, [*knots, rng.integers(1, 4)], [*(knots + free[:2]), 1.5])
+    data = (knots, slopes, table)
+    J = cx.conservative_jacobian(piecewise)(jnp.array(x), *data)
+    v, h = rng.normal(size=3), 1e-7
+    values = [np.asarray(_value(x + t * v, *data)) for t in (h, 0.0)]
+    np.testing.assert_allclose(J.directional(v), (values[0] - values[1]) / h, atol=2e-5)
+    gradient = np.asarray(_gradient(x + 1e-7 * v, *data))
+    assert J.distance(gradient) < 1e-4 * (1 + np.abs(gradient).max())
+    np.testing.assert_allclose(J.element("jax"), _gradient(x, *data), atol=1e-9)
+
+
+_value, _gradient = jax.jit(piecewise), jax.jit(jax.jacobian(piecewise))
