@@ -48,7 +48,7 @@ def misfit(estimator, observed, prices, *place):
     return jnp.sum(deviations(estimator, observed, prices, *place) ** 2) / 2
 
 
-def learn(observed, place, rounds=10):
+def learn(observed, place, rounds=14):
     """Gauss–Newton steps from prices of 0.2 each; every iterate, and the misfit along the way."""
     off = functools.partial(deviations, cx.iterates.implicit(SINKHORN, tol=1e-10), observed)
     both = jax.jit(lambda p: (off(p, *place), jax.jacfwd(off)(p, *place)))
