@@ -65,7 +65,17 @@ _NAMES = {
     "operators": "proximal",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_PARTS = {*_NAMES, "errors", "iterates", "numerics", "programs", "projections", "report", "solution", "solvers"}
+_PARTS = {
+    *_NAMES,
+    "errors",
+    "iterates",
+    "numerics",
+    "programs",
+    "projections",
+    "report",
+    "solution",
+    "solvers",
+}
 
 
 def __getattr__(name: str) -> Any:
