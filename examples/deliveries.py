@@ -48,7 +48,7 @@ def misfit(estimator, observed, prices, *place):
     return jnp.sum(deviations(estimator, observed, prices, *place) ** 2) / 2
 
 
-def learn(observed, place, rounds=10):
+def learn(observed, place, rounds=14):
     """Gauss–Newton steps from prices of 0.2 each; every iterate, and the misfit along the way."""
     off = functools.partial(deviations, cx.iterates.implicit(SINKHORN, tol=1e-10), observed)
     both = jax.jit(lambda p: (off(p, *place), jax.jacfwd(off)(p, *place)))
@@ -109,7 +109,7 @@ def draw(path, losses, observed, folder):
     left.plot(*depots.T, "s", color="#1d3557", ms=9, label="depots")
     left.plot(*towns.T, "o", color="#e07a1f", ms=8, label="towns")
     left.set(title="Deliveries across a border", xticks=[], yticks=[], aspect="equal")
-    left.legend(loc="lower right")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False)
     for values, price, colour, name in zip(
         path.T, TRUTH, ("#1d3557", "#2a9d8f"), ("100 km", "border"), strict=True
     ):

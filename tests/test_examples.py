@@ -224,7 +224,7 @@ def test_deliveries_give_the_prices_back():
         )
     )
     observed = plan(story["TRUTH"])
-    path, losses = story["learn"](observed, place, rounds=8)
+    path, losses = story["learn"](observed, place)
     np.testing.assert_allclose(path[-1], story["TRUTH"], atol=1e-7)
     assert losses[-1] < 1e-12 < losses[0]
 

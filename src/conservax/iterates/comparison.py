@@ -159,7 +159,8 @@ def _followed(alg: Algorithm, x0: Any, theta: Any, steps: int) -> Any:
     """All states after the first, and the columns of their derivatives."""
 
     def once(carry: Any, _: None) -> tuple[Any, Any]:
-        after = pushed(alg.step, *carry, theta)  # pyright: ignore[reportCallIssue]
+        state, columns = carry
+        after = pushed(alg.step, state, columns, theta)
         return after, after
 
     start = pushed(alg.init, x0, columns_of(None, x0, theta) if x0 is not None else [], theta)
