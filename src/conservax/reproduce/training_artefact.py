@@ -34,9 +34,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     def path(start: jax.Array, key: jax.Array) -> jax.Array:
         optimiser = cx.stochastic.sgd(schedule, key=key)
 
-        def step(
-            carry: tuple[jax.Array, Any], _: None
-        ) -> tuple[tuple[jax.Array, Any], jax.Array]:
+        def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], jax.Array]:
             w, state = carry
             update: Any
             update, state = optimiser.update(jax.grad(loss)(w), state)
