@@ -67,13 +67,13 @@ def _draw() -> style.Figure:
         vertices = at(jnp.asarray(point)).vertices()[:, 0]
         colour = style.AD if len(vertices) > 1 else style.TRUTH
         for v in vertices:
-            ax.annotate("", point - length * v, point, arrowprops={
+            ax.annotate("", tuple(point - length * v), tuple(point), arrowprops={
                 "arrowstyle": "-|>", "color": colour, "lw": 1.5})  # fmt: skip
         if len(vertices) > 1:
             ends = point - length * vertices
             ax.plot(*ends.T, color=style.AD, lw=4, alpha=0.35)
             along = np.sign(point)
-            ax.annotate("", point - length * along, point, arrowprops={
+            ax.annotate("", tuple(point - length * along), tuple(point), arrowprops={
                 "arrowstyle": "-|>", "color": style.TRUTH, "lw": 2.6}, zorder=6)  # fmt: skip
         ax.plot(*point, "o", color=style.INK, ms=4, zorder=6)
     for level in (0.7, 1.4, 2.1):

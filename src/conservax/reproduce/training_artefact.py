@@ -5,6 +5,8 @@ f(w) = |w − zero(w) + 1| is |w + 1| written so that automatic differentiation 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,10 +34,9 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     def path(start: jax.Array, key: jax.Array) -> jax.Array:
         optimiser = cx.stochastic.sgd(schedule, key=key)
 
-        def step(
-            carry: tuple[jax.Array, object], _: None
-        ) -> tuple[tuple[jax.Array, object], jax.Array]:
+        def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], jax.Array]:
             w, state = carry
+            update: Any
             update, state = optimiser.update(jax.grad(loss)(w), state)
             return (w + update, state), w
 

@@ -85,7 +85,7 @@ def valley(w: jax.Array, batch: Any = None) -> jax.Array:
 
 def run(quick: bool, tick: Ticker) -> Outcome:
     """Train the network on the digits, and follow the valley, with each method."""
-    count = 600 if quick else 4000
+    count = 1000 if quick else 4000
     x, y = digits()
     at = jax.random.randint(jax.random.key(0), (count, 64), 0, len(y))
     start = network(jax.random.key(1), (64, 32, 10))
