@@ -247,7 +247,6 @@ def _tangent_of_face(
 ) -> Array:
     """Of the projection onto the face where the active rows hold; items without a solution have none."""
     known = jnp.all(jnp.isfinite(x), axis=-1)
-    active = active | ~known[..., None]  # all rows count, and numbers stand in for their data
 
     def moved(p: Array, *data: Array) -> Array:
         numbers = tuple(
@@ -256,7 +255,18 @@ def _tangent_of_face(
         )
         return face(standing_in(p, known, 0.0), numbers, active)[0]
 
-    return partial_identity(jax.jvp(moved, tuple(own), tuple(moves))[1], known)
+    along = jax.jvp(moved, tuple(own), tuple(moves))[1]
+    # of a failed item all moves count, also those that no face feels
+    lost = jnp.where(known, 0, 1).astype(x.dtype)
+    all_moves = sum(_sum_of_each(move, known) for move in moves)
+    return partial_identity(along + (lost * all_moves)[..., None], known)
+
+
+def _sum_of_each(move: Array, known: Array) -> Array:
+    """The sum over an item, or over what all items share."""
+    if move.shape[: known.ndim] != known.shape:
+        return jnp.sum(move)
+    return jnp.sum(move, axis=tuple(range(known.ndim, move.ndim)))
 
 
 def _face_of_polyhedron(p: Array, data: tuple[Array, ...], active: Array) -> tuple[Array, Array]:
