@@ -162,7 +162,7 @@ def sides(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     if tape.measures:
         measures = tuple(o.measure for o in operands)
         size = step.entry.size(step, values, measures, [out], tape.tau)[0]
-    return [Value(out, size, Torn(*results, standing, steering))]
+    return [Value(out, size, Torn(results[0], results[1], standing, steering))]
 
 
 def _settled(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:

@@ -75,7 +75,7 @@ def _run_eigh(tape: Any, step: Any, a: Any) -> list[Any]:
     vectors, values = bind(step.eqn, a)
     basis, values = jax.lax.stop_gradient((vectors, values))
     turned = _symmetric(jnp.swapaxes(basis, -1, -2) @ a @ basis)
-    size = _norm(tape.size(0))[..., None] if tape.measures else 0.0
+    size: Any = _norm(tape.size(0))[..., None] if tape.measures else 0.0
     mean, r = tape.spectrum(
         _on_diagonal(_to_next(values)) if tape.measures else None,
         lambda mean: turned,
