@@ -24,8 +24,8 @@ import sparse_models
 import sparse_programs
 from rich.progress import Progress
 
-import iterates
 import equilibrium
+import iterates
 import solvers
 
 HERE = Path(__file__).parent
@@ -46,8 +46,7 @@ MODULES = {
     "equilibrium": equilibrium,
 }
 """By the name that a row carries."""
-PEERS = ("jaxopt", "cvxpylayers", "diffcp", "ott-jax")
-PEERS = ("jaxopt", "cvxpylayers", "diffcp", "moreau")
+PEERS = ("jaxopt", "cvxpylayers", "diffcp", "moreau", "ott-jax", "celer", "diffrax", "optax")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -121,11 +120,9 @@ def page(results: dict) -> str:
         for r in results["rows"]
         if r["benchmark"] == "certificates"
     ]
-    flows = [flows_vs_diffrax.cells(row) for row in results["rows"] if row["benchmark"] == "flows"]
     programs, layers, large = (
-    programs, layers, large, by_solver = (
         [row for row in results["rows"] if row["benchmark"] == name]
-        for name in ("programs", "cvxpy layer", "sparse programs", "solvers")
+        for name in ("programs", "cvxpy layer", "sparse programs")
     )
     headings = ["ms", "first call, ms", "relative error"]
     return f"""# Benchmarks
@@ -283,37 +280,79 @@ from a warm start the order stays and c moves by 1 %.
             [sparse_programs.cells(row) for row in large],
         )
     }
+{"".join(section(results["rows"]) for section in SECTIONS)}"""
 
+
+def own(rows: list[dict], name: str) -> list[dict]:
+    """The rows of one benchmark."""
+    return [row for row in rows if row["benchmark"] == name]
+
+
+def iterates_section(rows: list[dict]) -> str:
+    """Differentiated algorithms; empty before they were measured."""
+    cells = [iterates.cells(row) for row in own(rows, "iterates")]
+    if not cells:
+        return ""
+    return f"""
 ## Differentiated algorithms
 
 Value and gradient of a function of Sinkhorn's plan beside ott-jax (in its log domain, and on its kernel), and
 what the implicit and the piggyback derivative of an elastic net cost against one run; ms, warm.
 
-{
-        table(
-            ["problem", "ms", "ratios"],
-            [iterates.cells(row) for row in results["rows"] if row["benchmark"] == "iterates"],
+{table(["problem", "ms", "ratios"], cells)}
+"""
+
+
+def flows_section(rows: list[dict]) -> str:
+    """Flows beside diffrax; empty before they were measured."""
+    cells = [flows_vs_diffrax.cells(row) for row in own(rows, "flows")]
+    if not cells:
+        return ""
+    headings = ["ms", "first call, ms", "relative error"]
+    columns = [f"{who}: {heading}" for who in ("conservax", "diffrax") for heading in headings]
+    return f"""
 ## Flows
 
 `cx.flows.odeint` beside diffrax's `diffeqsolve` with its default adjoint: value and gradient under
 `jax.jit`, Tsit5, both tolerances 1e-8. The error is that of the gradient, relative to its largest entry.
+
+{table(["problem", *columns, "ratio"], cells)}
+"""
+
+
+def equilibrium_section(rows: list[dict]) -> str:
+    """Equilibrium layers beside monDEQ and TorchDEQ; empty before they were measured."""
+    cells = [equilibrium.cells(row) for row in own(rows, "equilibrium")]
+    if not cells:
+        return ""
+    header = ["units", "conservax, ms", "error", "first call, s"]
+    for peer in ("monDEQ in JAX", "monDEQ in PyTorch", "TorchDEQ"):
+        header += [f"{peer}: error", "times"]
+    return f"""
 ## Equilibrium layers
 
 A training step of a monotone equilibrium layer (float32, batch {equilibrium.BATCH}), every contender at the
 loosest tolerance that keeps the relative error of its gradient below {equilibrium.WANTED:.0e}, monDEQ's
 recursion at its best step size. "Times" is a contender's time over conservax's.
 
-{
-        table(
-            [
-                "problem",
-                *(f"{who}: {heading}" for who in ("conservax", "diffrax") for heading in headings),
-                "ratio",
-            ],
-            flows,
-        )
-    }
-{sparse_models_section(results["rows"])}"""
+{table(header, cells)}
+"""
+
+
+def solvers_section(rows: list[dict]) -> str:
+    """Programs by solver; empty before they were measured."""
+    cells = [solvers.cells(row) for row in own(rows, "solvers")]
+    if not cells:
+        return ""
+    columns = [head for name in solvers.CONTENDERS for head in (name, "first, s")]
+    return f"""
+## Programs and their solvers
+
+Forward / gradient in the objective's vector, warm, in ms, and the first value and gradient of a fresh process,
+imports excluded, in s: under `jax.jit`, eagerly, with Clarabel asked for, and Moreau's own JAX front.
+
+{table(["program (variables, rows, batch)", *columns], cells)}
+"""
 
 
 def sparse_models_section(rows: list[dict]) -> str:
@@ -344,31 +383,16 @@ The penalty by cross-validation, 1000 samples, 5000 features, five folds, one ru
 celer's path of 100 points.
 
 {table(["way", "s", "error", "above"], searches)}
-                "units",
-                "conservax, ms",
-                "error",
-                "first call, s",
-                "monDEQ in JAX: error",
-                "times",
-                "monDEQ in PyTorch: error",
-                "times",
-                "TorchDEQ: error",
-                "times",
-            ],
-            [equilibrium.cells(r) for r in results["rows"] if r["benchmark"] == "equilibrium"],
-## Programs and their solvers
-
-Forward / gradient in the objective's vector, warm, in ms, and the first value and gradient of a fresh process,
-imports excluded, in s: under `jax.jit`, eagerly, with Clarabel asked for, and Moreau's own JAX front.
-
-{
-        table(
-            ["program (variables, rows, batch)"]
-            + [head for name in solvers.CONTENDERS for head in (name, "first, s")],
-            [solvers.cells(row) for row in by_solver],
-        )
-    }
 """
+
+
+SECTIONS = (
+    solvers_section,
+    iterates_section,
+    flows_section,
+    sparse_models_section,
+    equilibrium_section,
+)
 
 
 def installed(name: str) -> str:

@@ -246,7 +246,11 @@ def test_training_on_digits_tells_what_holds_before_and_after():
     assert [c.step for c in watch.criticality] == [0, 20, 40]
     gradient = ravel_pytree(jax.grad(loss)(params, data))[0]
     if watch.criticality[0].kinks == 0:
-        assert watch.criticality[0].distance == pytest.approx(float(jnp.linalg.norm(gradient)), rel=1e-4)
+        assert watch.criticality[0].distance == pytest.approx(
+            float(jnp.linalg.norm(gradient)), rel=1e-4
+        )
+
+
 def test_quantile_lines_split_the_data(tmp_path, capsys):
     story = runpy.run_path(str(EXAMPLES / "robust_regression.py"))
     x, y = story["observe"]()
@@ -276,6 +280,8 @@ def test_the_adversary_is_no_weaker_than_its_corners():
         for e in np.eye(3, len(weights[2]))
     ]
     np.testing.assert_allclose(slope[:3], differences, atol=1e-5)
+
+
 def test_the_search_for_penalties_is_no_worse_than_a_grid(capsys):
     search = runpy.run_path(str(EXAMPLES / "sparse_search.py"))
     ours, theirs, tried = search["regression"](search["diabetes"]())

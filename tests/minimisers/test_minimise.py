@@ -1,9 +1,15 @@
 """Methods for functions with kinks: minima known in closed form, certificates that recheck."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import conservax as cx
+from conservax.errors import InvalidInputError, UnboundedError
+from conservax.minimisers.simplex import on_simplex, shortest
 from conservax.reproduce import nonsmooth_functions as nonsmooth
 
 METHODS = ("bfgs", "bundle", "gradient_sampling", "min_norm")
