@@ -8,7 +8,7 @@ a matrix, large ones are solved by forward–backward.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import equinox as eqx
@@ -48,9 +48,8 @@ def convolution_bound(kernel: jax.Array, shape: Sequence[int], padding: Padding)
 
     Zeros around an image are an embedding into a larger torus, and the rest of it is cut off.
     """
-    kernel = np.asarray(kernel)
     grow = 0 if padding == "circular" else kernel.shape[-1] - 1
-    matrices = spectrum(kernel, [n + grow for n in shape])
+    matrices = spectrum(np.asarray(kernel), [n + grow for n in shape])
     return float(np.max(np.linalg.norm(matrices, 2, axis=(2, 3)))) * _SLACK
 
 
@@ -133,7 +132,7 @@ class Convolution(Factored):
         impulses = jnp.zeros((channels, *self.shape), self.A.dtype)
         impulses = impulses.at[jnp.arange(channels), jnp.arange(channels), 0, 0].set(1)
 
-        def matrices(operator: jax.Array) -> jax.Array:  # (height, width/2 + 1, out, in)
+        def matrices(operator: Callable[[jax.Array], jax.Array]) -> jax.Array:  # (height, width/2 + 1, out, in)
             return jnp.moveaxis(jnp.fft.rfft2(jax.vmap(operator)(impulses)), (0, 1), (3, 2))
 
         A, B = matrices(self.lower), matrices(self.skew)
