@@ -222,21 +222,28 @@ class Canonical:
             return len(self.A.pattern[0]) + len(self.P.pattern[0])
         return int(np.prod(self.A.shape)) + int(np.prod(self.P.shape))
 
+    @property
+    def slots(self) -> tuple[ParameterSlot, ...]:
+        """Of all parameters, the user's first."""
+        return self.parameters + self.derived
+
+    def complete(self, values: Sequence[Array]) -> tuple[Array, ...]:
+        """The values of all parameters, from those of the user's."""
+        return (*values, *self.own(values, [slot.shape for slot in self.parameters]))
+
     def theta(self, values: Sequence[Array], dtype: Any, into: AffineMap | None = None) -> Array:
-        """θ (..., size) from values that share their leading axes, or have none.
+        """θ (..., size) from the values of all parameters, which share their leading axes, or have none.
 
         ``into``: without the parameters that this map does not depend on, which so has no tangent of theirs.
         """
         lead = np.broadcast_shapes(
             *(
                 value.shape[: value.ndim - len(slot.shape)]
-                for value, slot in zip(values, self.parameters, strict=True)
+                for value, slot in zip(values, self.slots, strict=True)
             )
         )
         theta = jnp.zeros((*lead, self.size), dtype).at[..., -1].set(1.0)
-        made = self.own(values, [slot.shape for slot in self.parameters])
-        slots = (*self.parameters, *self.derived)
-        for value, slot in zip((*values, *made), slots, strict=True):
+        for value, slot in zip(values, self.slots, strict=True):
             places = [
                 (place, log)
                 for place, log in slot.places

@@ -235,7 +235,7 @@ class CvxpyLayer:
         solve = self._maps[form] if traced else functools.partial(solve_layer_now, form)
 
         def run(*values: Any) -> Any:
-            outputs, outcome = solve(*values)
+            outputs, outcome = solve(*self.canonical.complete(values))
             return outputs, outcome.status, info_of(outcome)
 
         return run
@@ -279,6 +279,7 @@ class CvxpyLayer:
 
     def _data(self, values: tuple[Array, ...]) -> tuple[Any, Array, Any, Array]:
         canonical, dtype = self.canonical, jnp.result_type(float, *values)
+        values = canonical.complete(values)
 
         def made(into: AffineMap) -> Array:
             return into(canonical.theta(values, dtype, into))

@@ -25,7 +25,7 @@ class LayerForm(NamedTuple):
     @property
     def cores(self) -> tuple[int, ...]:
         """How many axes of each parameter are no leading ones."""
-        return tuple(len(slot.shape) for slot in self.canonical.parameters)
+        return tuple(len(slot.shape) for slot in self.canonical.slots)
 
     def maps(self) -> tuple[AffineMap, AffineMap, AffineMap, AffineMap]:
         """θ ↦ P, c, A, b."""
@@ -45,12 +45,12 @@ class LayerForm(NamedTuple):
 
     def moving(self, params: tuple[bool, ...]) -> tuple[bool, ...]:
         """Which of P, c, A, b move with these parameters."""
-        slots = [slot for slot, on in zip(self.canonical.parameters, params, strict=True) if on]
+        slots = [slot for slot, on in zip(self.canonical.slots, params, strict=True) if on]
         return tuple(any(_reaches(into, slot) for slot in slots) for into in self.maps())
 
 
 def _reaches(into: AffineMap, slot: ParameterSlot) -> bool:
-    return into.depends_on(slot.start, slot.start + len(slot.entries))
+    return any(into.depends_on(place.start, place.stop) for place, _ in slot.places)
 
 
 def _flat(value: np.ndarray, slot: ParameterSlot) -> np.ndarray:
@@ -68,14 +68,14 @@ def _unflat(bar: np.ndarray, slot: ParameterSlot) -> np.ndarray:
     flat[..., slot.entries] += bar / 2
     flat[..., slot.mirrored] += bar / 2
     axes = (*range(len(own)), *range(len(own) + len(slot.shape) - 1, len(own) - 1, -1))
-    return flat.reshape(*own, *slot.shape[::-1]).transpose(axes)
+    return flat.reshape((*own, *slot.shape[::-1])).transpose(axes)
 
 
 def _theta(canonical: Canonical, values: Any, into: AffineMap) -> np.ndarray:
     """θ (..., size), of the parameters alone that this map depends on."""
     own = [
         (np.asarray(value, np.float64), slot)
-        for value, slot in zip(values, canonical.parameters, strict=True)
+        for value, slot in zip(values, canonical.slots, strict=True)
         if _reaches(into, slot)
     ]
     lead = broadcast(*(lead_of(value.shape, len(slot.shape)) for value, slot in own))
@@ -83,15 +83,18 @@ def _theta(canonical: Canonical, values: Any, into: AffineMap) -> np.ndarray:
     theta[..., -1] = 1.0
     for value, slot in own:
         flat = _flat(value, slot)
-        theta[..., slot.start : slot.start + len(slot.entries)] = np.log(flat) if slot.log else flat
+        for place, log in slot.places:
+            theta[..., place] = np.log(flat) if log else flat
     return theta
 
 
 def _slopes(canonical: Canonical, values: Any, moving: tuple[bool, ...]) -> list[Any]:
-    """dθ/d(value) of each parameter that is kept as its logarithm, None for the others."""
+    """d log(value)/d(value) of each parameter that enters by its logarithm, None for the others."""
     return [
-        1 / _flat(np.asarray(value, np.float64), slot) if on and slot.log else None
-        for value, slot, on in zip(values, canonical.parameters, moving, strict=True)
+        1 / _flat(np.asarray(value, np.float64), slot)
+        if on and slot.log_start is not None
+        else None
+        for value, slot, on in zip(values, canonical.slots, moving, strict=True)
     ]
 
 
@@ -155,11 +158,11 @@ def derivative(
     columns = Columns(broadcast(*leads, lead), lead)
     d_theta = np.zeros((*columns.full, canonical.size))
     slopes = _slopes(canonical, values, moving)
-    for part, slot, slope in zip(by_slot, canonical.parameters, slopes, strict=True):
+    for part, slot, slope in zip(by_slot, canonical.slots, slopes, strict=True):
         if part is not None:
             flat = _flat(part, slot)
-            stop = slot.start + len(slot.entries)
-            d_theta[..., slot.start : stop] = flat if slope is None else flat * slope
+            for place, log in slot.places:
+                d_theta[..., place] = flat * slope if log else flat
     change = columns.split(d_theta, 1)
     P, c, A, b = (_terms(into, canonical.size) for into in layer.maps())
 
@@ -193,7 +196,7 @@ def derivative(
         change_of = (dy if read.of_dual else dx)[..., read.index] * read.weights
         if read.exponential:
             change_of = change_of * np.exp(np.asarray(point[0])[..., read.index])
-        outs.append(change_of.reshape(*columns.full, *read.shape).astype(layer.form.dtype))
+        outs.append(change_of.reshape((*columns.full, *read.shape)).astype(layer.form.dtype))
     return *outs, dx, dy, ds
 
 
@@ -248,11 +251,13 @@ def transposed(
     theta_bar = theta_bar.T.reshape(*full, canonical.size)
     results, own_slots = [], iter(slots)
     slopes = _slopes(canonical, values, moving)
-    for slot, on, slope in zip(canonical.parameters, moving, slopes, strict=True):
+    for slot, on, slope in zip(canonical.slots, moving, slopes, strict=True):
         if on:
             target = next(own_slots)
-            bar = theta_bar[..., slot.start : slot.start + len(slot.entries)]
-            bar = bar if slope is None else bar * slope
+            parts = (
+                theta_bar[..., place] * (slope if log else 1.0) for place, log in slot.places
+            )
+            bar = functools.reduce(np.add, parts, np.zeros((*full, len(slot.entries))))
             result = summed(_unflat(bar, slot), len(slot.shape), target.lead)
             results.append(np.ascontiguousarray(result, target.dtype).reshape(target.shape))
     return tuple(results)

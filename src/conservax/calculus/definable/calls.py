@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jax.extend import core as jex_core
 
-from .. import roots
+from ..implicit_node import NAME, node_p
 from ..jaxprs import function_name, function_of_jax, opened
 from ..kinks import TABLE
 from ..locations import defined_in_jax
@@ -76,9 +77,8 @@ def custom(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
     closed = next(eqn.params[k] for k in ("call_jaxpr", "fun_jaxpr", "jaxpr") if k in eqn.params)
     body = opened(closed)[0]
     function = function_name(body)
-    root = roots.find(function)
-    if root is not None:
-        return _implicit(walk, eqn, values, call, root)
+    if function == NAME:
+        return _implicit(walk, eqn, values, call, closed)
     if _PROGRAMS in body.debug_info.func_src_info and function == "solved":
         return _program(walk, eqn, values, call)
     if defined_in_jax(body):
@@ -103,38 +103,54 @@ def _program(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known
     ]
 
 
-def _implicit(walk: Walk, eqn: Any, values: list[Known], call: Any, root: Any) -> list[Known]:
+def _implicit(walk: Walk, eqn: Any, values: list[Known], call: Any, closed: Any) -> list[Known]:
     """The implicit function lives in the dictionary of its equation (Theorem 5 of Bolte et al. 2021)."""
     where = call or eqn
-    hoisted = eqn.params.get("num_consts", 0)
-    kept = [values[hoisted + i] for i in root.inputs]
-    solution = [v.aval for v in eqn.outvars[: root.leaves]]
-    avals = [eqn.invars[hoisted + i].aval for i in root.inputs]
-    residual = root.residual_of([*solution, *avals])
+    body, consts = opened(closed)
+    (carrier,) = (e for e in body.eqns if e.primitive is node_p)
+    node, leaves = carrier.params["node"], carrier.params["leaves"]
+    known = dict(zip(body.invars, values, strict=True))
+    known |= {v: walk.constant(c) for v, c in zip(body.constvars, consts, strict=True)}
+    every = walk.combined(values)
+    kept = [_read(walk, known, every, atom) for atom in carrier.invars[leaves:]]
+    if _is_program(node):
+        return _program(walk, eqn, kept, call)
     base = walk.combined(kept)
     unknowns = [
-        replace(base, number=walk.expressions.opaque(a.shape), varied=True, faults={})
-        for a in solution
+        replace(base, number=walk.expressions.opaque(v.aval.shape), varied=True, faults={})
+        for v in carrier.outvars
     ]
-    outs = [] if residual is None else walk.run(residual, [*unknowns, *kept], where)
-    all_of = walk.combined([base, *outs])
-    if residual is None:
-        fault = walk.offence("solve", where, "a solve under a vmap within a vmap cannot be read")
-        all_of = replace(all_of, faults={**all_of.faults, fault: None})
+    residual = node.equation(leaves, [a.aval for a in carrier.invars])
+    all_of = walk.combined([base, *walk.run(residual, [*unknowns, *kept], where)])
     solve = walk.offence(
         "solve",
         where,
         "Lipschitz where every element of ∂F/∂y is invertible: certified by cx.check",
     )
-    if not root.hidden:
+    if not node.hidden:
         all_of = replace(all_of, solves=all_of.solves | {solve})
     return [
         replace(
-            all_of if i < root.leaves else walk.combined(values),
-            number=walk.expressions.opaque(v.aval.shape),
+            all_of if inner in carrier.outvars else every,
+            number=walk.expressions.opaque(inner.aval.shape),
         )
-        for i, v in enumerate(eqn.outvars)
+        for inner in body.outvars
     ]
+
+
+def _read(walk: Walk, known: dict[Any, Known], every: Known, atom: Any) -> Known:
+    """What is known of an operand; of one that is made inside, what is known of all that make it."""
+    if isinstance(atom, jex_core.Literal):
+        return walk.constant(atom.val)
+    if atom in known:
+        return known[atom]
+    return replace(every, number=walk.expressions.opaque(atom.aval.shape))
+
+
+def _is_program(node: Any) -> bool:
+    """Whether a node's equation is that of a cone program, whose own check certifies it."""
+    code = getattr(node.residual, "__code__", None)
+    return code is not None and _PROGRAMS in code.co_filename
 
 
 def marked(walk: Walk, eqn: Any, values: list[Known], where: Any, name: str) -> list[Known]:
