@@ -132,7 +132,9 @@ class Convolution(Factored):
         impulses = jnp.zeros((channels, *self.shape), self.A.dtype)
         impulses = impulses.at[jnp.arange(channels), jnp.arange(channels), 0, 0].set(1)
 
-        def matrices(operator: Callable[[jax.Array], jax.Array]) -> jax.Array:  # (height, width/2 + 1, out, in)
+        def matrices(
+            operator: Callable[[jax.Array], jax.Array],
+        ) -> jax.Array:  # (height, width/2 + 1, out, in)
             return jnp.moveaxis(jnp.fft.rfft2(jax.vmap(operator)(impulses)), (0, 1), (3, 2))
 
         A, B = matrices(self.lower), matrices(self.skew)

@@ -254,9 +254,7 @@ def transposed(
     for slot, on, slope in zip(canonical.slots, moving, slopes, strict=True):
         if on:
             target = next(own_slots)
-            parts = (
-                theta_bar[..., place] * (slope if log else 1.0) for place, log in slot.places
-            )
+            parts = (theta_bar[..., place] * (slope if log else 1.0) for place, log in slot.places)
             bar = functools.reduce(np.add, parts, np.zeros((*full, len(slot.entries))))
             result = summed(_unflat(bar, slot), len(slot.shape), target.lead)
             results.append(np.ascontiguousarray(result, target.dtype).reshape(target.shape))

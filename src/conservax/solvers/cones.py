@@ -21,7 +21,7 @@ from ..errors import InvalidInputError
 from .lapack import cholesky, eigvalsh, svd
 from .namespace import namespace
 
-Array: TypeAlias = jax.Array
+Array: TypeAlias = Any  # NumPy's on the host, else JAX's: see namespace.py
 
 
 def transpose(matrix: Array) -> Array:
