@@ -64,13 +64,13 @@ def test_second_derivatives_and_the_forward_mode():
     keep = jnp.array([[True], [False], [False]])
 
     @jax.jit
-    def twice(q):
+    def twice(q, b):
         def slope(q):
-            return jax.grad(lambda q: weighted(keep, DATA[0], q, *DATA[2:]))(q)
+            return jax.grad(lambda q: weighted(keep, DATA[0], q, DATA[2], b, *DATA[4:]))(q)
 
         return slope(q), jax.grad(lambda q: slope(q) @ along)(q), jax.jvp(slope, (q,), (along,))[1]
 
-    slope, reverse, forward = map(np.asarray, twice(jnp.asarray(DATA[1])))
+    slope, reverse, forward = map(np.asarray, twice(*map(jnp.asarray, (DATA[1], DATA[3]))))
     np.testing.assert_allclose(slope, expected()[1], atol=1e-9)
     # x moves by −d dᵀ q/2, d = (1, −1): the Hessian of the loss along it is dᵀ diag(−sin x · w) d
     d = np.array([1.0, -1.0])

@@ -92,7 +92,8 @@ def equilibrium(
         coupling, c = jax.tree.unflatten(tree, inputs)
         return (y[0] - problem.activation(coupling.multiply(y[0]) + c),)
 
-    def rule(y: Sequence[Any], inputs: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    def rule(found: Sequence[Any], inputs: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        y, _ = found
         coupling, c, prepared, _ = apart(inputs)
         moves = [not isinstance(t, SymbolicZero) for t in tangents[:moving]]
         if not any(moves):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..calculus.implicit_node import NAME, Node, carrying_node
+from ..numerics import machine_epsilon
 from ..operators import cones as operators
 from ..solvers.cones import (
     Array,
@@ -26,7 +27,7 @@ from ..solvers.cones import (
     Zero,
     join,
 )
-from ..solvers.matrices import symmetric_part, times, times_transposed
+from ..solvers.matrices import SparseMatrix, symmetric_part, times, times_transposed
 from .forward import Outcome
 from .spectrum import rotate, unrotate
 
@@ -47,6 +48,77 @@ def with_equations(solved: Callable[..., Outcome], cones: Cones) -> Callable[...
 
     carrying.__name__ = carrying.__qualname__ = NAME
     return carrying
+
+
+def host_node(parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]], cones: Cones) -> Node:
+    """The equations of a program of the host engine; ``parts``: of its leaves, P, c, A, b with leading axes.
+
+    Its solutions are polished to round-off, in the units of the user, where v = y − s.
+    """
+
+    def residual(solution: Sequence[Array], *inputs: Array) -> tuple[Array, ...]:
+        *leaves, shift = inputs
+        (x, y, s), (P, c, A, b) = _as_batch(parts, leaves, solution)
+        upper = times(symmetric_part(P), x) + times_transposed(A, y) + c
+        v = y - s + shift.reshape(y.shape)
+        projected = [_onto_dual(block, v[:, rows]) for block, rows in cones.pieces]
+        return upper, times(A, x) + s - b, y - join(projected)
+
+    return Node(residual, hidden=True)
+
+
+def host_shift(
+    parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]],
+    cones: Cones,
+    leaves: Sequence[Any],
+    solution: Sequence[Array],
+) -> Array:
+    """What takes v = y − s onto the kinks: of rows, or whole cones, where both are nothing but rounding."""
+    (x, y, s), (_, c, A, b) = _as_batch(parts, leaves, solution)
+    tau = machine_epsilon(y.dtype) ** 0.5
+    size = A.with_values(jnp.abs(A.values)) if isinstance(A, SparseMatrix) else jnp.abs(A)
+    entries = size.values if isinstance(size, SparseMatrix) else size
+    largest = jnp.max(entries, axis=tuple(range(1, entries.ndim)), initial=0.0)
+    of_y = jnp.max(jnp.abs(y), axis=-1) + jnp.max(jnp.abs(c), axis=-1) / jnp.where(
+        largest > 0, largest, 1.0
+    )
+    small = jnp.abs(y) <= tau * (of_y[:, None] + tau)
+    small &= jnp.abs(s) <= tau * (times(size, jnp.abs(x)) + jnp.abs(b) + tau)
+    found = []
+    for block, rows in cones.pieces:
+        own = small[:, rows]
+        if not isinstance(block, Zero | Orthant):
+            shape = (len(own), block.count, block.size // block.count)
+            whole = jnp.all(own.reshape(shape), axis=-1, keepdims=True)
+            own = jnp.broadcast_to(whole, shape).reshape(own.shape)
+        found.append(own)
+    shift = jnp.where(jnp.concatenate(found, axis=-1), s - y, 0.0)
+    return jax.lax.stop_gradient(shift.reshape(solution[1].shape))
+
+
+def _as_batch(
+    parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]],
+    leaves: Sequence[Any],
+    solution: Sequence[Array],
+) -> tuple[list[Array], tuple[Any, Array, Any, Array]]:
+    """Solution and data with one batch axis."""
+    P, c, A, b = parts(leaves)
+    lead = solution[0].shape[:-1]
+    x, y, s, c, b = (_rows(part, lead) for part in (*solution, c, b))
+    return [x, y, s], (_matrices(P, lead), c, _matrices(A, lead), b)
+
+
+def _rows(part: Any, lead: tuple[int, ...]) -> Array:
+    """(..., size) ↦ (batch, size)."""
+    return jnp.broadcast_to(part, (*lead, part.shape[-1])).reshape(-1, part.shape[-1])
+
+
+def _matrices(part: Any, lead: tuple[int, ...]) -> Any:
+    """(..., n, m), or sparse with values (..., stored) ↦ with one batch axis."""
+    if isinstance(part, SparseMatrix):
+        return part.with_values(_rows(part.values, lead))
+    shape = part.shape[-2:]
+    return jnp.broadcast_to(part, (*lead, *shape)).reshape(-1, *shape)
 
 
 def polyhedron_equations(

@@ -197,7 +197,7 @@ def _search(
     """One solver after the other, for the items that the last one has not brought to round-off."""
     batch, sizes = len(data.c), measure_data(data)
     tolerance = float(settings.tolerance or default_tolerance(np.float64))
-    nothing = ConicPoint(np.zeros_like(data.c), *(np.zeros_like(data.b),) * 2)
+    nothing = ConicPoint(*map(np.zeros_like, (data.c, data.b, data.b)))  # written in place
     best = _Found(
         measure_point(data, sizes, nothing, np.full(batch, np.inf)),
         np.zeros(batch, bool),

@@ -11,10 +11,12 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
+from ..calculus.implicit_node import NAME, carrying_node
 from ..solvers.cones import Array, Cones
 from ..solvers.equilibrate import Scaling
 from ..solvers.matrices import SparseMatrix
 from . import host_calls
+from .equations import host_node, host_shift
 from .host_calls import Form, Slot
 from .host_leads import broadcast, lead_of
 from .host_primitives import LinearCall, Shape, host_primitive, stands_still, zero_tangent
@@ -41,11 +43,17 @@ class HostOutcome(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
     """The leaves of P, c, A, b ↦ HostOutcome; differentiable in all four any number of times."""
-    call = ProgramCall(form)
+    call, node = ProgramCall(form), host_node(form.parts, form.cones)
 
-    @jax.custom_jvp
-    def solved(*leaves: Array) -> HostOutcome:
-        return HostOutcome(*solve_p.bind(*leaves, form=form))
+    def find(*leaves: Array) -> HostOutcome:
+        outcome = HostOutcome(*solve_p.bind(*leaves, form=form))
+        solution = outcome.x, outcome.y, outcome.s
+        shift = host_shift(form.parts, form.cones, leaves, solution)
+        x, y, s = carrying_node(node, solution, [*leaves, shift])
+        return outcome._replace(x=x, y=y, s=s)
+
+    find.__name__ = find.__qualname__ = NAME
+    solved = jax.custom_jvp(find)
 
     def derivative(primals: Any, tangents: Any) -> tuple[HostOutcome, HostOutcome]:
         outcome = solved(*primals)
@@ -59,7 +67,7 @@ def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
         return outcome, blank._replace(x=dx, y=dy, s=ds)
 
     solved.defjvp(derivative, symbolic_zeros=True)
-    return solved
+    return lambda *leaves: solved(*map(jnp.array, leaves))  # no NumPy within tracers
 
 
 def solve_now(form: Form, *leaves: np.ndarray) -> HostOutcome:
