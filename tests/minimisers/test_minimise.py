@@ -78,13 +78,13 @@ def test_each_method_finds_a_corner(method):
     np.testing.assert_allclose(g, np.stack([np.sign(y[:, 0] - 1), steep], 1))
     assert np.linalg.norm(certificate.weights @ g) <= 1e-5
     assert np.all(np.linalg.norm(y - np.asarray(result.value), axis=1) <= 1e-4)
-    assert result.stats.value <= result.stats.gap * (1 + 1e-9) <= 1e-3
+    assert result.stats.value <= result.stats.gap + 1e-15 <= 1e-3  # round-off of values of size 1
 
 
 def test_a_certificate_that_is_wrong_is_caught():
     certificate = cx.minimise(corner, jnp.array([2.5, 3.3]), tol=1e-5).certificate
     changes = {
-        "weights": np.roll(certificate.weights, 1),
+        "weights": np.eye(len(certificate.weights))[0],
         "points": certificate.points + 1e-3,
         "x": certificate.x + 1.0,
         "fun": lambda x: corner(x) + 0.1 * x[0],

@@ -19,6 +19,8 @@ from .program import Info, Scope, Step
 _SEEN_THROUGH = {"relu", "relu6"}
 # What ``select`` leaves in a program: a derivative that its user chose.
 _CHOSEN = {"_carrying", "value_of"}
+# The identity, but for what failed, where value and derivative are NaN: its body says as much.
+_MASKS = {"_masked"}
 
 
 def plan_call(
@@ -58,6 +60,8 @@ def plan_custom_rule(
     if (
         planner.late and ours and function == "_softmax"
     ):  # its body is smooth but for what it subtracts
+        return plan_call(planner, step, closed, operands, scope, at, felt)
+    if defined_here(body) and function in _MASKS:
         return plan_call(planner, step, closed, operands, scope, at, felt)
     moving = planner.mend(step, operands, scope, at)
     if function == NAME:

@@ -180,7 +180,7 @@ def _estimates(alg: Algorithm, state: Any, columns: Any, theta: Any) -> dict[str
     still = [jnp.zeros_like(c) for c in columns]
     _, one = pushed(last, state, still, theta)
     y = alg.point(state)
-    _, limit = pushed(lambda _, theta: alg.solution(y, theta), (), [], theta)
+    _, limit = pushed(lambda _, theta: alg.solution_near(y, theta), (), [], theta)
     return {
         "iterate": jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(x)]),
         **{
@@ -231,7 +231,7 @@ def _estimate_alone(alg: Algorithm, state: Any, theta: Any, at_limit: bool) -> A
 
     def fun(_: Any, theta: Any) -> Any:
         if at_limit:
-            return alg.solution(y, theta)
+            return alg.solution_near(y, theta)
         return alg.output(alg.point(alg.step(state, theta)), theta)
 
     return pushed(fun, (), [], theta)

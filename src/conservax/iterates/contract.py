@@ -93,6 +93,10 @@ class Algorithm(ABC):
         attach = custom_root(self.residual, **linear)(lambda init, theta: init)
         return self.output(attach(y, theta), theta)
 
+    def solution_near(self, y: Any, theta: Any) -> Any:
+        """As ``solution`` at a point that is no fixed point yet: its derivative is an approximation."""
+        return self.solution(y, theta, on_failure="keep")
+
     def invariance(self, y: Any, theta: Any) -> np.ndarray | None:
         """Directions d_i, an array (n, r), along which y moves freely: point(step(y + c d_i)) moves alike.
 

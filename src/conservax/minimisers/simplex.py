@@ -85,14 +85,14 @@ def _solve_on_support(
 
 
 def _affine(block: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """argmin ½ λᵀQλ + eᵀλ over Σλ = 1, any sign."""
+    """argmin ½ λᵀQλ + eᵀλ over Σλ = 1, any sign: from the centre along Σ = 0, where nothing cancels."""
     k = len(linear)
+    centre, size = np.full(k, 1.0 / k), float(np.max(np.diag(block)))
+    along = block - block.mean(axis=0) - block.mean(axis=1)[:, None] + block.mean()
+    slope = block @ centre + linear
+    right = slope.mean() - slope
     try:
-        both = np.linalg.solve(block, np.stack([np.ones(k), -linear], axis=1))
+        step = np.linalg.solve(along + size / k, right)
     except np.linalg.LinAlgError:
-        both = np.linalg.lstsq(block, np.stack([np.ones(k), -linear], axis=1), rcond=1e-14)[0]
-    ones, other = both[:, 0], both[:, 1]
-    total = np.sum(ones)
-    if not np.isfinite(total) or total == 0:
-        return np.full(k, 1.0 / k)
-    return other + ones * (1 - np.sum(other)) / total
+        step = np.linalg.lstsq(along + size / k, right, rcond=1e-14)[0]
+    return centre + step - step.mean() if np.all(np.isfinite(step)) else centre

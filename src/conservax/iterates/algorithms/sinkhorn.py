@@ -68,6 +68,9 @@ class Sinkhorn(Algorithm):
             )
         return plan_with_derivative(jax.lax.stop_gradient(y), *_arrays(theta))
 
+    def solution_near(self, y: jax.Array, theta: Any) -> jax.Array:
+        return self.solution(y, theta)
+
     def invariance(self, y: jax.Array, theta: Any) -> np.ndarray:
         return np.ones((np.size(y), 1))
 
