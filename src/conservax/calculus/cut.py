@@ -197,11 +197,8 @@ class Cutter:
     def kink(self, slot: int, records: Records, active: bool, ways: int = 1) -> Kink:
         """The description of a kink at a slot."""
         site = self.program.sites[self.owner[slot]]
-        index = (
-            tuple(int(i) for i in np.unravel_index(self.local[slot], site.shape))
-            if site.shape
-            else ()
-        )
+        place = np.unravel_index(self.local[slot], site.shape) if site.shape else ()
+        index = tuple(int(i) for i in place)
         if site.kind == "ball":  # one kink for all entries under the norm
             index = ()
         elif site.kind in ("spectrum", "null"):  # of a matrix's entries the value's place

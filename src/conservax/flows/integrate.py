@@ -37,7 +37,7 @@ class Mesh(NamedTuple):
     q: jax.Array
     slot: jax.Array
     out: jax.Array
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     saved: jax.Array
     crossings: jax.Array
     code: jax.Array

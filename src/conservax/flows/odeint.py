@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -351,7 +351,7 @@ def _require_times(times: Any) -> None:
         )
     if isinstance(times, Tracer):
         return
-    gaps = np.diff(np.asarray(times))
+    gaps = cast(np.ndarray, np.diff(np.asarray(times)))
     if not np.all(np.isfinite(gaps)) or not (np.all(gaps > 0) or np.all(gaps < 0)):
         raise InvalidInputError("times must be finite and strictly increasing, or decreasing.")
 

@@ -64,10 +64,11 @@ class _Tape:
         return q
 
     def note(self, z: Any, size: Any, q: Any, tie: Any, grouped: bool) -> None:
-        flat = [
-            jnp.ravel(jnp.broadcast_to(a, z.shape)).astype(self.dtype) for a in (z, size, q, tie)
-        ]
-        self.met.append(Sides(*flat, jnp.full(z.size, grouped)))
+        def flat(a: Any) -> jax.Array:
+            return jnp.ravel(jnp.broadcast_to(a, z.shape)).astype(self.dtype)
+
+        of_many = jnp.full(z.size, grouped)
+        self.met.append(Sides(flat(z), flat(size), flat(q), flat(tie), of_many))
 
     def outputs(self) -> Sides:
         none = jnp.zeros(0, self.dtype)

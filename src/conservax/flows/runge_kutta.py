@@ -1,7 +1,7 @@
 """One step of an explicit Runge–Kutta method, from diffrax's tableaus and interpolants."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +37,12 @@ class Method:
                 f"solver={type(solver).__name__} is no explicit Runge–Kutta method of diffrax with an error "
                 "estimate; take diffrax.Tsit5(), Dopri5(), Dopri8(), Bosh3() or Heun()."
             )
-        self.solver, tableau = solver, solver.tableau
+        self.solver, tableau = solver, cast(Any, solver.tableau)
         self.c = [0.0, *np.asarray(tableau.c, float).tolist()]
         self.a = [np.asarray(row, float) for row in tableau.a_lower]
         self.b = np.asarray(tableau.b_sol, float)
         self.b_error = np.asarray(tableau.b_error, float)
-        self.order = solver.order(None)  # pyright: ignore[reportArgumentType]
+        self.order = cast(int, solver.order(None))  # pyright: ignore[reportArgumentType]
         self.fsal = bool(
             self.c[-1] == 1 and np.allclose(self.a[-1], self.b[:-1]) and self.b[-1] == 0
         )
@@ -64,5 +64,7 @@ class Method:
 
 
 def _combination(weights: np.ndarray, slopes: list[jax.Array]) -> jax.Array:
-    terms = [w * k for w, k in zip(weights.tolist(), slopes, strict=False) if w != 0]
+    terms: list[jax.Array] = [
+        w * k for w, k in zip(weights.tolist(), slopes, strict=False) if w != 0
+    ]
     return sum(terms[1:], terms[0])

@@ -124,7 +124,10 @@ def compare(
     states, columns = follow(x0, theta)
     shown = np.unique(np.round(np.geomspace(1, steps, min(steps, _SHOWN))).astype(int))
     picked = jax.tree.map(lambda a: a[shown - 1], (states, columns))
-    outs = jax.jit(lambda picked: jax.lax.map(lambda s: _estimates(alg, *s, theta), picked))(picked)
+    estimates = jax.jit(
+        lambda picked: jax.lax.map(lambda s: _estimates(alg, s[0], s[1], theta), picked)
+    )
+    outs = estimates(picked)
     found = {name: np.asarray(value) for name, value in outs.items()}
     if shapes != [np.shape(leaf) for leaf in jax.tree.leaves(_like(alg, x0, theta))]:
         raise InvalidInputError(f"reference: x has shapes {shapes}, not those of the output.")

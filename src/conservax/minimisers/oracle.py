@@ -41,7 +41,8 @@ class Oracle:
                 "x0 must be real floating-point numbers (an array or a pytree of arrays)."
             )
         self.x0 = jax.tree.map(jnp.asarray, self.x0)
-        flat, self.unravel = ravel_pytree(self.x0)
+        flat, unravel = ravel_pytree(self.x0)
+        self.unravel: Callable[[Any], Any] = unravel
         self.dtype = flat.dtype
         self.start = np.asarray(flat, np.float64)
         if not np.all(np.isfinite(self.start)):

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jax import Array
 
 from ..errors import InvalidInputError, MissingPackageError
 from ..solvers import Cones
 from ..solvers.cones import triangle
 from ..solvers.matrices import SparseMatrix
-from ..solvers.namespace import namespace
+from ..solvers.namespace import Array, namespace
 from .parameter_maps import ParameterMap, with_own_parameters
 
 if TYPE_CHECKING:

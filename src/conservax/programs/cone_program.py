@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -289,8 +289,9 @@ def _form(
     if not cones.size:
         # 0ᵀx ≤ 1 stands in for no constraint
         cones, b, n = Cones(nonnegative=1), np.ones(1), c.shape[-1]
+        none = np.zeros(0, np.int32)
         A = (
-            SparseMatrix(np.zeros(0), *(np.zeros(0, np.int32),) * 2, (1, n))
+            SparseMatrix(np.zeros(0), none, none, (1, n))
             if isinstance(A, SparseMatrix)
             else np.zeros((1, n))
         )
@@ -301,8 +302,8 @@ def _form(
             values = values.astype(dtype)
         sparse = isinstance(part, SparseMatrix)
         leaves += [values, part.rows, part.columns] if sparse else [values]
-    shapes = (part.shape if isinstance(part, SparseMatrix) else None for part in (P, A))
-    return Form(*shapes, cones, settings, np.dtype(dtype).name), leaves
+    shapes = [cast(Any, part.shape) if isinstance(part, SparseMatrix) else None for part in (P, A)]
+    return Form(shapes[0], shapes[1], cones, settings, np.dtype(dtype).name), leaves
 
 
 def _batch(leaf: Any, core: int, lead: tuple[int, ...]) -> Any:

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 
 from ..errors import InvalidInputError
+from ..solvers.namespace import Array
 from .canonical import ParameterSlot, import_cvxpy
 from .cone_inputs import NEEDS_VALUES, known_as_numpy
 

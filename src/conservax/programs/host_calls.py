@@ -14,7 +14,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -64,7 +64,8 @@ class Form(NamedTuple):
     def _split(self, leaves: list[Any], shape: tuple[int, int] | None) -> tuple[Any, list[Any]]:
         if shape is None:
             return leaves[0], leaves[1:]
-        return SparseMatrix(*leaves[:3], shape), leaves[3:]
+        values, rows, columns, *rest = leaves
+        return SparseMatrix(values, rows, columns, shape), rest
 
     def values(self, leaves: Any) -> list[Any]:
         """The leaves that have derivatives: of P, c, A, b."""
@@ -171,7 +172,7 @@ def _places(form: Form, leaves: Any, point: Any, ticket: np.ndarray) -> Any:
             return place_of(items_of(data, items), own, form.cones, form.settings, form.eps)
 
         found = [(items, place or anew(items)) for items, place in found]
-    known = np.isfinite(x).all(axis=-1)[:, None]
+    known = np.all(np.isfinite(x), axis=-1)[:, None]
     return found, np.where(known, x, 0.0), np.where(known, y, 0.0)
 
 
@@ -358,7 +359,7 @@ def _spread(
     inside = (rows < count) & (columns < x.shape[1])
     terms = values[:, inside] * x[:, columns[inside], None]
     found = np.zeros((len(values), count, values.shape[-1]))
-    np.add.at(found, (slice(None), rows[inside]), terms)
+    np.add.at(found, cast(Any, (slice(None), rows[inside])), terms)
     return found
 
 

@@ -62,7 +62,11 @@ class Place:
             Scaling(*(part[items] for part in self.scaling)),
             self.cones,
             tuple(None if own is None else own[items] for own in self.basis),
-            *(part[items] for part in (self.d, self.idle, self.known, self.decided, self.verdict)),
+            self.d[items],
+            self.idle[items],
+            self.known[items],
+            self.decided[items],
+            self.verdict[items],
             factors,
         )
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -96,7 +97,7 @@ def host_primitive(
 
     @primitive.def_abstract_eval
     def _(*avals: Any, **params: Any) -> Any:
-        return [jax.core.ShapedArray(*shape) for shape in shapes(*avals, **params)]
+        return [ShapedArray(*shape) for shape in shapes(*avals, **params)]
 
     def lowered(*arrays: Array, **params: Any) -> tuple[Array, ...]:
         found = tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes(*arrays, **params))

@@ -5,7 +5,7 @@ are met, so that neither P̄ nor Ā is formed.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import scipy
@@ -226,7 +226,7 @@ def transposed(
         if read.exponential:
             flat = np.where(flat == 0, 0.0, flat * np.exp(x_given[..., read.index]))
         into = y_bar if read.of_dual else x_bar
-        np.add.at(into, (..., read.index), flat)
+        np.add.at(into, cast(Any, (..., read.index)), flat)
     on_P, _, on_A, _ = layer.moving(moving)
     a, w, x, y = host_calls.adjoint(
         layer.form,

@@ -60,7 +60,7 @@ def solve_layer_now(layer: LayerForm, *values: np.ndarray) -> LayerOutcome:
     outputs, info = found[:count], found[count:]
     shown = jax.device_put((outputs, info[3:]))  # the point itself stays on the host
     nothing = np.zeros((*info[3].shape, 0), np.int32)
-    return LayerOutcome(tuple(shown[0]), HostOutcome(*info[:3], *shown[1], nothing))
+    return LayerOutcome(tuple(shown[0]), HostOutcome._make((*info[:3], *shown[1], nothing)))
 
 
 @dataclass(frozen=True)

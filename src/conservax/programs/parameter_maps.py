@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from ..errors import InvalidInputError
+from ..solvers.namespace import Array
 
 # operations that only move entries about, or repeat them, or fill up with zeros
 _MOVES = {

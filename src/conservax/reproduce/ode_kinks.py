@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from . import style
 from .claim import Experiment, Outcome, Ticker, agrees, at_most, ours
 
 SOURCE = "Marx and Pauwels 2022"
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 STIFFER, REST = 3.0, 0.7
 
 
@@ -117,7 +119,7 @@ def _draw(
     middle.set(xlabel="$h$", ylabel="off by", title="Differences are slow there")
     middle.legend()
     style.segment(right, 0.0, min(constant), max(constant))
-    style.segment(right, 1.0, *reach)
+    style.segment(right, 1.0, reach[0], reach[1])
     right.set(
         xlim=(-0.6, 1.6),
         xticks=[0, 1],

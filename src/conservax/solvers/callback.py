@@ -56,12 +56,12 @@ def call_on_host(
 
 def _is_double_everywhere() -> bool:
     """Whether ``jax_enable_x64`` is set for all threads, not in a context of this one."""
-    return bool(jax.config.jax_enable_x64) and _seen_by_another_thread()
+    return bool(jax.config.read("jax_enable_x64")) and _seen_by_another_thread()
 
 
 def _seen_by_another_thread() -> bool:
     seen: list[bool] = []
-    thread = threading.Thread(target=lambda: seen.append(bool(jax.config.jax_enable_x64)))
+    thread = threading.Thread(target=lambda: seen.append(bool(jax.config.read("jax_enable_x64"))))
     thread.start()
     thread.join()
     return seen[0]

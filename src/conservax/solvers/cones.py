@@ -19,9 +19,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from .lapack import cholesky, eigvalsh, svd
-from .namespace import namespace
-
-Array: TypeAlias = Any  # NumPy's on the host, else JAX's: see namespace.py
+from .namespace import Array, namespace
 
 
 def transpose(matrix: Array) -> Array:

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jax import Array, lax
+from jax import lax
 from jax.lax import linalg
 
-from .namespace import namespace
+from .namespace import Array, namespace
 
 _WORK = 200_000  # operations of a call that jaxlib does not divide among threads
 _CALLS = 32  # side by side; a larger batch takes them one after the other
@@ -126,7 +126,7 @@ def triangular_inverse_on_host(L: np.ndarray) -> np.ndarray:
 
 
 def _eigh_on_host(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    finite = np.isfinite(X).all(axis=(-1, -2))
+    finite = np.all(np.isfinite(X), axis=(-1, -2))
     if finite.all():
         values, vectors = np.linalg.eigh(X)
         return values, vectors

@@ -3,13 +3,13 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .namespace import namespace
+from .namespace import Array, namespace
 
 _FEW = 4  # columns
 
@@ -26,9 +26,9 @@ class SparseMatrix:
     All items have one pattern; entries met twice add up, entries outside the shape do not count.
     """
 
-    values: jax.Array
-    rows: jax.Array
-    columns: jax.Array
+    values: Array
+    rows: Array
+    columns: Array
     shape: tuple[int, ...]
 
     def with_values(self, values: Any) -> "SparseMatrix":
@@ -40,10 +40,10 @@ class SparseMatrix:
         return SparseMatrix(self.values, self.columns, self.rows, self.shape[::-1])
 
 
-Matrix: TypeAlias = jax.Array | SparseMatrix
+Matrix: TypeAlias = Array | SparseMatrix
 
 
-def times(matrix: Matrix | None, vector: jax.Array) -> jax.Array:
+def times(matrix: Matrix | None, vector: Array) -> Array:
     """M v for (batch, i, j) and (batch, j); M = None is the identity."""
     if isinstance(matrix, SparseMatrix):
         return _spread(matrix, matrix.values * vector[:, matrix.columns])
@@ -56,7 +56,7 @@ def times(matrix: Matrix | None, vector: jax.Array) -> jax.Array:
     return jnp.einsum("bij,bj->bi", matrix, vector)
 
 
-def times_transposed(matrix: Matrix, vector: jax.Array) -> jax.Array:
+def times_transposed(matrix: Matrix, vector: Array) -> Array:
     """Mᵀ v for (batch, i, j) and (batch, i)."""
     if isinstance(matrix, SparseMatrix):
         return times(matrix.transposed, vector)
@@ -67,9 +67,7 @@ def times_transposed(matrix: Matrix, vector: jax.Array) -> jax.Array:
     return jnp.einsum("bij,bi->bj", matrix, vector)
 
 
-def by_columns(
-    multiply: Callable[[Any, jax.Array], jax.Array], matrix: Any, columns: jax.Array
-) -> jax.Array:
+def by_columns(multiply: Callable[[Any, Array], Array], matrix: Any, columns: Array) -> Array:
     """``times`` or ``times_transposed`` for (batch, j, columns).
 
     A few columns one by one: on a CPU a product of matrices takes several times as long for two.
@@ -83,7 +81,7 @@ def by_columns(
     return (matrix if multiply is times else xp.swapaxes(matrix, -1, -2)) @ columns
 
 
-def scaled(left: jax.Array, matrix: Matrix, right: jax.Array) -> Any:
+def scaled(left: Array, matrix: Matrix, right: Array) -> Any:
     """diag(left) M diag(right), of the kind of M; left (batch, i), right (batch, j)."""
     if isinstance(matrix, SparseMatrix):
         factors = left[:, matrix.rows] * right[:, matrix.columns]
@@ -100,7 +98,7 @@ def magnitudes(matrix: Matrix) -> Any:
     return abs(matrix)
 
 
-def row_norms(matrix: Matrix, weights: jax.Array | None = None) -> jax.Array:
+def row_norms(matrix: Matrix, weights: Array | None = None) -> Array:
     """max_j |M_ij| w_j, (batch, i); weights are positive or zero, one by default."""
     if isinstance(matrix, SparseMatrix):
         values = abs(matrix.values)
@@ -114,18 +112,18 @@ def row_norms(matrix: Matrix, weights: jax.Array | None = None) -> jax.Array:
     return namespace(matrix).max(matrix, axis=-1, initial=0.0)
 
 
-def column_norms(matrix: Matrix, weights: jax.Array | None = None) -> jax.Array:
+def column_norms(matrix: Matrix, weights: Array | None = None) -> Array:
     """max_i |M_ij| w_i, (batch, j)."""
     if isinstance(matrix, SparseMatrix):
         return row_norms(matrix.transposed, weights)
     if namespace(matrix) is np:  # along rows, as they lie in memory
-        matrix = abs(matrix)
-        matrix = matrix if weights is None else matrix * weights[:, :, None]
-        return np.max(matrix, axis=-2, initial=0.0)
+        entries = abs(matrix)
+        entries = entries if weights is None else entries * weights[:, :, None]
+        return np.max(entries, axis=-2, initial=0.0)
     return row_norms(jnp.swapaxes(matrix, -1, -2), weights)
 
 
-def plus_diagonal(matrix: Matrix, diagonal: jax.Array) -> Any:
+def plus_diagonal(matrix: Matrix, diagonal: Array) -> Any:
     """M + diag(d) for d (batch, n)."""
     if isinstance(matrix, SparseMatrix):
         xp = namespace(matrix.values, diagonal)
@@ -156,12 +154,13 @@ def symmetric_part(matrix: Matrix) -> Any:
     return (matrix + namespace(matrix).swapaxes(matrix, -1, -2)) / 2
 
 
-def dense(matrix: Matrix) -> jax.Array:
+def dense(matrix: Matrix) -> Array:
     """All entries, (batch, i, j)."""
     if isinstance(matrix, SparseMatrix):
         if namespace(matrix.values) is np:
             full = np.zeros((len(matrix.values), *matrix.shape), matrix.values.dtype)
-            np.add.at(full, (slice(None), matrix.rows, matrix.columns), matrix.values)
+            place = cast(Any, (slice(None), matrix.rows, matrix.columns))
+            np.add.at(full, place, matrix.values)
             return full
         zeros = jnp.zeros((len(matrix.values), *matrix.shape), matrix.values.dtype)
         return zeros.at[:, matrix.rows, matrix.columns].add(matrix.values)
@@ -173,7 +172,7 @@ def tangent_of(matrix: Matrix, tangent: Any) -> Any:
     return matrix.with_values(tangent.values) if isinstance(matrix, SparseMatrix) else tangent
 
 
-def _spread(matrix: SparseMatrix, terms: jax.Array) -> jax.Array:
+def _spread(matrix: SparseMatrix, terms: Array) -> Array:
     if namespace(terms) is np:
         return _spread_on_host(np.add, matrix, terms)
     zeros = jnp.zeros((len(terms), matrix.shape[0]), terms.dtype)

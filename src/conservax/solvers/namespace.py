@@ -5,12 +5,14 @@ that XLA has to see as such go through this module.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+Array: TypeAlias = Any  # NumPy's on the host, else JAX's
 
 Carry = TypeVar("Carry")
 

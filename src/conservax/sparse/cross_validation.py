@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -115,7 +115,8 @@ class CrossValidation:
             [h.loss / f.weight_out.sum() for h, f in zip(held, self.folds, strict=True)]
         )
         slopes = {
-            name: sum(np.asarray(h.slopes[name]) for h in held) / total for name in parameters
+            name: cast(np.ndarray, sum(np.asarray(h.slopes[name]) for h in held) / total)
+            for name in parameters
         }
         return Judged(sum(h.loss for h in held) / total, slopes, each)
 

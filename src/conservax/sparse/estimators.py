@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -64,7 +64,7 @@ class _Search(BaseEstimator):
         return X, y, weight
 
     def _folds(self, X: Any, y: np.ndarray, weight: np.ndarray, labels: Any = None) -> list[Fold]:
-        splitter = check_cv(self.cv, labels, classifier=labels is not None)
+        splitter = cast(Any, check_cv(self.cv, labels, classifier=labels is not None))
         folds = []
         rows = X.tocsr() if hasattr(X, "tocsr") else X
         for fit_on, out in splitter.split(X, y if labels is None else labels):
