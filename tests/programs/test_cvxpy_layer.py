@@ -371,7 +371,7 @@ def test_bad_input(ridge, monkeypatch):
         ((stated, [p, q], [cp.Variable(2)]), "must be a subset of problem.variables"),
         ((stated, [p, q], ["x"]), "Variable x must be a subset of problem.variables"),
         ((stated.objective, [p, q], [x]), "must be a cvxpy.Problem, but is "),
-        ((cp.Problem(cp.Minimize(cp.sum_squares(x * (p @ q)))), [p, q], [x]), "must be DPP"),
+        ((cp.Problem(cp.Minimize(cp.sum_squares(p[0] * (q[0] * x)))), [p, q], [x]), "must be DPP"),
         ((cp.Problem(cp.Maximize(cp.sum_squares(x - p))), [p], [x]), "DPP, and .* not even convex"),
         (relaxed(cp.Variable(2, integer=True)), "relax it to an interval"),
         (relaxed(cp.Variable(2, imag=True)), "split it into two real ones"),

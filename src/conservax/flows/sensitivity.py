@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import expm
+import scipy
 
 from ..calculus.invocation import Invocation, require_values
 from ..errors import SelectionError, TooManyKinksError
@@ -192,7 +192,9 @@ def sensitivity_set(
             share = (middle - ts[k]) / (ts[k + 1] - ts[k])
             y = y0 + share * (y1 - y0)
             A = np.asarray(jacobians(x0, jnp.asarray(q), jnp.asarray(middle), jnp.asarray(y), args))
-            moments.append(np.stack([expm((ts[k + 1] - ts[k]) / parts * a) for a in A]))
+            moments.append(
+                np.stack([scipy.linalg.expm((ts[k + 1] - ts[k]) / parts * a) for a in A])
+            )
             weights.append(table)
     return SensitivitySet(
         matrix, False, int(mesh.crossings), kinks, spent, np.asarray(mesh.out[-1]),

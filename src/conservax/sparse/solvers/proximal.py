@@ -9,6 +9,7 @@ from .l1_quadratic import solve_positive
 
 _BURST = 30
 _ROUNDS = 400
+_SHORTEST = 1e-3  # share of a Newton step
 Vector = np.ndarray
 
 
@@ -85,12 +86,16 @@ def _newton(
         delta, regular = solve_positive(system, -gradient)
         if not regular:
             break
-        moved = x.copy()
-        moved[rows] += delta if T is None else T @ delta
-        if not np.array_equal(np.sign(moved[:held]) != 0, np.sign(x[:held]) != 0):
-            break
-        then = excess(moved)
-        if not then < now:
+        along = np.zeros_like(x)
+        along[rows] = delta if T is None else T @ delta
+        t = 1.0
+        while t > _SHORTEST:  # short steps where the curvature of the face changes fast
+            moved = x + t * along
+            then = excess(moved)
+            if then < now and np.array_equal(moved[:held] != 0, x[:held] != 0):
+                break
+            t /= 2
+        else:
             break
         x, now = moved, then
     return x
