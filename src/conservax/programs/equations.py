@@ -7,6 +7,7 @@ kinks that are no scalar ones (a second-order cone's apex, a double eigenvalue 0
 exponential cone) the calculus refuses by the projection's name.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,18 +57,18 @@ def host_node(parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]], cones
     Its solutions are polished to round-off, in the units of the user, where v = y − s.
     """
 
-    def residual(solution: Sequence[Array], *inputs: Array) -> tuple[Array, ...]:
-        *leaves, shift = inputs
+    def residual(solution: Sequence[Array], *leaves: Array) -> tuple[Array, ...]:
+        shift = _host_shift(parts, cones, *jax.lax.stop_gradient((leaves, solution)))
         (x, y, s), (P, c, A, b) = _as_batch(parts, leaves, solution)
         upper = times(symmetric_part(P), x) + times_transposed(A, y) + c
-        v = y - s + shift.reshape(y.shape)
+        v = y - s + shift
         projected = [_onto_dual(block, v[:, rows]) for block, rows in cones.pieces]
         return upper, times(A, x) + s - b, y - join(projected)
 
     return Node(residual, hidden=True)
 
 
-def host_shift(
+def _host_shift(
     parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]],
     cones: Cones,
     leaves: Sequence[Any],
@@ -92,8 +93,7 @@ def host_shift(
             whole = jnp.all(own.reshape(shape), axis=-1, keepdims=True)
             own = jnp.broadcast_to(whole, shape).reshape(own.shape)
         found.append(own)
-    shift = jnp.where(jnp.concatenate(found, axis=-1), s - y, 0.0)
-    return jax.lax.stop_gradient(shift.reshape(solution[1].shape))
+    return jnp.where(jnp.concatenate(found, axis=-1), s - y, 0.0)
 
 
 def _as_batch(
@@ -110,7 +110,7 @@ def _as_batch(
 
 def _rows(part: Any, lead: tuple[int, ...]) -> Array:
     """(..., size) ↦ (batch, size)."""
-    return jnp.broadcast_to(part, (*lead, part.shape[-1])).reshape(-1, part.shape[-1])
+    return jnp.broadcast_to(part, (*lead, part.shape[-1])).reshape(math.prod(lead), part.shape[-1])
 
 
 def _matrices(part: Any, lead: tuple[int, ...]) -> Any:
@@ -118,7 +118,7 @@ def _matrices(part: Any, lead: tuple[int, ...]) -> Any:
     if isinstance(part, SparseMatrix):
         return part.with_values(_rows(part.values, lead))
     shape = part.shape[-2:]
-    return jnp.broadcast_to(part, (*lead, *shape)).reshape(-1, *shape)
+    return jnp.broadcast_to(part, (*lead, *shape)).reshape(math.prod(lead), *shape)
 
 
 def polyhedron_equations(

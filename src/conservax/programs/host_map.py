@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
-from ..calculus.implicit_node import NAME, carrying_node
+from ..calculus.implicit_node import NAME, node_p
 from ..solvers.cones import Array, Cones
 from ..solvers.equilibrate import Scaling
 from ..solvers.matrices import SparseMatrix
 from . import host_calls
-from .equations import host_node, host_shift
+from .equations import host_node
 from .host_calls import Form, Slot
 from .host_leads import broadcast, lead_of
 from .host_primitives import LinearCall, Shape, host_primitive, stands_still, zero_tangent
@@ -48,8 +49,7 @@ def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
     def find(*leaves: Array) -> HostOutcome:
         outcome = HostOutcome(*solve_p.bind(*leaves, form=form))
         solution = outcome.x, outcome.y, outcome.s
-        shift = host_shift(form.parts, form.cones, leaves, solution)
-        x, y, s = carrying_node(node, solution, [*leaves, shift])
+        x, y, s = node_p.bind(*solution, *leaves, node=node, leaves=3)
         return outcome._replace(x=x, y=y, s=s)
 
     find.__name__ = find.__qualname__ = NAME
@@ -67,7 +67,15 @@ def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
         return outcome, blank._replace(x=dx, y=dy, s=ds)
 
     solved.defjvp(derivative, symbolic_zeros=True)
-    return lambda *leaves: solved(*map(jnp.array, leaves))  # no NumPy within tracers
+    return lambda *leaves: solved(*map(_of_jax, leaves))
+
+
+def _of_jax(leaf: Any) -> Any:
+    """NumPy's array inside a tracer as JAX's: a custom rule that is traced cannot keep the other."""
+    inside = leaf
+    while isinstance(inside, Tracer):
+        inside = getattr(inside, "primal", getattr(inside, "val", None))
+    return jnp.array(leaf) if inside is not leaf and isinstance(inside, np.ndarray) else leaf
 
 
 def solve_now(form: Form, *leaves: np.ndarray) -> HostOutcome:
