@@ -9,7 +9,7 @@ import numpy as np
 import conservax as cx
 
 from . import style
-from .claim import Experiment, Outcome, Ticker, at_most, same_points
+from .claim import Experiment, Outcome, Ticker, at_most, ours, same_points
 
 SOURCE = "Bolte, Daniilidis, Lewis, Shiota 2007; Bolte and Pauwels 2021, Theorem 4"
 # strata: the free coordinates (their tangent space), and how many of them there are
@@ -41,7 +41,7 @@ def run(quick: bool, tick: Ticker) -> Outcome:
     claims = [
         at_most(
             f"{name.replace('$', '')}: largest |P v − ∇f| over the vertices v of D",
-            SOURCE,
+            ours(SOURCE),
             0.0,
             gap,
         )
