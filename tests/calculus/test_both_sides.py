@@ -197,3 +197,15 @@ def test_random_continuous_programs_against_their_neighbours(seed):
 
 
 _value, _gradient = jax.jit(piecewise), jax.jit(jax.jacobian(piecewise))
+
+
+def test_a_cond_under_vmap_chooses_with_and_without_derivatives():
+    """JAX holds its operands still by a select of their own; the branches meet at x₁ = x₀ all the same."""
+
+    def both(x):
+        u, v = x
+        return jax.lax.cond(v < u, lambda: v - (v - u) / 2, lambda: v - 2 * (v - u))
+
+    found = cx.conservative_jacobian(lambda x: jax.vmap(both)(x[None])[0])(jnp.zeros(2))
+    expected = [[0.5, 0.5], [2.0, -1.0]]
+    np.testing.assert_allclose(sorted(found.vertices()[:, 0].tolist()), expected, atol=1e-12)

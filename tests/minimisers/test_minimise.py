@@ -160,3 +160,23 @@ def test_programs_on_the_simplex():
         value = 0.5 * weights @ G @ G.T @ weights + e @ weights
         np.testing.assert_allclose(value, brute_force(G @ G.T, e), atol=1e-9)
     np.testing.assert_allclose(shortest(np.array([[1.0, 1.0], [1.0, -3.0]])), [0.75, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("start", "dtype"),
+    [
+        ((1.0, 1.0), jnp.float32),
+        ((-0.5, 0.25), jnp.float32),
+        ((1.0, 1.0), jnp.float64),
+        ((0.0, 1.0), jnp.float64),
+        ((2.0, 4.0), jnp.float64),
+    ],
+)
+def test_a_start_on_a_kink_is_left(start, dtype):
+    """AD's gradient of |x₁ − x₀²| there is 0, that of no piece: BFGS would stall where it stands."""
+    found = cx.minimise(
+        lambda x: jnp.abs(x[0]) + 10 * jnp.abs(x[1] - x[0] ** 2), jnp.array(start, dtype), tol=1e-3
+    )
+    assert found.certificate.recheck()
+    np.testing.assert_allclose(found.value, 0, atol=1e-3)
+    assert found.stats.value < 1e-3

@@ -93,10 +93,10 @@ def assemble(
                 for change in _changes(increments, n, members, place_of, kinds):
                     _require_meeting(rows @ change, switch @ change, round_off, kink_at(owner, 1))
             if owner not in equalities:
-                _refuse_torn_nearby(
-                    rows, switches[np.searchsorted(comparisons, owner)], n, owner, kink_at
-                )
                 switch = switches[np.searchsorted(comparisons, owner)]
+                others = np.setdiff1d(np.arange(m + k), [m + p for p in places])
+                felt = jacobian[np.ix_(others, [n + p for p in places])]
+                _refuse_torn_nearby(rows, felt, switch, n, kink_at(owner, 1))
                 rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)
         new_rows.extend(rows)
@@ -174,22 +174,29 @@ def _changes(
 
 
 def _refuse_torn_nearby(
-    rows: np.ndarray,
-    switch: np.ndarray,
-    n: int,
-    owner: int,
-    kink_at: Callable[[int, int], Kink],
+    rows: np.ndarray, felt: np.ndarray, switch: np.ndarray, n: int, kink: Kink
 ) -> None:
-    """Smooth pieces and a comparison that moves: where it ties nearby the pieces must meet, too."""
+    """Smooth pieces and a comparison that moves: where it ties nearby the pieces must meet, too.
+
+    ``felt`` is what the program takes of each branch: their sum counts, for one value may be chosen
+    several times, with and without its derivative, as in a ``cond`` under vmap.
+    """
     if np.any(switch[:n]) and not np.any(switch[n:]) and not np.any(rows[:, n:]):
-        _require_meeting(rows, switch, _TORN, kink_at(owner, 1))
+        scale = float(np.linalg.norm(np.abs(felt) @ np.abs(rows)))
+        _require_meeting(felt @ rows, switch, _TORN, kink, scale)
 
 
-def _require_meeting(rows: np.ndarray, switch: np.ndarray, small: float, kink: Kink) -> None:
-    """Pieces that meet wherever the comparison ties differ by a multiple of its increment."""
+def _require_meeting(
+    rows: np.ndarray, switch: np.ndarray, small: float, kink: Kink, scale: float | None = None
+) -> None:
+    """Pieces that meet wherever the comparison ties differ by a multiple of its increment.
+
+    ``scale``: of the terms that made the rows, if not that of the rows.
+    """
+    scale = float(np.linalg.norm(rows)) if scale is None else scale
     square = float(switch @ switch)
     multiples = np.outer(rows @ switch / square, switch) if square else np.zeros_like(rows)
-    if np.linalg.norm(rows - multiples) > small * np.linalg.norm(rows):
+    if np.linalg.norm(rows - multiples) > small * scale:
         raise DiscontinuousError(
             f"{kink.location}: the sides of this {kink.operation} agree at this point, but not wherever its "
             "comparison ties: the program jumps nearby. Make them agree there, or move the point off the tie."

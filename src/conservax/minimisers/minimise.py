@@ -80,7 +80,9 @@ def minimise(
 
     >>> import jax.numpy as jnp, conservax as cx
     >>> found = cx.minimise(
-    ...     lambda x: jnp.abs(x[0]) + 10 * jnp.abs(x[1] - x[0] ** 2), jnp.ones(2), tol=1e-3
+    ...     lambda x: jnp.abs(x[0]) + 10 * jnp.abs(x[1] - x[0] ** 2),
+    ...     jnp.array([0.9, 0.5]),
+    ...     tol=1e-3,
     ... )
     >>> found.certificate.recheck(), bool(found.stats.value < 1e-3)
     (True, True)

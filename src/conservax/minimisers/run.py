@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..solution import Status
@@ -36,13 +37,14 @@ class Method(Protocol):
 def start_at(
     oracle: Oracle, x: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, np.ndarray]:
-    """(x, f, g), moved by a hair where AD's gradient is 0 on a kink: an artefact proves nothing."""
+    """(x, f, g), moved by a hair off a kink, where AD's gradient may be that of no piece nearby."""
     f, g = oracle(x)
-    for power in range(-12, -3):
-        if np.any(g) or not np.isfinite(f) or oracle.is_smooth_at(x):
-            break
-        moved = x + 10.0**power * (1 + np.abs(x)) * rng.normal(size=len(x)) / np.sqrt(len(x))
-        f_moved, g = oracle(moved)
-        if np.any(g):
-            return moved, f_moved, g
+    if not np.isfinite(f) or oracle.is_smooth_at(x):
+        return x, f, g
+    hair = float(jnp.finfo(oracle.dtype).eps) ** 0.5  # shorter, and rounding hides that f falls
+    for length in hair * 10.0 ** np.arange(4):
+        moved = x + length * (1 + np.abs(x)) * rng.normal(size=len(x)) / np.sqrt(len(x))
+        f_moved, g_moved = oracle(moved)
+        if np.isfinite(f_moved) and oracle.is_smooth_at(moved):
+            return moved, f_moved, g_moved
     return x, f, g

@@ -15,6 +15,7 @@ def on_simplex(gram: np.ndarray, linear: np.ndarray, start: np.ndarray | None = 
     nonsmooth optimization (IMA J. Numer. Anal. 1986); Wolfe (1976) for e = 0.
     """
     k = len(linear)
+    gram, linear = np.asarray(gram, np.float64), np.asarray(linear, np.float64)
     ridge = _RIDGE * max(float(np.max(np.diag(gram))), 1e-300)
     if start is not None and np.sum(start) > 0:
         weights = np.maximum(start, 0.0)

@@ -36,7 +36,7 @@ def held_out(
 
     >>> import numpy as np, conservax as cx
     >>> X, y = np.eye(2), np.array([3.0, 0.5])
-    >>> print(cx.sparse.criteria.held_out(cx.sparse.lasso, X, y, X, y)(0.5))
+    >>> round(float(cx.sparse.criteria.held_out(cx.sparse.lasso, X, y, X, y)(0.5)), 6)
     0.625
     """
     if loss not in _LOSSES:
@@ -62,7 +62,7 @@ def cross_validation(
     >>> import numpy as np, conservax as cx
     >>> X, y = np.ones((4, 1)), np.array([1.0, 2.0, 1.0, 2.0])
     >>> halves = [([0, 1], [2, 3]), ([2, 3], [0, 1])]
-    >>> print(cx.sparse.criteria.cross_validation(cx.sparse.lasso, X, y, halves)(0.5))
+    >>> round(float(cx.sparse.criteria.cross_validation(cx.sparse.lasso, X, y, halves)(0.5)), 6)
     0.5
     """
     parts = [
@@ -133,7 +133,7 @@ def gcv(model: Model, X: Any, y: Any, **options: Any) -> Callable[..., float]:
 
     >>> import numpy as np, conservax as cx
     >>> X, y = np.eye(2), np.array([3.0, 0.5])
-    >>> cx.sparse.criteria.gcv(cx.sparse.lasso, X, y)(0.5)
+    >>> round(float(cx.sparse.criteria.gcv(cx.sparse.lasso, X, y)(0.5)), 6)
     2.5
     """
 

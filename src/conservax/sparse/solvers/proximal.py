@@ -9,6 +9,7 @@ from .l1_quadratic import solve_positive
 
 _BURST = 30
 _ROUNDS = 400
+_PATIENT = 40  # rounds of whole Newton steps
 _SHORTEST = 1e-3  # share of a Newton step
 Vector = np.ndarray
 
@@ -32,8 +33,10 @@ def proximal_quadratic(
         inside = penalty.violation(v[:held], gradient[:held])
         return max(inside.max(initial=0.0), np.abs(gradient[held:]).max(initial=0.0))
 
-    for _ in range(_ROUNDS):
-        x = _newton(H, c, penalty, x, held, excess, tol)
+    for done in range(_ROUNDS):
+        # a face that is not the solution's should be left, not crept along, unless nothing else helps
+        shortest = 1.0 if done < _PATIENT else _SHORTEST
+        x = _newton(H, c, penalty, x, held, excess, tol, shortest)
         if excess(x) <= tol:
             break
         x = _accelerated(H, c, prox, x, step)
@@ -64,8 +67,12 @@ def _newton(
     held: int,
     excess: Callable[[Vector], float],
     tol: float,
+    shortest: float,
 ) -> np.ndarray:
-    """Newton's method on the face of x, as long as it stays there and gets better."""
+    """Newton's method on the face of x, as long as it stays there and gets better.
+
+    ``shortest``: share of a Newton step that is tried where the whole one is too long.
+    """
     now = excess(x)
     for _ in range(20):
         if now <= tol:
@@ -89,7 +96,7 @@ def _newton(
         along = np.zeros_like(x)
         along[rows] = delta if T is None else T @ delta
         t = 1.0
-        while t > _SHORTEST:  # short steps where the curvature of the face changes fast
+        while t >= shortest:  # short steps where the curvature of the face changes fast
             moved = x + t * along
             then = excess(moved)
             if then < now and np.array_equal(moved[:held] != 0, x[:held] != 0):
