@@ -1,6 +1,6 @@
 """A layer on the host: parameters to variables in one call, and its derivative, a linear call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,8 +10,10 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
+from ..calculus.implicit_node import NAME, Node, node_p
 from ..solvers.cones import Array
 from . import layer_calls
+from .equations import host_node
 from .host_calls import Form, Slot
 from .host_leads import broadcast, lead_of
 from .host_map import HostOutcome, ProgramCall
@@ -28,14 +30,17 @@ class LayerOutcome(NamedTuple):
 
 def layer_solution_map(layer: LayerForm) -> Callable[..., LayerOutcome]:
     """Parameters ↦ LayerOutcome; differentiable any number of times."""
-    call, count = LayerCall(layer), len(layer.canonical.readers)
+    call, count, node = LayerCall(layer), len(layer.canonical.readers), _node(layer)
 
-    def told(found: Any) -> LayerOutcome:
-        return LayerOutcome(tuple(found[:count]), HostOutcome(*found[count:]))
+    def find(*values: Array) -> LayerOutcome:
+        found = layer_p.bind(*values, layer=layer)
+        solution = node_p.bind(*found[: count + 3], *values, node=node, leaves=count + 3)
+        return LayerOutcome(
+            tuple(solution[:count]), HostOutcome(*solution[count:], *found[count + 3 :])
+        )
 
-    @jax.custom_jvp
-    def solved(*values: Array) -> LayerOutcome:
-        return told(layer_p.bind(*values, layer=layer))
+    find.__name__ = find.__qualname__ = NAME
+    solved = jax.custom_jvp(find)
 
     def derivative(primals: Any, tangents: Any) -> tuple[LayerOutcome, LayerOutcome]:
         found = solved(*primals)
@@ -130,15 +135,9 @@ class LayerCall(LinearCall):
             for value, core in zip(values, layer.cores, strict=True)
         ]
         _, changes = jax.jvp(lambda *values: _data(layer, values), tuple(wide), tuple(along))
-        data = _data(layer, values)
         moved = layer.moving(moving)
         own = [part for part, on in zip(changes, moved, strict=True) if on]
-        leaves: list[Any] = []
-        sparse = layer.form.P_shape is not None
-        for into, part in zip(layer.maps(), data, strict=True):
-            leaves.append(part)
-            if sparse and len(into.shape) == 2:
-                leaves += into.stored
+        leaves = _leaves(layer, values)
         dx, dy, ds = ProgramCall(layer.form).bind(moved, *own, *leaves, *point, ticket)
         wide_point = [jnp.broadcast_to(p, dx.shape[:-1] + p.shape[-1:]) for p in point[:2]]
         outputs = (
@@ -158,6 +157,30 @@ def _data(layer: LayerForm, values: Any) -> list[Array]:
         else:
             found.append(into(theta))
     return found
+
+
+def _leaves(layer: LayerForm, values: Any) -> list[Any]:
+    """Those of P, c, A, b, in JAX."""
+    leaves: list[Any] = []
+    sparse = layer.form.P_shape is not None
+    for into, part in zip(layer.maps(), _data(layer, values), strict=True):
+        leaves.append(part)
+        if sparse and len(into.shape) == 2:
+            leaves += into.stored
+    return leaves
+
+
+def _node(layer: LayerForm) -> Node:
+    """To the calculus: the equations of the program at its data, and the variables read off its solution."""
+    program = host_node(layer.form.parts, layer.form.cones)
+    readers = layer.canonical.readers
+
+    def residual(solution: Sequence[Array], *values: Array) -> tuple[Array, ...]:
+        outputs, point = solution[: len(readers)], solution[len(readers) :]
+        gaps = (out - read(*point[:2]) for out, read in zip(outputs, readers, strict=True))
+        return *gaps, *program.residual(point, *_leaves(layer, values))
+
+    return Node(residual, hidden=True)
 
 
 def _layer_shapes(*values: Any, layer: LayerForm) -> tuple[Shape, ...]:
