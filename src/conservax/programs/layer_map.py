@@ -10,8 +10,10 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
+from ..calculus.implicit_node import NAME, Node, node_p
 from ..solvers.cones import Array
 from . import layer_calls
+from .equations import host_node
 from .host_calls import Form, Slot
 from .host_leads import broadcast, lead_of
 from .host_map import HostOutcome, ProgramCall
@@ -28,14 +30,16 @@ class LayerOutcome(NamedTuple):
 
 def layer_solution_map(layer: LayerForm) -> Callable[..., LayerOutcome]:
     """Parameters ↦ LayerOutcome; differentiable any number of times."""
-    call, count = LayerCall(layer), len(layer.canonical.readers)
+    call, count, node = LayerCall(layer), len(layer.canonical.readers), _node(layer)
 
-    def told(found: Any) -> LayerOutcome:
-        return LayerOutcome(tuple(found[:count]), HostOutcome(*found[count:]))
+    def find(*values: Array) -> LayerOutcome:
+        found = layer_p.bind(*values, layer=layer)
+        unknowns = found[: count + 3]  # what was asked for, x, y, s
+        told = node_p.bind(*unknowns, *values, node=node, leaves=count + 3)
+        return LayerOutcome(tuple(told[:count]), HostOutcome(*told[count:], *found[count + 3 :]))
 
-    @jax.custom_jvp
-    def solved(*values: Array) -> LayerOutcome:
-        return told(layer_p.bind(*values, layer=layer))
+    find.__name__ = find.__qualname__ = NAME
+    solved = jax.custom_jvp(find)
 
     def derivative(primals: Any, tangents: Any) -> tuple[LayerOutcome, LayerOutcome]:
         found = solved(*primals)
@@ -51,6 +55,29 @@ def layer_solution_map(layer: LayerForm) -> Callable[..., LayerOutcome]:
 
     solved.defjvp(derivative, symbolic_zeros=True)
     return solved
+
+
+def _node(layer: LayerForm) -> Node:
+    """The equations of the cone program, its data those of the parameters; then what was asked for."""
+    canonical, dtype = layer.canonical, np.dtype(layer.form.dtype)
+    sparse = layer.form.P_shape is not None
+
+    def parts(values: Any) -> tuple[Any, Any, Any, Any]:
+        P, c, A, b = layer.maps()
+        of_P, of_c, of_A, of_b = (canonical.theta(values, dtype, into) for into in (P, c, A, b))
+        if sparse:
+            return P.sparse(of_P), c(of_c), A.sparse(of_A), b(of_b)
+        return P(of_P), c(of_c), A(of_A), b(of_b)
+
+    program = host_node(parts, canonical.cones)
+
+    def residual(unknowns: Any, *values: Array) -> tuple[Array, ...]:
+        *outputs, x, y, s = unknowns
+        asked = zip(outputs, canonical.readers, strict=True)
+        read = (output - reader(x, y) for output, reader in asked)
+        return *read, *program.residual((x, y, s), *values)
+
+    return Node(residual, hidden=True)
 
 
 def solve_layer_now(layer: LayerForm, *values: np.ndarray) -> LayerOutcome:
