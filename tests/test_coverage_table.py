@@ -283,6 +283,9 @@ def primitive_lines() -> list[str]:
         + ". Its other rules",
         "(`lax.custom_root`, `odeint`, …) hold what a user wrote, and count as given.",
         "",
+        "A solve of this library (`custom_root`, programs, `CvxpyLayer`, …) is no given rule but a node: its",
+        "equations are read like any program, their kinks among them ([how](certificates.md#solves-inside)).",
+        "",
     ]
     return lines
 
