@@ -349,7 +349,8 @@ def solvers_section(rows: list[dict]) -> str:
 ## Programs and their solvers
 
 Forward / gradient in the objective's vector, warm, in ms, and the first value and gradient of a fresh process,
-imports excluded, in s: under `jax.jit`, eagerly, with Clarabel asked for, and Moreau's own JAX front.
+imports excluded, in s: under `jax.jit`, eagerly, with Clarabel asked for, Moreau's own JAX front, and
+cvxpylayers' JAX layer, eagerly, with its back ends diffcp and Moreau.
 
 {table(["program (variables, rows, batch)", *columns], cells)}
 """

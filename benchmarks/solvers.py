@@ -1,4 +1,4 @@
-"""Programs beside Moreau's own JAX front: forward and gradient, warm and first calls.
+"""Programs beside Moreau's JAX front and cvxpylayers' back ends: forward and gradient, warm and first calls.
 
 Contenders take turns in one process; first calls, imports excluded, each in a process of its own. Answers
 are held against ours: a peer whose primal is off by more than 1e-5 is named so. ``python solvers.py first
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import csr_array
 
 from conservax.programs import ConeProgram, Cones
 
@@ -35,6 +36,11 @@ class Row(NamedTuple):
     c: np.ndarray
     A: np.ndarray
     b: np.ndarray
+    sparse: bool = False  # whether P and A are handed over as sparse matrices
+
+    def matrices(self) -> tuple[Any, Any]:
+        """P and A as they are handed over."""
+        return (csr_array(self.P), csr_array(self.A)) if self.sparse else (self.P, self.A)
 
 
 def dense(n: int, m: int, batch: int, curved: bool = True) -> Row:
@@ -95,6 +101,47 @@ def entropy(batch: int = 32, n: int = 20) -> Row:
     )
 
 
+def control(batch: int = 16, steps: int = 30, states: int = 6, limit: float = 0.5) -> Row:
+    """Predictive control: x₀ known, x_{t+1} = Fx_t + Bu_t, |u_t| ≤ limit, −q ≤ x₃₀ ≤ p.
+
+    z = (x₀, …, x₃₀, u₀, …, u₂₉, p, q), 228 variables; c prices them.
+    """
+    rng = np.random.default_rng(4)
+    F = 0.95 * np.linalg.qr(rng.normal(size=(states, states)))[0]
+    B, of_x = rng.normal(size=states), states * (steps + 1)
+    n, eye = of_x + steps + 2 * states, np.eye(states)
+    moves = np.zeros((of_x, n))
+    moves[:, :of_x] = np.eye(of_x)
+    for t in range(steps):
+        rows = slice(states * (t + 1), states * (t + 2))
+        moves[rows, states * t : states * (t + 1)] = -F
+        moves[rows, of_x + t] = -B
+    inputs = np.eye(n)[of_x : of_x + steps]
+    last = np.zeros((2 * states, n))
+    last[:, of_x - states : of_x] = np.vstack([eye, -eye])
+    last[:, of_x + steps :] = -np.eye(2 * states)
+    A = np.vstack([moves, inputs, -inputs, last])
+    P = np.diag(np.concatenate([np.ones(of_x), np.full(steps, 0.1), np.full(2 * states, 10.0)]))
+    b = np.zeros((batch, len(A)))
+    b[:, :states] = 3 * rng.normal(size=(batch, states))
+    b[:, of_x : of_x + 2 * steps] = limit
+    cones = Cones(zero=of_x, nonnegative=2 * (steps + states))
+    c = 0.1 * rng.normal(size=(batch, n))
+    return Row(f"control of {steps} steps ({n}, {len(A)}, {batch})", cones, P, c, A, b, sparse=True)
+
+
+def portfolio(batch: int = 4, assets: int = 500, factors: int = 20) -> Row:
+    """½wᵀΣw − μᵀw over the simplex, Σ of factors and a diagonal; c = −μ."""
+    rng = np.random.default_rng(5)
+    F = rng.normal(size=(assets, factors)) / np.sqrt(factors)
+    P = F @ F.T + np.diag(rng.uniform(0.1, 0.5, size=assets))
+    A = np.vstack([np.ones(assets), -np.eye(assets)])
+    b = np.concatenate([[1.0], np.zeros(assets)])
+    c = -0.3 * rng.normal(size=(batch, assets))
+    cones = Cones(zero=1, nonnegative=assets)
+    return Row(f"portfolio of {assets} ({assets}, {assets + 1}, {batch})", cones, P, c, A, b)
+
+
 ROWS: dict[str, Callable[[], Row]] = {
     "qp_10": functools.partial(dense, 10, 10, 1),
     "qp_50": functools.partial(dense, 50, 20, 64),
@@ -104,6 +151,8 @@ ROWS: dict[str, Callable[[], Row]] = {
     "second_order": second_order,
     "correlation": correlation,
     "entropy": entropy,
+    "control": control,
+    "portfolio": portfolio,
 }
 Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -111,9 +160,10 @@ Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 def ours(row: Row, solver: str = "auto") -> Pair:
     """c ↦ x, and ∇ Σ x² in c, jitted."""
     program = ConeProgram(row.cones, solver=solver)  # type: ignore[arg-type]
+    P, A = row.matrices()
 
     def solve(c: Any) -> Any:
-        return program(row.P, c, row.A, row.b).primal
+        return program(P, c, A, row.b).primal
 
     return jax.jit(solve), jax.jit(jax.grad(lambda c: jnp.sum(solve(c) ** 2)))
 
@@ -121,9 +171,10 @@ def ours(row: Row, solver: str = "auto") -> Pair:
 def eager(row: Row) -> Pair:
     """The same without jit."""
     program = ConeProgram(row.cones)
+    P, A = row.matrices()
 
     def solve(c: Any) -> Any:
-        return program(row.P, c, row.A, row.b).primal
+        return program(P, c, A, row.b).primal
 
     return solve, jax.grad(lambda c: jnp.sum(solve(c) ** 2))
 
@@ -144,12 +195,19 @@ def moreau(row: Row) -> Pair:
         so_cone_dims=list(cones.second_order),
         num_exp_cones=cones.exponential,
     )
-    starts = np.arange(0, n * n + 1, n), np.tile(np.arange(n), n)
-    rows = np.arange(0, n * m + 1, n), np.tile(np.arange(n), m)
+    if row.sparse:
+        of_P, of_A = row.matrices()
+        starts, rows = (of_P.indptr, of_P.indices), (of_A.indptr, of_A.indices)
+        P, A = jnp.asarray(of_P.data), jnp.asarray(of_A.data)
+    else:
+        starts = np.arange(0, n * n + 1, n), np.tile(np.arange(n), n)
+        rows = np.arange(0, n * m + 1, n), np.tile(np.arange(n), m)
+        P = jnp.asarray(row.P).reshape(-1)
+        A = jnp.asarray(row.A).reshape(*row.A.shape[:-2], -1)
     settings = package.Settings(device="cpu", enable_grad=True, batch_size=batch)
     solver = MoreauSolver(n, m, *starts, *rows, cones=own, settings=settings)
-    P = jnp.broadcast_to(jnp.asarray(row.P).reshape(-1), (batch, n * n))
-    A = jnp.broadcast_to(jnp.asarray(row.A).reshape(*row.A.shape[:-2], -1), (batch, n * m))
+    P = jnp.broadcast_to(P, (batch, P.shape[-1]))
+    A = jnp.broadcast_to(A, (batch, A.shape[-1]))
     b = jnp.broadcast_to(jnp.asarray(row.b), (batch, m))
 
     def solve(c: Any) -> Any:
@@ -158,12 +216,47 @@ def moreau(row: Row) -> Pair:
     return jax.jit(solve), jax.jit(jax.grad(lambda c: jnp.sum(solve(c) ** 2)))
 
 
+def cvxpylayer(row: Row, solver: str) -> Pair:
+    """cvxpylayers' JAX layer with this back end; under jit it is not to be had with all of them."""
+    import cvxpy as cp
+    from cvxpylayers.jax import CvxpyLayer as Peer
+
+    cones, n = row.cones, row.c.shape[-1]
+    if cones.semidefinite or cones.exponential:
+        raise NotImplementedError("svec and exponential rows are not those of CVXPY")
+    x, c = cp.Variable(n), cp.Parameter(n)
+    per_item = row.A.ndim > 2
+    A = cp.Parameter(row.A.shape[-2:]) if per_item else row.matrices()[1]
+    b = cp.Parameter(row.b.shape[-1]) if row.b.ndim > 1 else row.b
+    s = b - A @ x
+    limits = [s[: cones.zero] == 0] if cones.zero else []
+    start = cones.zero + cones.nonnegative
+    limits += [s[cones.zero : start] >= 0] if cones.nonnegative else []
+    for size in cones.second_order:
+        limits.append(cp.SOC(s[start], s[start + 1 : start + size]))
+        start += size
+    curved = cp.quad_form(x, cp.psd_wrap(row.P)) / 2 if row.P.any() else 0
+    problem = cp.Problem(cp.Minimize(curved + c @ x), limits)
+    known = [(p, v) for p, v in ((A, row.A), (b, row.b)) if isinstance(p, cp.Parameter)]
+    layer = Peer(problem, [c, *(p for p, _ in known)], [x], solver=solver)
+    rest = [jnp.asarray(value) for _, value in known]
+
+    def solve(c: Any) -> Any:
+        return layer(c, *rest)[0]
+
+    return solve, jax.grad(lambda c: jnp.sum(solve(c) ** 2))
+
+
 CONTENDERS: dict[str, Callable[[Row], Pair]] = {
     "conservax": ours,
     "conservax, eager": eager,
     "conservax, Clarabel": functools.partial(ours, solver="clarabel"),
     "Moreau": moreau,
+    "cvxpylayers, diffcp": functools.partial(cvxpylayer, solver="DIFFCP"),
+    "cvxpylayers, Moreau": functools.partial(cvxpylayer, solver="MOREAU"),
 }
+_NEEDS = {"Moreau": ("moreau.jax",), "cvxpylayers, diffcp": ("cvxpylayers.jax", "diffcp")}
+_NEEDS["cvxpylayers, Moreau"] = ("cvxpylayers.jax", "moreau.jax")
 
 
 def median_ms(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -197,7 +290,10 @@ def measure(advance: Callable[[], Any], names: tuple[str, ...] = tuple(ROWS)) ->
         c = jnp.asarray(row.c)
         pairs: dict[str, Pair] = {}
         for name, make in CONTENDERS.items():
-            if name == "Moreau" and importlib.util.find_spec("moreau") is None:
+            if any(
+                importlib.util.find_spec(need.split(".")[0]) is None
+                for need in _NEEDS.get(name, ())
+            ):
                 continue
             try:
                 pair = make(row)
@@ -228,7 +324,7 @@ def measure(advance: Callable[[], Any], names: tuple[str, ...] = tuple(ROWS)) ->
 
 
 def cells(row: dict) -> list[str]:
-    """Of the table: ours, ours eager, ours by Clarabel, Moreau."""
+    """Of the table: a pair for each contender."""
     found = [row["problem"]]
     for name in CONTENDERS:
         own = row.get(name)
@@ -245,8 +341,8 @@ def cells(row: dict) -> list[str]:
 def first(row: str, contender: str) -> None:
     """Prints the seconds of the first value and gradient."""
     jax.config.update("jax_enable_x64", True)
-    if contender == "Moreau":
-        importlib.import_module("moreau.jax")
+    for need in _NEEDS.get(contender, ()):
+        importlib.import_module(need)
     data = ROWS[row]()
     c = jnp.asarray(data.c)
     jax.block_until_ready(jax.jit(lambda c: c + 1)(c))  # JAX itself is up

@@ -46,6 +46,8 @@ class Status(IntEnum):
     """the quadratic form of the objective is not positive semidefinite"""
     DIVERGED = 6, "shrink the step, or check that the iteration contracts"
     """the iterates grow without bound or are no numbers"""
+    CLOSEST = 7, "relax a constraint: this solves the closest program that has a feasible point"
+    """no feasible point; the answer is of the closest program that has one, as was asked for"""
 
 
 class Solution(NamedTuple):

@@ -26,6 +26,7 @@ from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symme
 from ..solvers.termination import measure_data
 from ..solvers.warm_start import WeakStarts
 from .certificate import certify_program
+from .closest import closest_feasible
 from .cone_inputs import (
     NEEDS_VALUES,
     as_data,
@@ -97,6 +98,9 @@ class ConeProgram:
         perturbed: τ > 0 for linear programs, whose vertices do not move with c: the gradient in c for a
             cotangent g of the primal is then (x(c + τg) − x(c))/τ, in reverse mode; see
             docs/programs.md. None, the default, is the derivative.
+        infeasible: "closest", for equations and inequalities with dense data: a program without a
+            feasible point is answered by the closest one that has, b moved least in the ℓ2 norm, with
+            the status CLOSEST; see docs/programs.md. None, the default, is NaN or an error.
         warm_start: a ``WarmStart``, which keeps solutions to start from. In double precision, for
             "clarabel" and "scs"; the batched interior-point method is faster from nothing.
 
@@ -118,6 +122,7 @@ class ConeProgram:
     auxiliary: tuple[int, ...] = ()
     warm_start: WarmStart | None = None
     perturbed: float | None = None
+    infeasible: Literal["closest"] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.cones, Cones):
@@ -136,6 +141,15 @@ class ConeProgram:
         if self.perturbed is not None and not self.perturbed > 0:
             raise InvalidInputError(
                 f"perturbed is how far c is moved along a cotangent, τ > 0, but is {self.perturbed!r}."
+            )
+        if self.infeasible not in (None, "closest"):
+            raise InvalidInputError(
+                f'infeasible must be "closest" or None, but is {self.infeasible!r}.'
+            )
+        if self.infeasible and not self.cones.polyhedral:
+            raise InvalidInputError(
+                'infeasible="closest" takes equations and inequalities alone: over other cones the '
+                "closest program need not exist. Add a slack variable and its norm to the objective."
             )
         choose_solver(self.solver, self.cones)
 
@@ -162,6 +176,8 @@ class ConeProgram:
             plain = dataclasses.replace(self, perturbed=None)
             return looking_ahead(plain, float(self.perturbed))(P, c, A, b)
         sparse = is_sparse(P) or is_sparse(A)
+        if self.infeasible and self.cones.size:
+            return self._closest(sparse, P, c, A, b)
         solver = choose_solver(self.solver, self.cones, sparse)
         if solver == Solver.INTERIOR_POINT:
             return self._on_device(P, c, A, b)
@@ -188,6 +204,26 @@ class ConeProgram:
             found = in_pieces(solve, batch, size)
             outcome = jax.tree.map(lambda part: part.reshape(*lead, *part.shape[1:]), found)
         solution = _host_solution(outcome, self.cones)
+        if not lead:
+            raise_status(solution.info.status)
+        return solution
+
+    def _closest(self, sparse: bool, P: Any, c: Any, A: Any, b: Any) -> ProgramSolution:
+        """With the closest feasible program where there is no feasible point."""
+        if sparse:
+            raise UnsupportedOperationError(
+                'infeasible="closest" takes dense P and A. Hand over P.todense() and A.todense().'
+            )
+
+        def over(cones: Cones) -> ConeProgram:
+            if cones == self.cones:
+                return dataclasses.replace(self, infeasible=None)
+            return dataclasses.replace(
+                self, cones=cones, infeasible=None, warm_start=None, auxiliary=()
+            )
+
+        P, c, A, b, _, lead = as_operands(P, c, A, b, self.cones.size)
+        solution = closest_feasible(over, self.cones, P, c, A, b)
         if not lead:
             raise_status(solution.info.status)
         return solution
@@ -246,7 +282,8 @@ class ConeProgram:
         >>> program.check(np.zeros((2, 2)), [1.0, 0.0], -np.eye(2), np.zeros(2)).verdict.name
         'REFUTED'
         """
-        solution = self(P, c, A, b)
+        plain = dataclasses.replace(self, infeasible=None)  # the closest has other constraints
+        solution = plain(P, c, A, b)
         if solution.primal.ndim != 1:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
         P, c, A, b, dtype, _ = as_operands(P, c, A, b, self.cones.size)
@@ -429,7 +466,7 @@ def raise_status(status: Array) -> None:
             "P is not positive semidefinite, so the program is not convex. Add a multiple of the "
             "identity, or hand over P = RᵀR."
         )
-    if code != Status.SOLVED:
+    if code not in (Status.SOLVED, Status.CLOSEST):
         raise NotConvergedError(
             f"the solver ended as {Status(code).name} before its tolerance. Scale the data to "
             "comparable sizes, raise max_iterations, or work in float64."

@@ -5,7 +5,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from ..errors import (
     NotConvergedError,
     UnboundedError,
 )
+from ..solution import Status
 from ..solvers import Solver, WarmStart
 from ..solvers.cones import Array
 from ..solvers.host import is_installed
@@ -80,7 +81,8 @@ class CvxpyLayer:
         gp: whether the problem is a geometric program.
         verbose, canon_backend: of CVXPY's canonicalisation.
         solver_args: defaults for the call's.
-        perturbed: τ, for linear programs; see ``ConeProgram``.
+        perturbed: τ, for linear programs; infeasible: "closest", for linear and quadratic programs,
+            in the rows of the canonical problem; see ``ConeProgram``.
 
     Raises:
         InvalidInputError (a ValueError): parameters or variables that are not the problem's, or a
@@ -108,6 +110,7 @@ class CvxpyLayer:
         canon_backend: str | None = None,
         solver_args: dict[str, Any] | None = None,
         perturbed: float | None = None,
+        infeasible: Literal["closest"] | None = None,
     ) -> None:
         check_problem(problem, parameters, variables, gp)
         self.canonical = canonicalise(problem, parameters, variables, gp, verbose, canon_backend)
@@ -115,6 +118,7 @@ class CvxpyLayer:
         self._names = tuple(variable.name() for variable in variables)
         self.solver_args = dict(solver_args or {})
         self.perturbed = perturbed
+        self.infeasible: Literal["closest"] | None = infeasible
         self._sparse = self.canonical.large and self.solver != "interior_point"
         self._settings(self.solver_args, jnp.result_type(float))
         # a quadratic form that is known serves the solver
@@ -201,10 +205,12 @@ class CvxpyLayer:
         traced = is_traced(values)
         if solver == Solver.INTERIOR_POINT:
             run = functools.partial(self._solve_and_tell if tell else self._solve, program)
-        elif self.perturbed is not None and traced:
+        elif traced and (self.perturbed is not None or self.infeasible):
             run = functools.partial(self._told, program)
         else:
             run = self._on_host(program, solver, values, traced)
+            if self.infeasible:
+                run = self._or_closest(program, run)
         size = piece_size(self._item_bytes, solver)
         if math.prod(lead) > size and not traced:
             batched = [v.ndim > len(slot.shape) for v, slot in zip(values, slots, strict=True)]
@@ -239,6 +245,16 @@ class CvxpyLayer:
             return outputs, outcome.status, info_of(outcome)
 
         return run
+
+    def _or_closest(self, program: ConeProgram, run: Callable[..., Any]) -> Callable[..., Any]:
+        """As ``run``, and once more with the closest program if an item has no feasible point."""
+
+        def closest(*values: Any) -> Any:
+            found = run(*values)
+            lost = bool((found[1] == Status.PRIMAL_INFEASIBLE).any())
+            return self._told(program, *values) if lost else found
+
+        return closest
 
     def _values(self, params: tuple[Any, ...]) -> tuple[tuple[Array, ...], tuple[int, ...]]:
         """The values as arrays, and their batch axis, if any."""
@@ -326,6 +342,7 @@ class CvxpyLayer:
             solver=solver,  # type: ignore[arg-type]
             auxiliary=self.canonical.auxiliary,
             perturbed=self.perturbed,
+            infeasible=self.infeasible,
         )
 
 

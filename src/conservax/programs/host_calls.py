@@ -29,6 +29,7 @@ from .host_leads import Columns, broadcast, flat, lead_of, summed, summed_produc
 from .host_place import Place
 
 _KEPT = 1 << 27  # bytes of places
+_QUIETLY = np.errstate(all="ignore")  # a failed item has its status
 
 
 class Form(NamedTuple):
@@ -143,6 +144,7 @@ def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
     return Data(P, flat(np.asarray(c), 1, lead), A, flat(np.asarray(b), 1, lead))
 
 
+@_QUIETLY
 def solve(form: Form, *leaves: np.ndarray, differentiated: bool = True) -> tuple[np.ndarray, ...]:
     """x, y, s, status, iterations, residuals, gap, verdict, margin, solver, and a ticket."""
     lead = form.lead(leaves)
@@ -176,6 +178,7 @@ def _places(form: Form, leaves: Any, point: Any, ticket: np.ndarray) -> Any:
     return found, np.where(known, x, 0.0), np.where(known, y, 0.0)
 
 
+@_QUIETLY
 def derivative(form: Form, moving: tuple[bool, ...], *args: np.ndarray) -> tuple[np.ndarray, ...]:
     """dx, dy, ds for the tangents of those of P, c, A, b that are moving; then leaves, point, ticket."""
     count = sum(moving)
@@ -218,6 +221,7 @@ def derivative(form: Form, moving: tuple[bool, ...], *args: np.ndarray) -> tuple
     return forward(form, columns, sides, moved, (dP is None, dA is None), leaves, point, ticket)
 
 
+@_QUIETLY
 def forward(
     form: Form,
     columns: Columns,
@@ -238,6 +242,7 @@ def forward(
     upper, lower = sides(x, y)
     outs = np.zeros_like(upper), np.zeros_like(lower), np.zeros_like(lower)
 
+    @_QUIETLY  # of each thread
     def run(index: int) -> None:
         items, place = found[index]
         column, row, cost = place.scaling
@@ -262,6 +267,7 @@ class Slot(NamedTuple):
     dtype: str
 
 
+@_QUIETLY
 def transposed(
     form: Form,
     moving: tuple[bool, ...],
@@ -290,6 +296,7 @@ def transposed(
     return tuple(results)
 
 
+@_QUIETLY
 def adjoint(
     form: Form,
     bars: Any,
@@ -306,6 +313,7 @@ def adjoint(
     x_bar, y_bar, s_bar = (columns.split(np.asarray(bar), 1) for bar in bars)
     a_all, w_all = np.zeros_like(x_bar), np.zeros_like(y_bar)
 
+    @_QUIETLY  # of each thread
     def run(index: int) -> None:
         items, place = found[index]
         column, row, cost = place.scaling
@@ -363,6 +371,7 @@ def _spread(
     return found
 
 
+@_QUIETLY
 def pieces(form: Form, *args: np.ndarray) -> tuple[np.ndarray, ...]:
     """Scaling, d, verdict and basis at solutions, for derivatives of derivatives."""
     leaves, point, ticket = args[:-4], args[-4:-1], np.asarray(args[-1])

@@ -39,6 +39,7 @@ class QuadraticProgram:
     selection: Literal["lower", "upper"] = "lower"
     solver: SolverName = "auto"
     perturbed: float | None = None
+    infeasible: Literal["closest"] | None = None
 
     def __call__(
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
@@ -71,6 +72,7 @@ class QuadraticProgram:
         program = ConeProgram(
             *(cones, self.tolerance, self.max_iterations, self.selection, self.solver),
             perturbed=self.perturbed,
+            infeasible=self.infeasible,
         )
         return program, (Q, q, _stack(A, G, 2), _stack(b, h, 1))
 
