@@ -57,7 +57,7 @@ class Call:
     may_vanish: tuple[str, ...] = field(default=(), kw_only=True)
 
     def admissible(self, operands: Sequence[Any]) -> bool:
-        """Whether traced arguments are finite, weights and penalties of the right sign: as eager calls check."""
+        """Whether traced arguments are finite, weights and penalties of the right sign."""
         for name, value in zip(self.traced, map(np.asarray, operands), strict=True):
             if not np.isfinite(value).all():
                 return False
