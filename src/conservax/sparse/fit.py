@@ -39,6 +39,7 @@ class Call:
         start: coefficients to start from, or None.
         size: of the vector of coefficients. dtype: of the answer.
         solve: the solver, (problem, start) ↦ Outcome.
+        may_be_negative, may_vanish: the traced parameters that need not be positive.
     """
 
     name: str
@@ -52,6 +53,22 @@ class Call:
     size: int
     dtype: Any
     solve: Callable[[Problem, np.ndarray | None], Outcome] = field(default=working_set)
+    may_be_negative: tuple[str, ...] = field(default=(), kw_only=True)
+    may_vanish: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def admissible(self, operands: Sequence[Any]) -> bool:
+        """Whether traced arguments are finite, weights and penalties of the right sign."""
+        for name, value in zip(self.traced, map(np.asarray, operands), strict=True):
+            if not np.isfinite(value).all():
+                return False
+            if name in ("X", "y", *self.may_be_negative):
+                continue
+            zero = name == "sample_weight" or name in self.may_vanish
+            if np.any(value < 0) or (not zero and np.any(value == 0)):
+                return False
+            if name == "sample_weight" and not value.any():
+                return False
+        return True
 
     def problem(self, operands: Sequence[Any]) -> tuple[Problem, float]:
         """The fit as the host's solvers take it, and Σ of the sample weights."""
@@ -92,7 +109,7 @@ for _primitive in (solve_p, push_p):
 
 
 def _solve(call: Call, operands: Sequence[Any], eager: bool) -> tuple[np.ndarray]:
-    if not all(np.isfinite(np.asarray(operand)).all() for operand in operands):
+    if not call.admissible(operands):
         return (np.full(call.size, np.nan, dtype=call.dtype),)
     outcome = call.outcome(operands)
     if outcome.solved:

@@ -226,6 +226,8 @@ class Model:
             outputs,
             spec.datafit.outputs(np.zeros(0)) > 1,
             spec.logarithmic,
+            may_be_negative=spec.checked,
+            may_vanish=spec.may_vanish,
         )
         operands = [_operand(arguments[name], dtype) for name in traced]
         return call, operands
@@ -283,7 +285,9 @@ def design_matrix(X: Any) -> Any:
     if hasattr(X, "indices") and hasattr(X, "data") and hasattr(X, "todense"):  # JAX's BCOO
         if not (concrete(X.data) and concrete(X.indices)):
             raise InvalidInputError(
-                "a sparse X must be known: it cannot be traced or differentiated."
+                "a sparse X must be known: its entries cannot be traced or differentiated. For derivatives in "
+                "the entries, or X as an argument of jit, hand over X.todense(); for those in the other "
+                "arguments, close over X."
             )
         from scipy import sparse
 
@@ -322,6 +326,8 @@ def check_finite(name: str, value: Any) -> None:
     if value is None or not concrete(value):
         return
     values = value.data if is_sparse(value) else np.asarray(value)
+    if values.dtype.kind not in "biuf":
+        raise InvalidInputError(f"{name} must hold real numbers; its dtype is {values.dtype}.")
     if np.issubdtype(values.dtype, np.number) and not np.isfinite(values.sum()):
         if np.isnan(values).any():
             raise InvalidInputError(f"Input {name} contains NaN.")

@@ -122,6 +122,11 @@ def search_alpha(
     return found, min(bottom, alpha), max(top, alpha)
 
 
+def longest_search(ratio: float) -> int:
+    """The most evaluations ``search_alpha`` takes with low = ratio · high."""
+    return int(np.ceil(np.log(1 / ratio) / np.log(_RATIO))) + 1 + _HALVINGS
+
+
 @dataclass(eq=False)
 class FoldPath:
     """The held-out squared error of one fold along its exact path in α, for α ≥ the one reached.
@@ -273,6 +278,11 @@ def _better(
     return Found(alpha, certificate, alphas[order], errors[order])
 
 
+def most_evaluations(iterations: int) -> int:
+    """The budget of ``minimise``."""
+    return 2 * iterations + 5
+
+
 def minimise(
     judge: Callable[[dict[str, np.ndarray]], Judged],
     start: dict[str, np.ndarray],
@@ -317,6 +327,6 @@ def minimise(
         jac=True,
         method="L-BFGS-B",
         bounds=list(bounds),
-        options={"maxiter": iterations, "maxfun": 2 * iterations + 5, "ftol": 1e-7},
+        options={"maxiter": iterations, "maxfun": most_evaluations(iterations), "ftol": 1e-7},
     )
     return best[1], best[2], count

@@ -45,7 +45,8 @@ class DualModel(Model):
     ) -> tuple[ModelCall, list[Any]]:
         if intercept:
             raise UnsupportedOperationError(
-                f"{self.name} has no unpenalised intercept: append a column of ones to X."
+                f"{self.name} has no unpenalised intercept: append a column of ones to X, which is penalised "
+                "as a feature is (a larger constant is penalised less)."
             )
         X = design_matrix(X)
         X = X.toarray() if is_sparse(X) else X
@@ -54,9 +55,11 @@ class DualModel(Model):
         check_finite("X", X)
         check_finite("y", y)
         names = ("C", "epsilon") if self.name == "svr" else ("C",)
-        values = {"epsilon": 0.1, **dict(zip(names, parameters, strict=False)), **more}
-        if "C" not in values or set(values) - {"C", "epsilon"}:
-            raise InvalidInputError(f"{self.name} takes X, y and {', '.join(names)}.")
+        given = dict(zip(names, parameters, strict=False))
+        twice = set(given) & set(more)
+        values = {"epsilon": 0.1, **given, **more}
+        if len(parameters) > len(names) or twice or set(more) - set(names) or "C" not in values:
+            raise InvalidInputError(f"{self.name} takes X, y and {', '.join(names)}, each once.")
         check_positive("C", values["C"])
         check_positive("epsilon", values["epsilon"], allow_zero=True)
         two_sided = self.name == "svr"
@@ -105,7 +108,8 @@ def _spec(two_sided: bool, target: Any, bound: Any, epsilon: Any) -> Spec:
         functools.partial(Box, two_sided=two_sided),
         parameters,
         names,
-        checked=("target", "epsilon", "bound"),
+        may_vanish=("epsilon", "bound"),
+        checked=("target",),
     )
 
 

@@ -185,7 +185,12 @@ class _Subproblem:
                 bound = problem.datafit.curvature_bound or 1.0
                 curvature = curvature + damping * bound * problem.omega[:, None, None]
             H = gram(curvature, self.M)
-            H[np.diag_indices_from(H)] += 1e-12 * max(float(np.trace(H)) / max(len(H), 1), 1e-300)
+            mean = max(float(np.trace(H)) / max(len(H), 1), 1e-300)
+            H[np.diag_indices_from(H)] += 1e-12 * mean
+            if (
+                len(x) - self.held > 1
+            ):  # a common shift of several intercepts changes no loss: hold it
+                H[self.held :, self.held :] += mean
             step = self._model(H, gradient, x, min(tol, 1e-3 * excess)) - x
             x, z, moved = self._search(x, step, z, gradient)
             if not moved and damping in (0.0, problem.datafit.damping):
