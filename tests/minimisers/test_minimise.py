@@ -169,6 +169,7 @@ def test_programs_on_the_simplex():
         ((-0.5, 0.25), jnp.float32),
         ((1.0, 1.0), jnp.float64),
         ((0.0, 1.0), jnp.float64),
+        ((2.0, 4.0), jnp.float32),  # BFGS has no digits left to turn the corner: bundles take over
         ((2.0, 4.0), jnp.float64),
     ],
 )
@@ -180,3 +181,13 @@ def test_a_start_on_a_kink_is_left(start, dtype):
     assert found.certificate.recheck()
     np.testing.assert_allclose(found.value, 0, atol=1e-3)
     assert found.stats.value < 1e-3
+
+
+def test_a_start_where_only_the_gradient_is_no_number():
+    """‖x‖ written as a root has no slope at 0: the start moves by a hair, and x = (1, 0, 0) is found."""
+    found = cx.minimise(
+        lambda x: jnp.sqrt(jnp.sum(x**2)) / 2 + jnp.abs(x[0] - 1), jnp.zeros(3), tol=1e-3
+    )
+    assert found.certificate.recheck()
+    np.testing.assert_allclose(found.value, [1, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(found.stats.value, 0.5, atol=1e-6)
