@@ -9,6 +9,9 @@ import pytest
 
 import conservax as cx
 from conservax.errors import InvalidInputError, UnboundedError
+from conservax.minimisers.bundle import bundle
+from conservax.minimisers.oracle import Oracle
+from conservax.minimisers.run import Settings
 from conservax.minimisers.simplex import on_simplex, shortest
 from conservax.reproduce import nonsmooth_functions as nonsmooth
 
@@ -169,6 +172,7 @@ def test_programs_on_the_simplex():
         ((-0.5, 0.25), jnp.float32),
         ((1.0, 1.0), jnp.float64),
         ((0.0, 1.0), jnp.float64),
+        ((2.0, 4.0), jnp.float32),  # BFGS has no digits left to turn the corner: bundles take over
         ((2.0, 4.0), jnp.float64),
     ],
 )
@@ -180,3 +184,24 @@ def test_a_start_on_a_kink_is_left(start, dtype):
     assert found.certificate.recheck()
     np.testing.assert_allclose(found.value, 0, atol=1e-3)
     assert found.stats.value < 1e-3
+
+
+def test_a_start_where_only_the_gradient_is_no_number():
+    """‖x‖ written as a root has no slope at 0: the start moves by a hair, and x = (1, 0, 0) is found."""
+    found = cx.minimise(
+        lambda x: jnp.sqrt(jnp.sum(x**2)) / 2 + jnp.abs(x[0] - 1), jnp.zeros(3), tol=1e-3
+    )
+    assert found.certificate.recheck()
+    np.testing.assert_allclose(found.value, [1, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(found.stats.value, 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_rounding_is_not_taken_for_a_lack_of_convexity(dtype):
+    """f = Σ i |x_i − 1/i| + 100 is convex: the bundle's bound of the gap is there, small, and holds."""
+    c = jnp.arange(1, 7, dtype=dtype)
+    oracle = Oracle(lambda x: jnp.sum(c * jnp.abs(x - 1 / c)) + 100, jnp.zeros(6, dtype), (), 300)
+    found = bundle(oracle, oracle.start, Settings(1e-3, 1e-3, np.random.default_rng(0)))
+    bound = found.model_error + 2 * found.model_norm  # ‖x − x*‖ < 2 all along
+    assert bound < 0.02
+    assert found.f - 100 <= bound + 1e-4

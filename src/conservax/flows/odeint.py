@@ -120,6 +120,8 @@ def settings(
     leaves = jax.tree.leaves(x0)
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise InvalidInputError("x0 must hold real floating-point numbers.")
+    if any(not isinstance(a, Tracer) and np.isnan(np.asarray(a)).any() for a in leaves):
+        raise InvalidInputError("x0 holds NaN; start at numbers.")
     dtype = jnp.result_type(*leaves)
     times = times.astype(dtype)
     _require_times(times)

@@ -13,7 +13,7 @@ from .certificate import GoldsteinCertificate, certify
 from .gradient_sampling import gradient_sampling
 from .min_norm import min_norm
 from .oracle import Oracle
-from .run import Method, Outcome, Settings
+from .run import Method, Outcome, Settings, start_at
 
 _METHODS: dict[str, Method] = {
     "bfgs": bfgs,
@@ -22,6 +22,7 @@ _METHODS: dict[str, Method] = {
     "min_norm": min_norm,
 }
 _SHARE = 0.1  # of the evaluations are kept for the certificate
+_WALKS = 20  # of the search for one, before the next method takes over
 
 
 class Statistics(NamedTuple):
@@ -97,17 +98,21 @@ def minimise(
     oracle = Oracle(fun, x0, args, max_evaluations)
     settings = Settings(tol, delta, np.random.default_rng(seed))
     f0, _ = oracle(oracle.start)
+    start = oracle.start
+    if not np.isfinite(f0):  # perhaps only the gradient is none there
+        start, f0, _ = start_at(oracle, start, settings.rng)
     if not np.isfinite(f0):
         raise InvalidInputError("fun or its gradient is no number at x0; start where it is finite.")
     order = ("bfgs", "bundle") if method == "auto" else (method,)
-    outcome, certificate = Outcome(oracle.start, f0, Status.MAX_ITERATIONS, 0), None
+    outcome, certificate = Outcome(start, f0, Status.MAX_ITERATIONS, 0), None
     iterations = 0
     for number, name in enumerate(order):
         if certificate is not None or (number and oracle.left <= 0):
             break
         outcome = _run(_METHODS[name], oracle, outcome, settings, max_evaluations)
         iterations += outcome.iterations
-        certificate, x, f = certify(oracle, outcome.x, outcome.f, delta, tol, settings.rng)
+        walks = None if name == order[-1] else _WALKS
+        certificate, x, f = certify(oracle, outcome.x, outcome.f, delta, tol, settings.rng, walks)
         outcome = outcome._replace(x=x, f=f)
     status = outcome.status
     gap = np.nan

@@ -112,6 +112,10 @@ class Oracle:
         except ConservaxError:
             return np.full(self.n, np.nan)
 
+    def has_value(self, x: np.ndarray) -> bool:
+        """Whether f is a number at x; its gradient may be none (a norm at 0, written as a root)."""
+        return bool(np.isfinite(self._single(jnp.asarray(x, self.dtype), self._rest)[0]))
+
     def is_smooth_at(self, x: np.ndarray) -> bool:
         """Whether no kink of fun is active at x, up to rounding: AD gives the gradient there."""
         return smooth_at(self.fun, self.unravel(jnp.asarray(x, self.dtype)), self.args)

@@ -39,7 +39,7 @@ def start_at(
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """(x, f, g), moved by a hair off a kink, where AD's gradient may be that of no piece nearby."""
     f, g = oracle(x)
-    if not np.isfinite(f) or oracle.is_smooth_at(x):
+    if oracle.is_smooth_at(x) if np.isfinite(f) else not oracle.has_value(x):
         return x, f, g
     hair = float(jnp.finfo(oracle.dtype).eps) ** 0.5  # shorter, and rounding hides that f falls
     for length in hair * 10.0 ** np.arange(4):
