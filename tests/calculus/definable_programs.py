@@ -51,6 +51,11 @@ def collatz(x):
     return lax.while_loop(lambda s: jnp.abs(s) > 1, lambda s: s / 2, x)
 
 
+def leading_bits(x):
+    bits = lax.bitcast_convert_type(jnp.asarray(x, "float32"), jnp.int32)
+    return lax.bitcast_convert_type(bits & ~0xFFFFF, jnp.float32)
+
+
 def counted(x):
     return lax.while_loop(
         lambda s: (s[0] < 20) & (jnp.abs(s[1]) > 1), lambda s: (s[0] + 1, s[1] / 2), (0, x)
@@ -123,6 +128,15 @@ ALG = [
     ("convolution", lambda x: jnp.convolve(x, x), X, True, True, "a polynomial"),
     ("fft", lambda x: jnp.real(jnp.fft.fft(x)), X, True, True, "linear"),
     ("modulus of the fft", lambda x: jnp.abs(jnp.fft.fft(x)), Z, True, True, "norms of a linear map"),
+    ("root of an imaginary part at −1", lambda x: jnp.sqrt((x * 1j).imag + 1), -1.0, False, False, "it is √(x + 1)"),
+    ("complex root at 0", lambda x: jnp.sqrt(x + 0j).real, 0.0, False, False, "√max(x, 0)"),
+    ("complex root on its cut", lambda x: jnp.sqrt(-1 + 1j * x).imag, 0.0, False, False, "jumps from −1 to 1"),
+    ("complex sign", lambda x: jnp.sign(x * 1j).imag, 0.0, False, False, "it is sign x"),
+    ("complex polynomial", lambda x: (jnp.conj(x * 1j) * (x + 2j) ** 3 / 2).imag, 0.5, True, True, "a polynomial of the parts"),
+    ("root of the real part of a square", lambda x: jnp.sqrt(jnp.real((x * 1j + x) * (x * 1j - x)) + 2), 1.0, False, False, "it is √(2 − 2x²)"),
+    ("leading bits", leading_bits, 1.0, False, False, "piecewise constant, with a step at 1"),
+    ("mantissa at 1", lambda x: jnp.frexp(x)[0], 1.0, False, False, "from 1 down to ½"),
+    ("sign of a bit", lambda x: jnp.copysign(1.0, x), 0.0, False, False, "a step at 0"),
     ("concatenate", lambda x: jnp.concatenate([x, -x]), X, True, True, "linear"),
     ("gather", lambda x: x[jnp.array([0, 2, 2])], X, True, True, "linear"),
     ("scatter", lambda x: jnp.zeros(4).at[jnp.array([1, 1, 3])].add(x), X, True, True, "linear"),
@@ -265,6 +279,23 @@ BOUNDED = [
     ("remainder at 2", lambda x: x % 2.0, 2.0, False, False, "a tooth"),
     ("gammaln", jsp.special.gammaln, 2.0, True, False, "poles at 0, −1, …"),
     ("Bessel", jsp.special.i0e, 1.0, True, True, "analytic"),
+    ("complex exp", lambda x: jnp.exp(1j * x).real, 1.0, True, True, "cos"),
+    (
+        "root of a complex exp at π/2",
+        lambda x: jnp.sqrt(jnp.exp(1j * x).real),
+        jnp.pi / 2,
+        False,
+        False,
+        "√cos x",
+    ),
+    (
+        "floor of an imaginary part at 1",
+        lambda x: jnp.floor((x * 1j).imag),
+        1.0,
+        False,
+        False,
+        "it is floor",
+    ),
     ("sinc", jnp.sinc, 0.0, True, True, "analytic"),
 ]
 UNKNOWN = [

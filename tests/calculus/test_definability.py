@@ -236,3 +236,19 @@ def test_ranges_hold_the_values(name, low, width):
         if isinstance(value, mpmath.mpc) or not mpmath.isfinite(value):
             continue
         assert float(made.lo) <= float(value) <= float(made.hi)
+
+
+def test_complex_arguments_vary():
+    """The angle jumps at 0 and on its cut; the modulus is a norm; a logarithm is named."""
+    angle = cx.definability(jnp.angle, jnp.array(0j))
+    assert not angle.lipschitz
+    assert [o.operation for o in angle.offending] == ["atan2"]
+    modulus = cx.definability(jnp.abs, jnp.array(0j))
+    assert modulus.lipschitz
+    assert modulus.everywhere
+    assert modulus.dictionary == "ALG"
+    log = cx.definability(lambda z: jnp.log(z).real, jnp.array(0j))
+    assert not log.lipschitz
+    assert log.dictionary == "AN_EXP"
+    # z² of a complex z is no square of a real: Re z² is negative on the imaginary axis
+    assert not cx.definability(lambda z: jnp.sqrt(jnp.real(z * z)), jnp.array(0j)).lipschitz

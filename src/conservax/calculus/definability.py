@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..numerics import machine_epsilon
 from .definable.dictionaries import join
-from .definable.ranges import around, point
+from .definable.ranges import ALL, Range, around, point
 from .definable.walk import Offence, Walk
 from .invocation import Invocation, require_values
 
@@ -96,6 +96,13 @@ _MEANING = {
 }
 
 
+def _box(leaf: Any, half_width: float) -> Range:
+    """The values near an argument; a complex one has no range."""
+    if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+        return ALL
+    return around(np.asarray(leaf, np.float64), half_width)
+
+
 def definability(fun: Callable[..., Any], *args: Any, radius: float | None = None) -> Definability:
     """Which o-minimal dictionary ``fun`` lives in, and whether it is locally Lipschitz at ``args``.
 
@@ -130,7 +137,7 @@ def definability(fun: Callable[..., Any], *args: Any, radius: float | None = Non
     call = Invocation.of(fun, args)
     # what the function holds varies too, unless it has arguments of its own
     varied = [
-        jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and (owner >= 0 or not args)
+        jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and (owner >= 0 or not args)
         for leaf, owner in zip(call.leaves, call.owners, strict=True)
     ]
     dtypes = [jnp.result_type(a) for a, v in zip(call.leaves, varied, strict=True) if v]
@@ -138,7 +145,8 @@ def definability(fun: Callable[..., Any], *args: Any, radius: float | None = Non
     size = 1.0
     for leaf, moves, owner in zip(call.leaves, varied, call.owners, strict=True):
         if moves and np.size(leaf):
-            values = np.asarray(leaf, np.float64)
+            wide = np.complex128 if np.iscomplexobj(leaf) else np.float64
+            values = np.abs(np.asarray(leaf, wide))
             if np.any(np.isnan(values)):
                 raise InvalidInputError(
                     f"argument {owner} holds NaN: nothing can be said of a program there. Start from "
@@ -154,7 +162,7 @@ def definability(fun: Callable[..., Any], *args: Any, radius: float | None = Non
 
     def walked(half_width: float) -> Walk:
         ranges = [
-            around(np.asarray(leaf, np.float64), half_width) if v else point(leaf)
+            _box(leaf, half_width) if v else point(leaf)
             for leaf, v in zip(call.leaves, varied, strict=True)
         ]
         return Walk(closed, ranges, varied, call.leaves, precision)

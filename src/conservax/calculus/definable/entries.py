@@ -11,6 +11,7 @@ from ..locations import _JAX
 from . import ranges as rg
 from .dictionaries import DOMAINS, EVERYWHERE, dictionary, join
 from .operation_ranges import (
+    LOGIC,
     chosen_range,
     converted_range,
     exponent_of,
@@ -40,6 +41,8 @@ def number_of(walk: Walk, eqn: Any, values: Sequence[Known], result: int = 0) ->
     """The expression of one result; several results are told apart."""
     name, shape = eqn.primitive.name, eqn.outvars[result].aval.shape
     key = key_of(eqn) if len(eqn.outvars) == 1 else (key_of(eqn), result)
+    if name in LOGIC and eqn.invars[0].aval.dtype != bool:
+        name = f"bitwise {name}"  # the laws of truth values do not hold
     return walk.expressions.make(name, key, [v.number for v in values], shape)
 
 
@@ -294,6 +297,14 @@ def convert(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Known
             ]
         return [Known(converted_range(eqn, value.range), walk.expressions.opaque(to.shape))]
     return [replace(value, range=converted_range(eqn, value.range))]
+
+
+def bits(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Known]:
+    """The bits of a number, or a number of bits: neither follows the other continuously."""
+    base = walk.combined(values)
+    fault = walk.offence("bitcast_convert_type", where, "the bits of a number jump")
+    number = walk.expressions.opaque(eqn.outvars[0].aval.shape)
+    return [replace(base, number=number, faults={**base.faults, fault: None})]
 
 
 def stop_gradient(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Known]:

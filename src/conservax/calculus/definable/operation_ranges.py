@@ -11,6 +11,7 @@ from .ranges import Range
 from .walk import Known, Walk, is_real, size_of
 
 _COMPARE = {"gt", "ge", "lt", "le", "eq", "ne"}
+LOGIC = {"and", "or", "not", "reduce_and", "reduce_or"}
 _MOVES = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice"}
 _SAME = {"copy", "copy_p", "device_put", "name", "sharding_constraint", "optimization_barrier",
          "reduce_precision", "stop_gradient"}  # fmt: skip
@@ -55,7 +56,9 @@ def range_of(walk: Walk, eqn: Any, values: Sequence[Known]) -> Range:
         return rg.minimum(rg.maximum(r[1], r[0]), r[2])
     if name == "abs":
         return rg.absolute(r[0])
-    if name in _COMPARE or name in ("and", "or", "not", "is_finite", "reduce_and", "reduce_or"):
+    if name in LOGIC and eqn.invars[0].aval.dtype != bool:
+        return rg.ALL  # bit by bit
+    if name in _COMPARE or name in LOGIC or name == "is_finite":
         return _truth(eqn, values)
     if name in _SAME or (name == "convert_element_type"):
         return converted_range(eqn, r[0])

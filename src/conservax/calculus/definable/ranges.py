@@ -56,6 +56,8 @@ ALL = Range(np.array(-np.inf), np.array(np.inf))
 def point(value: Any) -> Range:
     """The range of one known array."""
     array = np.asarray(value)
+    if array.dtype.kind == "c":
+        return ALL
     if array.dtype.kind not in "biuf":
         try:
             array = array.astype(np.float64)

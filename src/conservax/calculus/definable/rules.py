@@ -11,9 +11,11 @@ from ..jaxprs import CUSTOM_RULES, INLINE, marker
 from ..kinks import TABLE
 from . import ranges as rg
 from .calls import called, custom, marked
+from .complex_numbers import complex_operation, is_complex, needs_care, without_order
 from .dictionaries import DOMAINS
 from .entries import (
     absolute,
+    bits,
     compare,
     convert,
     entrywise,
@@ -37,7 +39,7 @@ _MIXING = set(
     "scatter-mul scatter_mul scatter-max scatter-min concatenate pad split stack unstack fft real imag "
     "conj complex reduce_window_sum reduce_window_max reduce_window_min tile tridiagonal_solve psum "
     "reduce_and reduce_or reduce_xor top_k argmax argmin sort iota clamp householder_product "
-    "select_and_scatter_add complex_abs bitcast_convert_type shift_right_logical shift_left population_count "
+    "select_and_scatter_add complex_abs shift_right_logical shift_left population_count "
     "lu_pivots_to_permutation is_finite random_bits random_wrap random_unwrap random_seed random_fold_in "
     "threefry2x32 nextafter copy xor shift_right_arithmetic rng_bit_generator clz".split()
 )
@@ -45,6 +47,14 @@ _MIXING = set(
 
 def step(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
     """What is known of the results of one equation."""
+    found = _applied(walk, eqn, values, call)
+    return [
+        without_order(walk, known, v.aval.shape) if is_complex(v.aval) else known
+        for known, v in zip(found, eqn.outvars, strict=True)
+    ]
+
+
+def _applied(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
     name = eqn.primitive.name
     where = call or eqn
     name_of_ours = marker(eqn)
@@ -58,6 +68,8 @@ def step(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
         return _CONTROL[name](walk, eqn, values, call)
     if not any(v.varied for v in values) and not any(not v.sound for v in values):
         return _fixed(walk, eqn, values)
+    if needs_care(eqn, values):
+        return complex_operation(walk, eqn, values, where)
     if name in _RULES:
         return _RULES[name](walk, eqn, values, where)
     if name in _MOVES:
@@ -105,6 +117,7 @@ _RULES: dict[str, Callable[[Walk, Any, list[Known], Any], list[Known]]] = {
     **dict.fromkeys(("gather", "dynamic_slice"), gather),
     **dict.fromkeys(("square", "integer_pow"), lambda w, e, v, s: [entrywise(w, e, v, s)]),
     "abs": absolute,
+    "bitcast_convert_type": bits,
     **dict.fromkeys(("concatenate", "stack"), concatenated),
     "sign": sign,
     "select_n": select,
