@@ -207,7 +207,10 @@ def _primitive(word: Sequence[int]) -> tuple[int, ...]:
 
 def _checked(matrices: Any) -> np.ndarray:
     try:
-        A = np.asarray(matrices, dtype=np.float64)
+        A = np.asarray(matrices)
+        if np.iscomplexobj(A):  # a cast would drop the imaginary parts, and the radius with them
+            raise InvalidInputError("matrices are complex; pass real ones.")
+        A = A.astype(np.float64)
     except (TypeError, ValueError):
         A = np.zeros((0,))
     shape: tuple[int, ...] = A.shape
