@@ -31,7 +31,7 @@ class Equilibrium(eqx.Module):
         shape: of z; x's if None.
         solver: "fixed_point", "anderson" or "broyden".
         backward: "implicit", exact; "one_step"; ``Phantom(steps, damping)``; "unrolled", which
-            differentiates ``max_steps`` plain iterations.
+            differentiates ``max_steps`` plain iterations, NaN if they do not reach ``tol``.
         memory: how many differences Anderson's and Broyden's methods keep.
         tol: ‖z − cell(z)‖ against the size of z; eps^0.8 of the dtype if None.
         max_steps: evaluations of the cell after which an item counts as failed.

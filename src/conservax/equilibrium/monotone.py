@@ -225,7 +225,7 @@ class MonotoneEquilibrium(Monotone):
         tol: relative error of z and of the adjoint; eps^0.8 of the dtype if None.
         max_steps: iterations of a pass after which an item counts as failed.
         backward: "implicit", exact; "one_step"; ``Phantom(steps, damping)``; "unrolled", which
-            differentiates ``max_steps`` iterations.
+            differentiates ``max_steps`` iterations, NaN if they do not reach ``tol``.
         selection: the derivative of σ at its kinks: "jax", "lower", "upper", or a weight in [0, 1].
         key: a random key; dtype: of the parameters.
 
