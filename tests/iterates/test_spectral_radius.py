@@ -8,6 +8,7 @@ import pytest
 
 import conservax as cx
 from conservax import Verdict
+from conservax.errors import InvalidInputError
 from conservax.invertibility import Rigour
 
 jsr = cx.iterates.joint_spectral_radius
@@ -147,3 +148,9 @@ def test_a_spent_budget_is_unknown():
 def test_bad_input(bad):
     with pytest.raises(cx.errors.InvalidInputError, match="matrices"):
         jsr(bad)
+
+
+def test_complex_matrices_are_refused():
+    """i I has radius 1; without its imaginary part, 0."""
+    with pytest.raises(InvalidInputError, match="complex"):
+        cx.iterates.joint_spectral_radius([1j * np.eye(2)])

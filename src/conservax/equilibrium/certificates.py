@@ -119,6 +119,11 @@ def certified_radius(
     >>> int(label), round(float(radius), 4)
     (0, 1.4142)
     """
+    if logits.ndim != 1 or head.ndim != 2 or len(head) != len(logits):
+        raise InvalidInputError(
+            f"logits has shape {logits.shape} and head {head.shape}; they must be (classes,) and "
+            "(classes, units). For a batch use jax.vmap."
+        )
     label = jnp.argmax(logits)
     apart = jnp.sqrt(jnp.sum((head[label] - head) ** 2, axis=1))
     other = (jnp.arange(len(logits)) != label) & (apart > 0)

@@ -176,6 +176,8 @@ class MonotoneTierEquilibrium(Monotone):
         key: jax.Array,
         dtype: Any = None,
     ):
+        if not isinstance(channels, Sequence):
+            raise InvalidInputError(f"channels={channels!r} must be a sequence, one number a tier.")
         require_sizes(in_channels=in_channels, tiers=len(channels))
         for i, count in enumerate(channels):
             require_sizes(**{f"channels[{i}]": count})

@@ -13,11 +13,12 @@ from jax.core import Tracer
 
 from ..errors import InvalidInputError
 from ..implicit import custom_fixed_point
-from ..solution import Solution
+from ..implicit.masks import poisoned
+from ..solution import Solution, Status
 from .activations import Activation, activation_of
 from .certificates import EquilibriumCertificate, contraction_certificate
-from .fixed_points import SOLVERS, find
-from .monotone import require_sizes, uniform
+from .fixed_points import SOLVERS, Residuals, find, judged
+from .monotone import require_sizes, require_tolerance, uniform
 from .phantom import backward_of, damped
 
 
@@ -30,7 +31,7 @@ class Equilibrium(eqx.Module):
         shape: of z; x's if None.
         solver: "fixed_point", "anderson" or "broyden".
         backward: "implicit", exact; "one_step"; ``Phantom(steps, damping)``; "unrolled", which
-            differentiates ``max_steps`` plain iterations.
+            differentiates ``max_steps`` plain iterations, NaN if they do not reach ``tol``.
         memory: how many differences Anderson's and Broyden's methods keep.
         tol: ‖z − cell(z)‖ against the size of z; eps^0.8 of the dtype if None.
         max_steps: evaluations of the cell after which an item counts as failed.
@@ -74,7 +75,8 @@ class Equilibrium(eqx.Module):
         if not callable(cell):
             raise InvalidInputError("cell must be callable: cell(z, x, *args).")
         require_sizes(memory=memory, max_steps=max_steps)
-        self.cell, self.shape, self.solver = cell, shape, solver
+        require_tolerance(tol)
+        self.cell, self.shape, self.solver = cell, _shape(shape), solver
         self.backward = backward_of(backward)
         self.memory, self.tol, self.max_steps, self.selection = memory, tol, max_steps, selection
 
@@ -95,8 +97,11 @@ class Equilibrium(eqx.Module):
             z, _ = jax.lax.scan(
                 lambda z, _: (self.cell(z, x, *args), None), start, None, length=self.max_steps
             )
-            still = self._find(jax.lax.stop_gradient(z), self._still(x, args))
-            return Solution(z, *still[1:])
+            status, residual = judged(self._still(x, args), start, z, self.tol)
+            count = jnp.full((), self.max_steps, jnp.int32)
+            return Solution(
+                poisoned(z, status == Status.SOLVED), status, Residuals(count, residual)
+            )
         if self.backward == "implicit":
 
             @custom_fixed_point(self.cell, has_aux=True, selection=self.selection,
@@ -168,6 +173,16 @@ class Equilibrium(eqx.Module):
             raise InvalidInputError(
                 f"cell turns z of dtype {start.dtype} into {out.dtype}; keep one dtype throughout."
             )
+
+
+def _shape(shape: Any) -> tuple[int, ...] | None:
+    """A shape as a tuple of whole numbers, or None."""
+    if shape is None:
+        return None
+    if not isinstance(shape, tuple | list):
+        raise InvalidInputError(f"shape={shape!r} must be a tuple, such as ({shape!r},), or None.")
+    require_sizes(**{f"shape[{i}]": n for i, n in enumerate(shape)})
+    return tuple(int(n) for n in shape)
 
 
 class SpectralCell(eqx.Module):

@@ -69,6 +69,20 @@ def find(
     return z, status, Residuals(state.turn, state.residual)
 
 
+def judged(
+    map_: Callable[[jax.Array], jax.Array], start: jax.Array, z: jax.Array, tol: float | None
+) -> tuple[jax.Array, jax.Array]:
+    """(status, ‖z − T(z)‖) of a z that all the iterations led to, by the measure of ``find``."""
+    z = jax.lax.stop_gradient(z)
+    small = machine_epsilon(z.dtype) ** 0.8 if tol is None else tol
+    image = map_(z)
+    residual = length(z - image)
+    close = residual <= small * jnp.maximum(length(image), length(map_(start)))
+    close = close & jnp.isfinite(residual)
+    ended = jnp.where(jnp.isfinite(residual), Status.MAX_ITERATIONS, Status.DIVERGED)
+    return jnp.where(close, Status.SOLVED, ended).astype(jnp.int8), residual
+
+
 def _next(solver: str, state: _State) -> jax.Array:
     """Where the method evaluates T next."""
     if solver == "anderson":

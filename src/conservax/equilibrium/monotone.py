@@ -161,23 +161,36 @@ def settings_of(method: str, memory: int | None, max_steps: int, tol: float | No
         raise InvalidInputError(f"method={method!r} is not one of {', '.join(_METHODS)}.")
     if memory is None:
         memory = 1 if method == "peaceman_rachford" else 2
-    if memory < 0 or max_steps < 1:
-        raise InvalidInputError(
-            f"memory={memory} must be at least 0 and max_steps={max_steps} at least 1."
-        )
-    if tol is not None and not tol > 0:
-        raise InvalidInputError(f"tol={tol} must be positive.")
+    require_sizes(max_steps=max_steps)
+    if memory != 0:
+        require_sizes(memory=memory)
+    require_tolerance(tol)
     return Settings(method, memory, max_steps, tol)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether this is a positive, finite real number."""
+    try:
+        return not isinstance(value, str) and 0 < float(value) < math.inf
+    except TypeError:
+        return False
+
+
+def require_tolerance(tol: Any) -> None:
+    """None, or a positive number."""
+    if tol is not None and not is_positive(tol):
+        raise InvalidInputError(f"tol={tol!r} must be positive, or None.")
 
 
 def require_monotone(m: float, alpha: float | None, activation: Activation, method: str) -> None:
     """m and α such that the layer has an equilibrium and its splitting a meaning."""
-    if not (math.isfinite(m) and m > 0):
+    if not is_positive(m):
         raise InvalidInputError(
-            f"m={m} must be positive: the equilibrium exists and is unique because I − (W + Wᵀ)/2 ≽ m I."
+            f"m={m!r} must be positive: the equilibrium exists and is unique because "
+            "I − (W + Wᵀ)/2 ≽ m I."
         )
-    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
-        raise InvalidInputError(f"alpha={alpha} must be positive.")
+    if alpha is not None and not is_positive(alpha):
+        raise InvalidInputError(f"alpha={alpha!r} must be positive.")
     if activation.only_unit_step and (method == "forward_backward" or alpha not in (None, 1.0)):
         raise InvalidInputError(
             f"activation {type(activation).__name__}: its proximal operator is known at α = 1 alone; "
@@ -212,7 +225,7 @@ class MonotoneEquilibrium(Monotone):
         tol: relative error of z and of the adjoint; eps^0.8 of the dtype if None.
         max_steps: iterations of a pass after which an item counts as failed.
         backward: "implicit", exact; "one_step"; ``Phantom(steps, damping)``; "unrolled", which
-            differentiates ``max_steps`` iterations.
+            differentiates ``max_steps`` iterations, NaN if they do not reach ``tol``.
         selection: the derivative of σ at its kinks: "jax", "lower", "upper", or a weight in [0, 1].
         key: a random key; dtype: of the parameters.
 

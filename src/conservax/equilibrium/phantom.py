@@ -9,13 +9,16 @@ Vaiter, One-step differentiation of iterative algorithms (NeurIPS 2023).
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import InvalidInputError
+from ..implicit.masks import poisoned
 from ..solution import Solution, Status
 from . import splitting
 
@@ -38,12 +41,15 @@ class Phantom(NamedTuple):
 
 def backward_of(given: Any) -> Any:
     """The backward pass that a user names, checked."""
-    if given in ("implicit", "unrolled"):
+    if isinstance(given, str) and given in ("implicit", "unrolled"):
         return given
-    if given == "one_step":
+    if isinstance(given, str) and given == "one_step":
         return Phantom(1, 1.0)
-    if isinstance(given, Phantom) and given.steps >= 1 and 0 < given.damping <= 1:
-        return given
+    if isinstance(given, Phantom):
+        steps, damping = given
+        whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+        if whole and steps >= 1 and isinstance(damping, Real) and 0 < damping <= 1:
+            return given
     raise InvalidInputError(
         f"backward={given!r} is none of 'implicit', 'one_step', 'unrolled' and Phantom(steps, damping) "
         "with steps ≥ 1 and damping in (0, 1]."
@@ -79,7 +85,10 @@ def steps(
 def unrolled(
     problem: Problem, coupling: Coupling, prepared: Prepared, c: jax.Array, init: jax.Array | None
 ) -> Solution:
-    """``max_steps`` iterations, all of them differentiated; memory grows with their number."""
+    """``max_steps`` iterations, all of them differentiated; memory grows with their number.
+
+    NaN, in value and gradient, where so many do not reach the tolerance.
+    """
     from .node import Stats
 
     alpha = prepared.alpha
@@ -99,6 +108,6 @@ def unrolled(
     start = (point, jnp.zeros_like(c), jnp.zeros((), c.dtype))
     (_, z, gap), _ = jax.lax.scan(body, start, None, length=problem.settings.max_steps)
     error = jax.lax.stop_gradient(prepared.norm / problem.m * gap)
-    status = jnp.where(jnp.isfinite(error), Status.SOLVED, Status.DIVERGED).astype(jnp.int8)
+    status = splitting.judged(equation, problem.settings, z, error)
     count = jnp.full((), problem.settings.max_steps, jnp.int32)
-    return Solution(z, status, Stats(count, error))
+    return Solution(poisoned(z, status == Status.SOLVED), status, Stats(count, error))

@@ -91,6 +91,30 @@ def length(t: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(t * t))
 
 
+def closeness(
+    equation: Equation, settings: Settings
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Of a value and its error: whether the error is small against the solution."""
+    dtype = equation.r.dtype
+    size = length(equation.r) / (1 + equation.norm)
+    # round-off leaves the preactivation this uncertain, and the solution ‖M‖/m times as much
+    floor = 4 * machine_epsilon(dtype) * (1 + equation.norm / equation.m)
+    tol = jnp.maximum(settings.tolerance(dtype), floor)
+
+    def close(value: jax.Array, error: jax.Array) -> jax.Array:
+        scale = jnp.maximum(length(value), size)
+        return (error <= tol * scale) & jnp.isfinite(scale)
+
+    return close
+
+
+def judged(equation: Equation, settings: Settings, value: jax.Array, error: jax.Array) -> jax.Array:
+    """The status of a value that all the iterations led to."""
+    ended = jnp.where(jnp.isfinite(error), Status.MAX_ITERATIONS, Status.DIVERGED)
+    close = closeness(equation, settings)(value, error)
+    return jax.lax.stop_gradient(jnp.where(close, Status.SOLVED, ended).astype(jnp.int8))
+
+
 def solve(equation: Equation, start: jax.Array | None, settings: Settings) -> Found:
     """Iterate until ‖M‖‖t − σ(M t + r)‖/m, which bounds the error, is small against the solution.
 
@@ -99,15 +123,11 @@ def solve(equation: Equation, start: jax.Array | None, settings: Settings) -> Fo
     """
     r, dtype = equation.r, equation.r.dtype
     ratio = equation.norm / equation.m
-    size = length(r) / (1 + equation.norm)
-    # round-off leaves the preactivation this uncertain, and the solution ‖M‖/m times as much
-    floor = 4 * machine_epsilon(dtype) * (1 + ratio)
-    tol = jnp.maximum(settings.tolerance(dtype), floor)
+    close = closeness(equation, settings)
     image = peaceman_rachford if settings.method == "peaceman_rachford" else forward_backward
 
     def enough(state: _State) -> jax.Array:
-        scale = jnp.maximum(length(state.value), size)
-        return (state.error <= tol * scale) & jnp.isfinite(scale)
+        return close(state.value, state.error)
 
     def going(state: _State) -> jax.Array:
         moves = jnp.isfinite(state.error) & (state.since < _PATIENCE)

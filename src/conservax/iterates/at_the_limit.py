@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 
+from ..implicit.masks import poisoned
 from ..solution import Status
 from .contract import Algorithm
 from .estimator import MAX_STEPS, TOLERANCE, Estimator, count, kept, tolerance, traced
-from .running import Run, poisoned
+from .running import Run
 
 
 class Implicit(Estimator):

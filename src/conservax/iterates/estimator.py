@@ -12,9 +12,10 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import InvalidInputError, NotConvergedError
+from ..implicit.masks import poisoned
 from ..solution import Solution, Status
 from .contract import Algorithm, floats, require_finite
-from .running import Run, Stats, change, frozen, poisoned
+from .running import Run, Stats, change, frozen
 
 T = TypeVar("T")
 TOLERANCE = 1e-10

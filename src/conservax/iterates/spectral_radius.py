@@ -207,9 +207,13 @@ def _primitive(word: Sequence[int]) -> tuple[int, ...]:
 
 def _checked(matrices: Any) -> np.ndarray:
     try:
-        A = np.asarray(matrices, dtype=np.float64)
+        given = np.asarray(matrices)
+        lossy = np.iscomplexobj(given)  # a cast drops the imaginary parts, and the radius with them
+        A = given.real.astype(np.float64)
     except (TypeError, ValueError):
-        A = np.zeros((0,))
+        A, lossy = np.zeros((0,)), False
+    if lossy:
+        raise InvalidInputError("matrices are complex; pass real ones.")
     shape: tuple[int, ...] = A.shape
     if len(shape) == 2:
         A, shape = A[None], (1, *shape)
