@@ -35,6 +35,18 @@ def k_means_by_min(centres):
     return jnp.mean(jnp.min(jnp.sum((POINTS[:, None] - centres) ** 2, axis=-1), axis=1))
 
 
+def nearest_by_rows(centres):
+    """The entry of each row, by two columns of indices."""
+    distances = jnp.sum((POINTS[:, None] - centres) ** 2, axis=-1)
+    return jnp.mean(distances[jnp.arange(3), jnp.argmin(distances, axis=1)])
+
+
+def by_row_and_column(x):
+    """x₀ or x₁, by the place of the larger and its complement."""
+    i = jnp.argmax(x)
+    return jnp.array([[5.0, x[1]], [x[0], 7.0]])[1 - i, i]
+
+
 def gated(x):
     values, chosen = jax.lax.top_k(x, 2)
     return jax.nn.softmax(values) @ EXPERTS[chosen]
@@ -81,6 +93,12 @@ MENDED = {
     "x[argmax(x)]": (lambda x: x[jnp.argmax(x)], [1.0, 1.0, 0.0], True),
     "x[argmin(x)]²": (lambda x: x[jnp.argmin(x)] ** 2, [3.0, -1.0, -1.0], True),
     "k-means": (lambda c: k_means(c.reshape(3, 2)), [0.0, 0.0, 2.0, 0.0, 9.0, 9.0], True),
+    "k-means, by two indices": (
+        lambda c: nearest_by_rows(c.reshape(3, 2)),
+        [0.0, 0.0, 2.0, 0.0, 9.0, 9.0],
+        True,
+    ),
+    "a row and a column of one comparison": (by_row_and_column, [1.0, 1.0], True),
     "gates, a tie inside the chosen": (gated, [1.0, 1.0, 0.0, -1.0], True),
     "gates by scatter": (gated_by_scatter, [1.0, 1.0, 0.0, -1.0], True),
     "|x − round(x)|": (lambda x: jnp.sum(jnp.abs(x - jnp.round(x))), [0.5, 1.5, 0.25, 1.0], True),
@@ -129,6 +147,10 @@ TORN = {
     "a sum of steps": (lambda x: heaviside_sum(x[0]), [0.0]),
     "a third value at the tie": (lambda x: x[0] * (x[0] > x[1]) + x[1] * (x[1] > x[0]), [1.0, 1.0]),
     "an entry that was not compared": (lambda x: x[1 + jnp.argmax(x[:2])], [1.0, 1.0, 0.0]),
+    "a row and a column of two comparisons": (
+        lambda x: x.reshape(2, 2)[jnp.argmax(x[:2]), jnp.argmax(x[2:])],
+        [1.0, 1.0, 1.0, 1.0],
+    ),
     "gates, a tie with the next": (gated, [1.0, 0.0, 0.0, -1.0]),
     "pieces that meet at this point alone": (lambda x: jnp.where(x[0] > 0, x[1], 0.0), [0.0, 0.0]),
     "pieces that meet at this point alone, read late": (

@@ -39,7 +39,10 @@ def plan_both_sides(
     varied = any(o.varied for o in operands)
     if scope.whiles or len(eqn.outvars) > 1 or edges_of(eqn):
         return None
-    steered = name == "gather" and torn == [1] and eqn.invars[1].aval.shape[-1] == 1
+    steered = name == "gather" and torn == [1]
+    if steered:  # the columns of one index must be torn by one comparison
+        rows = eqn.invars[1].aval.shape[:-1]
+        planner.add_site(step, "comparison", "jump", rows, None, scope, at)
     if steered and not varied:
         step.action = "both"
         return [plain[0]._replace(torn=True)]
@@ -121,6 +124,8 @@ def plan_tear(
 def both(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     """The operation on the values, on the upper and on the lower sides."""
     operands = _settled(step, operands, tape)
+    if _indexed(step):
+        operands[1] = _one_index(operands[1], tape)
     values = [o.value for o in operands]
     (out,) = bind(step.eqn, *values)
     above, below = _sides(operands)
@@ -195,10 +200,33 @@ def _settled(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return settled
 
 
+def _indexed(step: Step) -> bool:
+    """Whether only the indices of a gather are torn."""
+    return step.eqn.primitive.name == "gather" and not step.torn[0]
+
+
+def _one_index(index: Value, tape: Any) -> Value:
+    """Indices whose columns are torn together: by one comparison, or there is a jump."""
+    torn = index.torn
+    assert torn is not None
+    on = torn.steering.active
+
+    def widest(part: Any, blank: Any) -> Any:
+        return jnp.max(jnp.where(on, part, blank), axis=-1, keepdims=True)
+
+    slot, active = widest(torn.steering.slot, -1), jnp.any(on, axis=-1, keepdims=True)
+    several = jnp.any(on & (torn.steering.slot != slot), axis=-1)
+    tape.jump(jnp.where(several, 0.0, jnp.inf), 1.0)
+    upper, lower = (jnp.where(on, side, index.value) for side in (torn.upper, torn.lower))
+    above = widest(jnp.asarray(torn.above, jnp.int32), 0) > 0
+    steering = Steering(active, slot, widest(torn.steering.q, 0))
+    return replace(index, torn=Torn(upper, lower, above, steering))
+
+
 def _mixes(step: Step) -> bool:
     """Whether any entry of the operands may be in any entry of the result."""
     name = step.eqn.primitive.name
-    if name == "gather" and not step.torn[0]:
+    if _indexed(step):
         return False
     return name not in (*smooth.ELEMENTWISE, *smooth.STRUCTURAL)
 
@@ -245,7 +273,7 @@ def _steering(
     """Where the result stands and what decides it."""
     eqn, name = step.eqn, step.eqn.primitive.name
     torn = [o.torn for o in operands if o.torn is not None]
-    if name == "gather" and not step.torn[0]:
+    if _indexed(step):
         dims = eqn.params["dimension_numbers"].offset_dims
 
         def placed(part: Any) -> Any:
