@@ -9,9 +9,6 @@ import pytest
 
 import conservax as cx
 from conservax.errors import InvalidInputError, UnboundedError
-from conservax.minimisers.bundle import bundle
-from conservax.minimisers.oracle import Oracle
-from conservax.minimisers.run import Settings
 from conservax.minimisers.simplex import on_simplex, shortest
 from conservax.reproduce import nonsmooth_functions as nonsmooth
 
@@ -194,14 +191,3 @@ def test_a_start_where_only_the_gradient_is_no_number():
     assert found.certificate.recheck()
     np.testing.assert_allclose(found.value, [1, 0, 0], atol=1e-3)
     np.testing.assert_allclose(found.stats.value, 0.5, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_rounding_is_not_taken_for_a_lack_of_convexity(dtype):
-    """f = Σ i |x_i − 1/i| + 100 is convex: the bundle's bound of the gap is there, small, and holds."""
-    c = jnp.arange(1, 7, dtype=dtype)
-    oracle = Oracle(lambda x: jnp.sum(c * jnp.abs(x - 1 / c)) + 100, jnp.zeros(6, dtype), (), 300)
-    found = bundle(oracle, oracle.start, Settings(1e-3, 1e-3, np.random.default_rng(0)))
-    bound = found.model_error + 2 * found.model_norm  # ‖x − x*‖ < 2 all along
-    assert bound < 0.02
-    assert found.f - 100 <= bound + 1e-4

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ..numerics import machine_epsilon
 from ..solution import Status
 from .oracle import Oracle
 from .run import Outcome, Settings, start_at
@@ -32,7 +31,6 @@ def bundle(oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome:
     t = 1.0 / max(float(np.linalg.norm(g)), 1e-12)
     t = min(t, 1.0) if np.any(g) else 1.0
     convex = True
-    rounding = max(1e-12, 8 * machine_epsilon(oracle.dtype))
     k, nulls, status = 0, 0, Status.MAX_ITERATIONS
     error = norm = np.nan
     while oracle.left > 0:
@@ -59,7 +57,7 @@ def bundle(oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome:
             continue
         line = f - f_y - float(g_y @ (x - y))
         terms = abs(f) + abs(f_y) + float(np.abs(g_y) @ (np.abs(x) + np.abs(y)))
-        if convex and line < -rounding * (1 + terms):
+        if convex and line < -1e-12 * (1 + terms):
             convex = False
         serious = fall >= _SERIOUS * predicted
         step = float(np.linalg.norm(y - x))
