@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.sparse import BCOO
 
 from conservax.errors import InfeasibleError, InvalidInputError, UnsupportedOperationError
 from conservax.programs import ConeProgram, Cones, CvxpyLayer, QuadraticProgram
@@ -142,7 +143,7 @@ def test_what_is_refused():
         QuadraticProgram(infeasible="nearest")(np.eye(2), PULL)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="equations and inequalities"):
         ConeProgram(Cones(second_order=(3,)), infeasible="closest")
-    sparse = jax.experimental.sparse.BCOO.fromdense(jnp.eye(2))
+    sparse = BCOO.fromdense(jnp.eye(2))
     with pytest.raises(UnsupportedOperationError, match="dense"):
         ConeProgram(Cones(zero=2), infeasible="closest")(sparse, PULL, np.eye(2), np.ones(2))
     with pytest.raises(InfeasibleError):
