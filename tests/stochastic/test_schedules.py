@@ -101,3 +101,12 @@ def test_proofs_as_text():
     text = str(schedules.inverse_power(0.1, 0.6).proof)
     assert "Σα_k² < ∞         holds: Σ k^−1.2 converges (2 · 0.6 > 1)" in text
     assert text.count("\n") == 3
+
+
+def test_steps_that_go_up_and_down_are_not_said_to_fall_at_a_rate():
+    """(1 + sin k)/k vanishes, and 1 + sin k does not; two numbers of either would say anything."""
+    fading = schedules.proof_of(lambda k: (1 + np.sin(k)) / (k + 1.0))
+    assert fading.divergent.status == fading.vanishing.status == Status.ASSUMED
+    assert "no rate" in fading.vanishing.reason
+    cycling = schedules.proof_of(lambda k: 1 + np.sin(k))
+    assert cycling.vanishing.status == cycling.sublogarithmic.status == Status.FAILS

@@ -281,6 +281,8 @@ def _looked_at(schedule: Callable[[Any], Any]) -> Proof:
         slopes = np.diff(np.log(values)) / np.diff(np.log(_PLACES))
         product = values * np.log(_PLACES)
     slope = float(slopes[-1])
+    if slope > 0 or not np.ptp(slopes[-3:]) < 0.5:
+        return _of_unsteady(values, seen)
     told = f"α_k falls like k^{slope:.2f} ({seen})"
 
     def guess(yes: bool) -> Property:
@@ -290,5 +292,25 @@ def _looked_at(schedule: Callable[[Any], Any]) -> Proof:
         guess(slope >= -1.0005),
         guess(bool(last < values[-4])),
         guess(bool(product[-1] < product[-4])),
+        guess(slope < -0.5),
+    )
+
+
+def _of_unsteady(values: np.ndarray, seen: str) -> Proof:
+    """Steps that go up and down: their highest are compared, and a line is laid through their logarithms."""
+    told = f"α_k goes up and down, and no rate shows in it ({seen})"
+    some = values > 0
+    slope = np.polyfit(np.log(_PLACES[some]), np.log(values[some]), 1)[0] if some.sum() > 1 else 0.0
+
+    def guess(yes: Any) -> Property:
+        return Property(Status.ASSUMED if yes else Status.FAILS, told)
+
+    def falls(sizes: np.ndarray) -> bool:
+        return bool(np.max(sizes[-5:]) < np.max(sizes[-10:-5]) / 2)
+
+    return Proof(
+        guess(slope >= -1.25),
+        guess(falls(values)),
+        guess(falls(values * np.log(_PLACES))),
         guess(slope < -0.5),
     )
