@@ -1,21 +1,23 @@
 """What an equilibrium layer says where it has no equilibrium to give: a status and NaN, or an error."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conservax.equilibrium import (
-    Equilibrium,
-    MonotoneEquilibrium,
-    MonotoneTierEquilibrium,
-    Phantom,
-    certified_radius,
-)
+from conservax import equilibrium
+from conservax.equilibrium import certified_radius
 from conservax.errors import InvalidInputError
 from conservax.solution import Status
 
 KEY = jax.random.key(0)
+# of any type: what is passed here is wrong on purpose
+Equilibrium: Any = equilibrium.Equilibrium
+MonotoneEquilibrium: Any = equilibrium.MonotoneEquilibrium
+MonotoneTierEquilibrium: Any = equilibrium.MonotoneTierEquilibrium
+Phantom: Any = equilibrium.Phantom
 
 
 @pytest.mark.parametrize("solver", ["fixed_point", "anderson"])
@@ -81,12 +83,12 @@ def test_a_monotone_layer_that_is_unrolled_says_whether_it_arrived():
         (lambda: MonotoneEquilibrium(3, 4, memory=1.5, key=KEY), "memory=1.5"),
         (lambda: MonotoneEquilibrium(3, 4, max_steps=2.5, key=KEY), "max_steps=2.5"),
         (lambda: MonotoneEquilibrium(3, 4, tol=np.inf, key=KEY), "tol=inf"),
-        (lambda: MonotoneEquilibrium(3, 4, backward=Phantom(2.5), key=KEY), "steps=2.5"),  # pyright: ignore[reportArgumentType]
-        (lambda: MonotoneTierEquilibrium(1, 3, (4, 4), key=KEY), "channels=3"),  # pyright: ignore[reportArgumentType]
+        (lambda: MonotoneEquilibrium(3, 4, backward=Phantom(2.5), key=KEY), "steps=2.5"),
+        (lambda: MonotoneTierEquilibrium(1, 3, (4, 4), key=KEY), "channels=3"),
         (lambda: Equilibrium(jnp.add, tol=-1.0), "tol=-1"),
         (lambda: Equilibrium(jnp.add, tol=np.nan), "tol=nan"),
-        (lambda: Equilibrium(jnp.add, shape=3), r"\(3,\)"),  # pyright: ignore[reportArgumentType]
-        (lambda: Equilibrium(jnp.add, shape=(3.5,)), r"shape\[0\]=3.5"),  # pyright: ignore[reportArgumentType]
+        (lambda: Equilibrium(jnp.add, shape=3), r"\(3,\)"),
+        (lambda: Equilibrium(jnp.add, shape=(3.5,)), r"shape\[0\]=3.5"),
         (lambda: certified_radius(jnp.ones(3), jnp.eye(2), 1.0), "classes"),
     ],
 )
@@ -96,6 +98,6 @@ def test_what_is_no_setting_is_refused_by_name(make, names):
 
 
 def test_a_shape_may_be_a_list():
-    deq = Equilibrium(lambda z, x: z / 2 + x, [2])  # pyright: ignore[reportArgumentType]
+    deq = Equilibrium(lambda z, x: z / 2 + x, [2])
     start = jnp.full(2, 2.0)
     np.testing.assert_allclose(deq(1.0, init=start), [2.0, 2.0], rtol=1e-5)
