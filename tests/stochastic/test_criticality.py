@@ -204,3 +204,27 @@ def test_reports_as_text_and_json():
     assert "not Clarke critical" in str(report)
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (data["verdict"], data["artefact"], data["clarke"]) == ("refuted", True, 1.0)
+
+
+@jax.custom_jvp
+def _held(x):
+    return x
+
+
+_held.defjvp(lambda primals, tangents: (primals[0], 0 * tangents[0]))
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: jax.lax.stop_gradient(x) + 0 * x,  # it is x: no critical point
+        lambda x: jax.lax.stop_gradient(x) - x,  # it is 0: every point is critical
+        _held,
+    ],
+)
+def test_a_derivative_that_is_given_decides_nothing(fun):
+    report = cx.stochastic.criticality(fun, 0.0)
+    assert report.verdict == Verdict.UNKNOWN
+    assert report.clarke is None
+    assert report.artefact is None
+    assert "taken as given" in report.reason

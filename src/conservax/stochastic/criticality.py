@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..calculus import AbsNormal, Kink, conservative_jacobian
+from ..calculus import AbsNormal, Kink, conservative_jacobian, definability
 from ..calculus.hull import nearest_point
 from ..errors import (
     InvalidInputError,
@@ -42,7 +42,8 @@ class Criticality:
             proved by gradients that were met; None for radius 0.
         radius: the radius of Goldstein's subdifferential.
         verdict: PROVEN: Clarke critical; REFUTED: not; UNKNOWN: 0 lies in conv D, and it was not
-            decided whether it lies in ∂ᶜf.
+            decided whether it lies in ∂ᶜf; or a derivative was taken as given, a user's rule or
+            ``stop_gradient`` of what varies.
         reason: one sentence why.
         rigour: EXACT if every active kink stands at its kink, AT_TOLERANCE if one is only near.
         artefact: True if 0 lies in conv D and not in ∂ᶜf; False if it does not; None if not known.
@@ -139,6 +140,8 @@ def criticality(
         raise InvalidInputError(
             f"criticality is of scalar functions; this one returns {J.shape[0]} numbers. Sum or average them."
         )
+    # a user's rule, or a value that varies under stop_gradient: D may be no conservative field
+    given = definability(fun, w, *args).unverified
     form = J.form
     scale = float(np.linalg.norm(form.A) + np.linalg.norm(form.H) * np.linalg.norm(form.E))
     zero = _ROUND_OFF * machine_epsilon(form.dtype) * max(scale, 1e-300)
@@ -160,7 +163,10 @@ def criticality(
         verdict: Verdict, reason: str, clarke: float | None, artefact: bool | None, g: Any
     ) -> Criticality:
         direction = None
-        if g is not None and float(np.linalg.norm(g)) > zero:
+        if given:
+            verdict, clarke, artefact = Verdict.UNKNOWN, None, None
+            reason = f"the derivative of {given[0].operation} ({given[0].place}) is taken as given, and ∂ᶜf with it."
+        elif g is not None and float(np.linalg.norm(g)) > zero:
             direction = unravel(jnp.asarray(-g, flat.dtype))
         return Criticality(
             clarke, conservative, goldstein, float(radius), verdict, reason, rigour, artefact, direction,
