@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -337,4 +337,4 @@ def minimise(
         slope = np.concatenate([np.ravel(best[2].slopes[name]) for name in names])
         low, high = np.array(bounds, dtype=float).T
         leave_kink(value, at, best[0], slope, low, high, most_evaluations(iterations) - count)
-    return best[1], best[2], count
+    return best[1], cast(Judged, best[2]), count
