@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from ..invertibility import Verdict
 from .certificate import SparseReport
 from .cross_validation import CrossValidation, Fold, Judged
 from .path import LassoPath, Piece
+from .shortest import leave_kink
 
 _RATIO = 2.0  # of neighbours on the coarse path
 _WORSE = 2  # coarse points in a row above the best, after which it ends
@@ -292,6 +293,8 @@ def minimise(
 ) -> tuple[dict[str, np.ndarray], Judged, int]:
     """A quasi-Newton search (L-BFGS-B) in the logarithms of the parameters, within bounds.
 
+    Where it stops before its iterations are spent, at a kink perhaps, the shortest gradients go on.
+
     Returns the best parameters met, their error, and the number of evaluations.
     """
     from scipy.optimize import minimize
@@ -321,7 +324,7 @@ def minimise(
         return judged.error, slope
 
     x = np.concatenate([np.log(np.ravel(start[name])) for name in names])
-    minimize(
+    ended = minimize(
         value,
         x,
         jac=True,
@@ -329,4 +332,9 @@ def minimise(
         bounds=list(bounds),
         options={"maxiter": iterations, "maxfun": most_evaluations(iterations), "ftol": 1e-7},
     )
-    return best[1], best[2], count
+    if ended.nit < iterations and best[2] is not None:
+        at = np.concatenate([np.log(np.ravel(best[1][name])) for name in names])
+        slope = np.concatenate([np.ravel(best[2].slopes[name]) for name in names])
+        low, high = np.array(bounds, dtype=float).T
+        leave_kink(value, at, best[0], slope, low, high, most_evaluations(iterations) - count)
+    return best[1], cast(Judged, best[2]), count

@@ -1,6 +1,6 @@
 """The Lasso, its penalty searched for."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.model_selection import check_cv
@@ -65,7 +65,11 @@ class LassoSearchCV(SearchRegressor):
 
     def _expected(self) -> int:
         if self.certify == "path":  # a step a fold
-            return check_cv(self.cv).get_n_splits() if isinstance(self.cv, int | None) else 5
+            return (
+                cast(Any, check_cv)(self.cv).get_n_splits()
+                if isinstance(self.cv, int | None)
+                else 5
+            )
         return super()._expected()
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "LassoSearchCV":
