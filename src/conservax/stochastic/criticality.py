@@ -165,7 +165,8 @@ def criticality(
         direction = None
         if given:
             verdict, clarke, artefact = Verdict.UNKNOWN, None, None
-            reason = f"the derivative of {given[0].operation} ({given[0].place}) is taken as given, and ∂ᶜf with it."
+            rule = f"{given[0].operation} ({given[0].place})"
+            reason = f"the derivative of {rule} is taken as given, and ∂ᶜf with it."
         elif g is not None and float(np.linalg.norm(g)) > zero:
             direction = unravel(jnp.asarray(-g, flat.dtype))
         return Criticality(
