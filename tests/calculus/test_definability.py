@@ -236,3 +236,15 @@ def test_ranges_hold_the_values(name, low, width):
         if isinstance(value, mpmath.mpc) or not mpmath.isfinite(value):
             continue
         assert float(made.lo) <= float(value) <= float(made.hi)
+
+
+def test_operations_on_bits_of_numbers_are_no_functions_of_reals():
+    def bits(x):  # a step between neighbouring floats
+        return jnp.asarray(jax.lax.bitcast_convert_type(x, jnp.int32), x.dtype)
+
+    for fun in (bits, lambda x: jnp.nextafter(x, jnp.float32(2))):
+        report = cx.definability(fun, jnp.float32(1))
+        assert not report.lipschitz
+        assert report.dictionary == "UNKNOWN"
+    drawn = cx.definability(lambda x: x * jax.random.uniform(jax.random.key(0)), jnp.float32(1))
+    assert drawn.lipschitz  # random bits do not move with x

@@ -101,3 +101,25 @@ def test_proofs_as_text():
     text = str(schedules.inverse_power(0.1, 0.6).proof)
     assert "Σα_k² < ∞         holds: Σ k^−1.2 converges (2 · 0.6 > 1)" in text
     assert text.count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "diverges"),
+    [
+        (lambda k: 0.1 / ((k + 2.0) * np.log(k + 2.0)), True),  # Bertrand, p = 1
+        (lambda k: 0.1 / ((k + 9.0) * np.sqrt(np.log(k + 9.0))), True),
+        (lambda k: 0.1 / ((k + 2.0) * np.log(k + 2.0) ** 2), False),
+        (lambda k: 0.1 / (k + 1.0) ** 1.05, False),
+        (lambda k: 0.1 / (k + 1.0) ** 1.01, False),
+        (lambda k: 0.1 / (k + 1.0), True),
+    ],
+)
+def test_series_near_the_harmonic_one_are_told_apart_by_their_logarithms(schedule, diverges):
+    status = schedules.proof_of(schedule).divergent.status
+    assert status == (schedules.Status.ASSUMED if diverges else schedules.Status.FAILS)
+
+
+@pytest.mark.parametrize("value", ["a", np.ones(3), np.inf])
+def test_a_schedule_that_returns_no_finite_number_is_named(value):
+    with pytest.raises(errors.InvalidInputError, match="α_1 = "):
+        schedules.proof_of(lambda k: value)
