@@ -252,3 +252,15 @@ def test_complex_arguments_vary():
     assert log.dictionary == "AN_EXP"
     # z² of a complex z is no square of a real: Re z² is negative on the imaginary axis
     assert not cx.definability(lambda z: jnp.sqrt(jnp.real(z * z)), jnp.array(0j)).lipschitz
+
+
+def test_operations_on_bits_of_numbers_are_no_functions_of_reals():
+    def bits(x):  # a step between neighbouring floats
+        return jnp.asarray(jax.lax.bitcast_convert_type(x, jnp.int32), x.dtype)
+
+    for fun in (bits, lambda x: jnp.nextafter(x, jnp.float32(2))):
+        report = cx.definability(fun, jnp.float32(1))
+        assert not report.lipschitz
+        assert report.dictionary == "UNKNOWN"
+    drawn = cx.definability(lambda x: x * jax.random.uniform(jax.random.key(0)), jnp.float32(1))
+    assert drawn.lipschitz  # random bits do not move with x

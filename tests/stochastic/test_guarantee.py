@@ -265,3 +265,14 @@ def test_bad_input_is_named(call, named):
 
 def bad(k):
     return -1.0
+
+
+def test_numbers_that_are_not_finite_and_losses_that_are_not_real_are_named():
+    loss = lambda w, b: jnp.sum(w * b)  # noqa: E731
+    steps = cx.stochastic.schedules.inverse_power(0.1, 0.75)
+    one, bad = jnp.ones(2), jnp.array([jnp.inf, 1.0])
+    for params, batch, name in ((bad, one, "params"), (one, bad * jnp.nan, "batch")):
+        with pytest.raises(errors.InvalidInputError, match=name):
+            cx.stochastic.guarantee(loss, cx.stochastic.sgd(steps), steps, params, batch)
+    with pytest.raises(errors.InvalidInputError, match="real"):
+        cx.stochastic.guarantee(lambda w: w[0] * 1j, cx.stochastic.sgd(steps), steps, one)

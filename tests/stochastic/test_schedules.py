@@ -110,3 +110,25 @@ def test_steps_that_go_up_and_down_are_not_said_to_fall_at_a_rate():
     assert "no rate" in fading.vanishing.reason
     cycling = schedules.proof_of(lambda k: 1 + np.sin(k))
     assert cycling.vanishing.status == cycling.sublogarithmic.status == Status.FAILS
+
+
+@pytest.mark.parametrize(
+    ("schedule", "diverges"),
+    [
+        (lambda k: 0.1 / ((k + 2.0) * np.log(k + 2.0)), True),  # Bertrand, p = 1
+        (lambda k: 0.1 / ((k + 9.0) * np.sqrt(np.log(k + 9.0))), True),
+        (lambda k: 0.1 / ((k + 2.0) * np.log(k + 2.0) ** 2), False),
+        (lambda k: 0.1 / (k + 1.0) ** 1.05, False),
+        (lambda k: 0.1 / (k + 1.0) ** 1.01, False),
+        (lambda k: 0.1 / (k + 1.0), True),
+    ],
+)
+def test_series_near_the_harmonic_one_are_told_apart_by_their_logarithms(schedule, diverges):
+    status = schedules.proof_of(schedule).divergent.status
+    assert status == (schedules.Status.ASSUMED if diverges else schedules.Status.FAILS)
+
+
+@pytest.mark.parametrize("value", ["a", np.ones(3), np.inf])
+def test_a_schedule_that_returns_no_finite_number_is_named(value):
+    with pytest.raises(errors.InvalidInputError, match="α_1 = "):
+        schedules.proof_of(lambda k: value)

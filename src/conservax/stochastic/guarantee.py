@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ..calculus import Definability, definability
+from ..calculus.cut import require_finite
 from ..errors import ConservaxError, InvalidInputError
 from ..implicit import monitor
 from ..invertibility import Verdict
@@ -181,7 +183,8 @@ def guarantee(
 
     Raises:
         InvalidInputError: no optax transformation, a schedule other than the optimiser's, step sizes that
-        are negative or NaN, parameters that hold NaN, or a loss that is not scalar.
+        are negative or not finite, params or batch that hold NaN or infinity, or a loss that is not one
+        real number.
 
     Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 3; Le (JOTA 2024); Castera and
     others (JMLR 2021); Bolte, Pauwels, Ríos-Zertuche (SIAM J. Optim. 2022); docs/training.md.
@@ -201,6 +204,7 @@ def guarantee(
     ('none', ['α_k → 0', 'α_k = o(1/log k)'])
     """
     require_optimiser(optimiser)
+    require_finite([("params", params), ("batch", batch)])
     fun, args, data = _objective(loss, params, batch)
     shape = jax.eval_shape(fun, *args)
     if any(leaf.shape != () for leaf in jax.tree.leaves(shape)) or len(jax.tree.leaves(shape)) != 1:
@@ -208,6 +212,9 @@ def guarantee(
         raise InvalidInputError(
             f"the loss must be one number; it returns {shapes}. Sum or average it."
         )
+    kind = jax.tree.leaves(shape)[0].dtype
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise InvalidInputError(f"the loss must be a real floating-point number; it is {kind}.")
     about = definability(_of_params(fun, args), params)
     hypotheses = [
         _definable(about),

@@ -265,11 +265,12 @@ _PLACES = np.unique(np.round(np.geomspace(1, 1e9, 16)).astype(np.int64))
 
 
 def _looked_at(schedule: Callable[[Any], Any]) -> Proof:
-    values = np.array([float(schedule(np.int32(k))) for k in _PLACES])
-    if np.any(np.isnan(values)) or np.any(values < 0):
-        k = int(_PLACES[int(np.argmax(np.isnan(values) | (values < 0)))])
+    values = np.array([_number(schedule(np.int32(k)), k) for k in _PLACES])
+    broken = ~np.isfinite(values) | (values < 0)
+    if np.any(broken):
+        k, value = _PLACES[broken][0], values[broken][0]
         raise InvalidInputError(
-            f"the schedule gives α_{k} = {values[_PLACES == k][0]}: a step size must be a number of at least 0."
+            f"the schedule gives α_{k} = {value}: a step size must be a finite number of at least 0."
         )
     last, seen = values[-1], "looked at up to k = 10⁹, not proved"
     if last == values[-4]:
@@ -289,7 +290,7 @@ def _looked_at(schedule: Callable[[Any], Any]) -> Proof:
         return Property(Status.ASSUMED if yes else Status.FAILS, told)
 
     return Proof(
-        guess(slope >= -1.0005),
+        guess(slope >= -1.0005 or _like_bertrand(values)),
         guess(bool(last < values[-4])),
         guess(bool(product[-1] < product[-4])),
         guess(slope < -0.5),
@@ -314,3 +315,21 @@ def _of_unsteady(values: np.ndarray, seen: str) -> Proof:
         guess(falls(values * np.log(_PLACES))),
         guess(slope < -0.5),
     )
+
+
+def _number(value: Any, k: int) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"the schedule gives α_{k} = {value!r}: a step size must be one finite number of at least 0."
+        ) from None
+
+
+def _like_bertrand(values: np.ndarray) -> bool:
+    """Whether kα_k looks like (log k)^−p with p ≤ 1, whose series diverges although α_k < 1/k."""
+    with np.errstate(all="ignore"):
+        log = np.log(_PLACES[3:])
+        powers = np.diff(np.log(values[3:]) + log) / np.diff(np.log(log))
+    # a power of k would let p grow with log k; from k = 10⁶ on an offset k + c is no longer seen
+    return bool(powers[-1] >= -1.01 and abs(powers[-1] - powers[-4]) <= 0.02)

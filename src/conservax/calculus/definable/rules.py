@@ -43,6 +43,7 @@ _MIXING = set(
     "lu_pivots_to_permutation is_finite random_bits random_wrap random_unwrap random_seed random_fold_in "
     "threefry2x32 nextafter copy xor shift_right_arithmetic rng_bit_generator clz".split()
 )
+_OF_BITS = {"bitcast_convert_type", "nextafter"}  # on floating-point numbers: no functions of reals
 
 
 def step(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
@@ -74,7 +75,10 @@ def _applied(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known
         return _RULES[name](walk, eqn, values, where)
     if name in _MOVES:
         return [moved(walk, eqn, values[0])]
-    if name in smooth.ELEMENTWISE or name in DOMAINS or name in smooth.SMOOTH or name in _MIXING:
+    known = (
+        name in smooth.ELEMENTWISE or name in DOMAINS or name in smooth.SMOOTH or name in _MIXING
+    )
+    if known and not (name in _OF_BITS and any(v.varied for v in values)):
         if len(eqn.outvars) == 1 and name not in _MIXING:
             return [entrywise(walk, eqn, values, where)]
         return mixing(walk, eqn, values)
