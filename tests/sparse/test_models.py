@@ -12,6 +12,7 @@ from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
 import conservax as cx
 from conservax.errors import InvalidInputError, SingularError
+from conservax.sparse.solvers import working_set
 from sparse.sparse_cases import cases, data
 
 NAMES = list(cases())
@@ -307,3 +308,25 @@ def test_a_repeated_call_compiles_nothing(caplog):
     with jax.log_compiles(), caplog.at_level("WARNING"):
         jax.grad(loss)(0.12)
     assert not [r for r in caplog.records if "Compiling" in r.message or "compilation" in r.message]
+
+
+@pytest.mark.parametrize("scale", [1.0, 31.0])
+def test_a_large_penalty_of_errors_is_solved_on_its_faces(scale):
+    """More free samples than features, and no gradient at zero to measure by: liblinear's answer."""
+    from sklearn.svm import LinearSVC
+
+    X, y = data(30, 6, 3, labels=True)
+    rows = np.repeat(np.arange(30), np.arange(30) % 3)  # some samples twice
+    X, y = scale * X[rows], y[rows]
+    rounds = []
+
+    def solver(problem, start):
+        rounds.append(working_set(problem, start, rounds=8))
+        return rounds[-1]
+
+    beta = cx.sparse.svm(X, y, 300.0, solver=solver)
+    theirs = LinearSVC(
+        C=300.0 / len(y), loss="hinge", fit_intercept=False, tol=1e-10, max_iter=5_000_000
+    )
+    np.testing.assert_allclose(beta, theirs.fit(X, y).coef_[0], rtol=1e-5, atol=1e-7)
+    assert rounds[0].solved

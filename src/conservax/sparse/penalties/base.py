@@ -111,6 +111,18 @@ class Penalty(ABC):
     def restrict(self, rows: np.ndarray) -> "Penalty":
         """The penalty of the coefficients in ``rows``, the others being zero."""
 
+    @property
+    def scale(self) -> float:
+        """The size of the penalty's own gradient, where the loss's may vanish; 0 where it says nothing."""
+        return 0.0
+
+    def truncated(self, beta: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, bool] | None:
+        """β + t·along for the largest t ≤ 1 on the closure of β's face, and whether t = 1.
+
+        None where a penalty's faces have no simple ends.
+        """
+        return None
+
     def closure(self, rows: np.ndarray) -> np.ndarray:
         """All coefficients that cannot be told apart from those in ``rows``; sorted."""
         return np.unique(rows)

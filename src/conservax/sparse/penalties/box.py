@@ -100,6 +100,21 @@ class Box(Penalty):
             offsets={"bound": Slope(np.where(at_bound, np.sign(beta), 0.0)[rows], rows)},
         )
 
+    @property
+    def scale(self) -> float:
+        return float(np.abs(self.target).max(initial=0.0))
+
+    def truncated(self, beta: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, bool]:
+        rising = np.where(beta < 0, 0.0, self.bound)
+        end = np.where(along > 0, rising, np.where(beta > 0, 0.0, self._low))
+        reach = np.full(len(beta), np.inf)
+        moving = along != 0
+        reach[moving] = (end[moving] - beta[moving]) / along[moving]
+        t = float(reach.min(initial=np.inf))
+        if t >= 1:
+            return np.where(reach == 1, end, beta + along), True
+        return np.where(reach <= t, end, beta + t * along), False
+
     def restrict(self, rows: np.ndarray) -> "Box":
         return Box(self.target[rows], self.bound[rows], self.epsilon, self.two_sided)
 

@@ -102,11 +102,14 @@ def working_set(
         pull = problem.loss_gradient(z)
         gradient = design.transposed(pull)
         if not done:
-            noise = max(float(np.abs(gradient).max(initial=0.0)), float(np.abs(pull).sum()))
+            noise = max(
+                float(np.abs(gradient).max(initial=problem.penalty.scale)),
+                float(np.abs(pull).sum()),
+            )
             floor = 4 * np.finfo(float).eps * noise
         excess = problem.violation(coef, gradient)
         largest = float(excess.max(initial=0.0))
-        scale = float(np.abs(gradient).max(initial=0.0))
+        scale = float(np.abs(gradient).max(initial=problem.penalty.scale))
         if largest <= max(tol * scale, floor) or not np.isfinite(largest):
             break
         idle = 0 if largest < 0.5 * best else idle + 1
@@ -129,7 +132,7 @@ def working_set(
     z = design.predict(coef)
     gradient = problem.gradient(z)
     left = float(problem.violation(coef, gradient).max(initial=0.0))
-    scale = float(np.abs(gradient).max(initial=0.0))
+    scale = float(np.abs(gradient).max(initial=problem.penalty.scale))
     solved = bool(np.isfinite(left) and left <= max(max(tol, _LOOSE) * scale, floor))
     return Outcome(coef, z, gradient, solved, done, left)
 
