@@ -310,6 +310,15 @@ def test_a_repeated_call_compiles_nothing(caplog):
     assert not [r for r in caplog.records if "Compiling" in r.message or "compilation" in r.message]
 
 
+@pytest.mark.parametrize("name", ["svm", "svr"])
+def test_samples_of_weight_zero_take_no_part_in_a_dual(name):
+    case = cases()[name]
+    kept = np.arange(len(case.y)) >= 5
+    model, C = getattr(cx.sparse, name), case.parameters[0]
+    beta = model(case.X, case.y, C, sample_weight=kept.astype(float))
+    np.testing.assert_allclose(beta, model(case.X[kept], case.y[kept], C), atol=1e-9)
+
+
 @pytest.mark.parametrize("scale", [1.0, 31.0])
 def test_a_large_penalty_of_errors_is_solved_on_its_faces(scale):
     """More free samples than features, and no gradient at zero to measure by: liblinear's answer."""

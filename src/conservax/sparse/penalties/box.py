@@ -51,6 +51,7 @@ class Box(Penalty):
         excess = np.where(beta == 0, zero, excess)
         excess = np.where(top, np.maximum(rest + self._margin, 0), excess)
         excess = np.where(low & (beta != 0), np.maximum(-(rest - self._margin), 0), excess)
+        excess = np.where(self.bound == 0, 0.0, excess)  # a sample of weight zero is held
         return np.maximum(excess, np.maximum(beta - self.bound, self._low - beta))
 
     def face(self, beta: np.ndarray, gradient: np.ndarray | None = None, rtol: float = 0.0) -> Face:
