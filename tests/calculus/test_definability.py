@@ -261,6 +261,6 @@ def test_operations_on_bits_of_numbers_are_no_functions_of_reals():
     for fun in (bits, lambda x: jnp.nextafter(x, jnp.float32(2))):
         report = cx.definability(fun, jnp.float32(1))
         assert not report.lipschitz
-        assert report.dictionary == "UNKNOWN"
+        assert {o.operation for o in report.offending} <= {"bitcast_convert_type", "nextafter"}
     drawn = cx.definability(lambda x: x * jax.random.uniform(jax.random.key(0)), jnp.float32(1))
     assert drawn.lipschitz  # random bits do not move with x
