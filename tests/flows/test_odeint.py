@@ -202,3 +202,11 @@ def test_what_cannot_be_integrated_is_named():
         cx.flows.odeint(drift, 1.0, jnp.array([0.0, 1.0, 1.0]), 1.0)
     with pytest.raises(InvalidInputError, match="one slope"):
         cx.flows.odeint(lambda t, x: x[:1], jnp.ones(2), times)
+
+
+@pytest.mark.parametrize(
+    ("x0", "steps", "name"), [(jnp.nan, 64, "x0"), (1.0, 0, "max_steps"), (1.0, 2.5, "max_steps")]
+)
+def test_starts_that_are_no_numbers_and_no_steps_are_named(x0, steps, name):
+    with pytest.raises(InvalidInputError, match=name):
+        cx.flows.odeint(lambda t, x: -x, x0, jnp.array([0.0, 1.0]), max_steps=steps)

@@ -120,6 +120,8 @@ def settings(
     leaves = jax.tree.leaves(x0)
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise InvalidInputError("x0 must hold real floating-point numbers.")
+    if not all(isinstance(leaf, Tracer) or np.all(np.isfinite(leaf)) for leaf in leaves):
+        raise InvalidInputError("x0 holds NaN or infinity: start from finite numbers.")
     dtype = jnp.result_type(*leaves)
     times = times.astype(dtype)
     _require_times(times)
@@ -134,6 +136,8 @@ def settings(
     for name, number in (("rtol", options.rtol), ("atol", options.atol)):
         if not number > 0:
             raise InvalidInputError(f"{name}={number} must be positive.")
+    if options.max_steps != max_steps or max_steps < 1:
+        raise InvalidInputError(f"max_steps={max_steps} must be a whole number of at least 1.")
     return x0, times, options
 
 
