@@ -107,3 +107,8 @@ def test_bad_input():
         cx.value(lambda x, y: x * y, jnp.zeros((0, 2)))
     with pytest.raises(InvalidInputError, match="stacked"):
         cx.value(lambda x, y: x * y, lambda x: jnp.ones(2))(1.0)
+
+
+def test_a_finite_set_with_nan_is_refused():
+    with pytest.raises(InvalidInputError, match="holds NaN"):
+        cx.value(lambda x, y: x * y, jnp.array([jnp.nan, 2.0]))

@@ -49,7 +49,7 @@ def value(
 
     Raises:
         NotARootError: eagerly, where a maximiser fails its check; NaN under jit.
-        InvalidInputError: sense, an empty Y, f of other than one number.
+        InvalidInputError: sense, an empty Y or one with NaN, f of other than one number.
 
     Source: Danskin, The theory of max-min (1967); Clarke (1983), Theorem 2.8.2 and Corollary 2.
 
@@ -72,6 +72,9 @@ def value(
                 "a finite set of y is stacked along the first axis of every leaf, and holds one at least; "
                 f"the leaves have shapes {[np.shape(leaf) for leaf in leaves]}."
             )
+
+        if any(not isinstance(leaf, Tracer) and np.any(np.isnan(leaf)) for leaf in leaves):
+            raise InvalidInputError("the finite set of y holds NaN: it has no largest value.")
 
     def v(x: Any, *args: Any) -> jax.Array:
         found = maximiser if finite else jax.tree.map(_held, maximiser(x, *args))

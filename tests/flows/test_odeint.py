@@ -202,3 +202,21 @@ def test_what_cannot_be_integrated_is_named():
         cx.flows.odeint(drift, 1.0, jnp.array([0.0, 1.0, 1.0]), 1.0)
     with pytest.raises(InvalidInputError, match="one slope"):
         cx.flows.odeint(lambda t, x: x[:1], jnp.ones(2), times)
+
+
+@pytest.mark.parametrize(
+    ("x0", "steps", "name"), [(jnp.nan, 64, "x0"), (1.0, 0, "max_steps"), (1.0, 2.5, "max_steps")]
+)
+def test_starts_that_are_no_numbers_and_no_steps_are_named(x0, steps, name):
+    with pytest.raises(InvalidInputError, match=name):
+        cx.flows.odeint(lambda t, x: -x, x0, jnp.array([0.0, 1.0]), max_steps=steps)
+
+
+def test_slopes_stand_under_the_keys_of_the_state():
+    """Matched by order, the slope of c would move a."""
+    state, times = {"a": jnp.array(1.0), "b": jnp.array(2.0)}, jnp.array([0.0, 1.0])
+    with pytest.raises(InvalidInputError, match="same key"):
+        cx.flows.odeint(lambda t, x: {"b": -x["b"], "c": -x["a"]}, state, times)
+    end = cx.flows.odeint(lambda t, x: {"b": -2 * x["b"], "a": -x["a"]}, state, times, **TIGHT)
+    np.testing.assert_allclose(end["a"][-1], np.exp(-1.0), rtol=1e-8)
+    np.testing.assert_allclose(end["b"][-1], 2 * np.exp(-2.0), rtol=1e-8)

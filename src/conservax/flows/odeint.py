@@ -120,8 +120,8 @@ def settings(
     leaves = jax.tree.leaves(x0)
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise InvalidInputError("x0 must hold real floating-point numbers.")
-    if any(not isinstance(a, Tracer) and np.isnan(np.asarray(a)).any() for a in leaves):
-        raise InvalidInputError("x0 holds NaN; start at numbers.")
+    if not all(isinstance(leaf, Tracer) or np.all(np.isfinite(leaf)) for leaf in leaves):
+        raise InvalidInputError("x0 holds NaN or infinity: start from finite numbers.")
     dtype = jnp.result_type(*leaves)
     times = times.astype(dtype)
     _require_times(times)
@@ -136,6 +136,8 @@ def settings(
     for name, number in (("rtol", options.rtol), ("atol", options.atol)):
         if not number > 0:
             raise InvalidInputError(f"{name}={number} must be positive.")
+    if options.max_steps != max_steps or max_steps < 1:
+        raise InvalidInputError(f"max_steps={max_steps} must be a whole number of at least 1.")
     return x0, times, options
 
 
@@ -160,6 +162,11 @@ def prepare(field: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) 
         full = [next(rest) if m else a for a, m in zip(arrays, moving, strict=True)]
         out = field(t, unravel(y), *jax.tree.unflatten(tree, full))
         slopes, _ = ravel_pytree(jax.tree.map(jnp.asarray, out))
+        if _keys(out) != _keys(unravel(y)):
+            raise InvalidInputError(
+                f"field returns slopes under the keys {_keys(out)} for a state with {_keys(unravel(y))}: return "
+                "one slope for each entry of x, under the same key."
+            )
         if slopes.shape != y.shape:
             raise InvalidInputError(
                 f"field returns {slopes.size} numbers for a state of {y.size}: it must return one slope for "
@@ -171,6 +178,13 @@ def prepare(field: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) 
     theta = [*theta, *consts]
     _refuse_jumps(converted, (t0, y0, *theta))
     return Problem(Pieces(converted, t0, y0, *theta), theta, y0, unravel)
+
+
+def _keys(tree: Any) -> list[Any]:
+    """Those of dictionaries on the way to the leaves; lists and tuples may stand for each other."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    found = [[k.key for k in path if isinstance(k, jax.tree_util.DictKey)] for path, _ in paths]
+    return [keys for keys in found if keys]
 
 
 def _refuse_jumps(flat: Callable[..., Any], arrays: Sequence[Any]) -> None:
