@@ -33,8 +33,8 @@ def form_of(A: Any, H: Any, E: Any) -> Any:
     import numpy as np
 
     from conservax.calculus import AbsNormal
-    from conservax.calculus.abs_normal import Group, Kink
-    from conservax.calculus.locations import Location
+    from conservax.calculus.sets.abs_normal import Group, Kink
+    from conservax.calculus.tracing.locations import Location
 
     k = H.shape[1]
     kink = Kink("relu", Location("model.py", 1), (), 0.0, 0.0, (0.0, 1.0), True)

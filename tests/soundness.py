@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from conservax.calculus import AbsNormal
-from conservax.calculus.abs_normal import Group, Kink
-from conservax.calculus.locations import Location
+from conservax.calculus.sets.abs_normal import Group, Kink
+from conservax.calculus.tracing.locations import Location
 from conservax.invertibility import Rigour, Verdict, certify, ladder
 
 PIECE = 250

@@ -16,8 +16,8 @@ import pytest
 from jax.extend.core import primitives
 
 import conservax as cx
-from conservax.calculus.domains import COMPLEX_EDGES, MATRIX_EDGES, REAL_EDGES, RULES
-from conservax.calculus.treatment import (
+from conservax.calculus.operations.domains import COMPLEX_EDGES, MATRIX_EDGES, REAL_EDGES, RULES
+from conservax.calculus.operations.treatment import (
     CONSTANT,
     EDGED,
     GIVEN,

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,22 @@ def test_every_part_of_the_package_has_a_rule():
     parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
     parts |= {path.parent.name for path in PACKAGE.glob("*/*.py")}
     assert parts - {"__init__"} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("floor", ["calculus", "programs"])
+def test_parts_of_a_floor_form_no_cycle(floor):
+    """Folders and single files of a floor, in an order in which each imports only those before it."""
+    needs: dict[str, set[str]] = {}
+    for path in (PACKAGE / floor).rglob("*.py"):
+        *package, stem = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        names = imported_names(path.read_text(), package)
+        own = [*package, stem][2]
+        found = {name.split(".")[2] for name in names if name.startswith(f"conservax.{floor}.")}
+        needs.setdefault(own, set()).update(found - {own})
+    needs = {part: found & set(needs) for part, found in needs.items() if part != "__init__"}
+    assert len(needs) > 5
+    order = list(TopologicalSorter(needs).static_order())  # raises CycleError, which names them
+    assert set(order) == set(needs)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 
 import conservax as cx
 from conservax.calculus import AbsNormal
-from conservax.calculus.abs_normal import Group, Kink
-from conservax.calculus.locations import Location
+from conservax.calculus.sets.abs_normal import Group, Kink
+from conservax.calculus.tracing.locations import Location
 from helpers import extreme_selections
 
 relu = jax.nn.relu

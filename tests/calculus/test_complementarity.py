@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import conservax as cx
 from conservax import ConservativeJacobian, errors
-from conservax.calculus.complementarity import solve_lcp
+from conservax.calculus.sets.complementarity import solve_lcp
 from helpers import Program, assert_same_set, at, points, programs
 
 from .test_pivots import a_form, implicit_line

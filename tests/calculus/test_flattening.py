@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from conservax.calculus.flattening import as_pytree, columns_in_order, without_duplicates
+from conservax.calculus.tracing.flattening import as_pytree, columns_in_order, without_duplicates
 
 
 def test_a_matrix_becomes_what_jax_jacobian_returns():

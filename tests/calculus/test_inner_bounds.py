@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import conservax as cx
 from conservax import ConservativeJacobian, errors
 from conservax.calculus import AbsNormal
-from conservax.calculus.inner_bounds import _Pivoted
+from conservax.calculus.sets.inner_bounds import _Pivoted
 
 from .test_pivots import KINDS, a_form, all_weights
 

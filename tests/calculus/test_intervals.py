@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conservax.calculus import intervals as iv
-from conservax.calculus.enclosures import IntervalProgram
-from conservax.calculus.interval_functions import SMOOTH
-from conservax.calculus.intervals import Interval
+from conservax.calculus.enclosures import intervals as iv
+from conservax.calculus.enclosures.interval_functions import SMOOTH
+from conservax.calculus.enclosures.intervals import Interval
+from conservax.calculus.enclosures.of_programs import IntervalProgram
 from conservax.errors import DiscontinuousError, UnsupportedOperationError
 from helpers import line_of, on_numpy, points, programs
 

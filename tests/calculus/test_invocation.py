@@ -12,7 +12,7 @@ import pytest
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.invocation import Invocation, differentiable
+from conservax.calculus.tracing.invocation import Invocation, differentiable
 
 
 class Block(eqx.Module):

@@ -7,7 +7,7 @@ import pytest
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.kinks import Entry, carrying, mix, weigh
+from conservax.calculus.operations.kinks import Entry, carrying, mix, weigh
 from helpers import assert_same_set, line_of
 
 # (function, point, all extreme slopes there)
@@ -225,7 +225,7 @@ def test_carrying_takes_the_value_of_one_and_the_derivatives_of_the_other():
 
 def test_an_entry_can_be_registered(monkeypatch):
     """A nonsmooth operation that the table lacks joins every transformation by one entry."""
-    from conservax.calculus import kinks
+    from conservax.calculus.operations import kinks
 
     def run(tape, step, x, _):
         q, r = tape.kink(x, tape.size(0), 0.0)

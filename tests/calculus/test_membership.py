@@ -10,8 +10,8 @@ from scipy.optimize import linprog, lsq_linear
 
 import conservax as cx
 from conservax import ConservativeJacobian, errors
-from conservax.calculus.hull import nearest_point
-from conservax.calculus.membership import nearest_in_hull
+from conservax.calculus.sets.hull import nearest_point
+from conservax.calculus.sets.membership import nearest_in_hull
 
 from .test_pivots import KINDS, a_form, all_weights
 

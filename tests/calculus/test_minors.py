@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conservax.calculus.minors import scan_minors
+from conservax.calculus.sets.minors import scan_minors
 
 
 def all_minors(N, counts):
@@ -62,7 +62,7 @@ def test_pieces_and_batches_agree(monkeypatch):
     rng = np.random.default_rng(0)
     N = np.eye(12) + 0.1 * rng.normal(size=(12, 12))
     whole = scan_minors(N, 1e-15)
-    monkeypatch.setattr("conservax.calculus.minors._PIECE", 16)
+    monkeypatch.setattr("conservax.calculus.sets.minors._PIECE", 16)
     pieces = scan_minors(N, 1e-15)
     assert whole.visited == pieces.visited == 2**12 - 1
     np.testing.assert_allclose(whole.least, pieces.least, rtol=1e-12)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import conservax as cx
 from conservax import ConservativeJacobian, errors
 from conservax.calculus import AbsNormal
-from conservax.calculus.outer_bounds import outer_bounds
-from conservax.calculus.pivots import is_p_matrix
+from conservax.calculus.sets.outer_bounds import outer_bounds
+from conservax.calculus.sets.pivots import is_p_matrix
 
 from .test_pivots import KINDS, a_form, all_weights
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from conservax import ConservativeJacobian, errors
 from conservax.calculus import AbsNormal
-from conservax.calculus.abs_normal import Group, Kink
-from conservax.calculus.locations import Location
-from conservax.calculus.pivots import SmallPivotError, decide, is_p_matrix
+from conservax.calculus.sets.abs_normal import Group, Kink
+from conservax.calculus.sets.pivots import SmallPivotError, decide, is_p_matrix
+from conservax.calculus.tracing.locations import Location
 
 
 def a_form(kinds, m=2, n=3, seed=0, nested=True, implicit=False):

@@ -11,7 +11,7 @@ from jax.extend.core import jaxpr_as_fun, jaxprs_in_params, primitives
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.treatment import (
+from conservax.calculus.operations.treatment import (
     CONSTANT,
     EDGED,
     GIVEN,

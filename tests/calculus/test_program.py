@@ -7,7 +7,7 @@ import pytest
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.planning import trace
+from conservax.calculus.passes.planning import trace
 from helpers import line_of
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.cut import cutter_for
-from conservax.calculus.invocation import Invocation
+from conservax.calculus.cuts.cut import cutter_for
+from conservax.calculus.tracing.invocation import Invocation
 from conservax.numerics import Tolerance
 
 TAU = float(np.sqrt(np.finfo(float).eps))

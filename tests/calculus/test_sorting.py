@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.sorting import active_comparators
+from conservax.calculus.operations.sorting import active_comparators
 from helpers import assert_same_set, on_numpy
 
 

@@ -6,9 +6,9 @@ import pytest
 
 import conservax as cx
 from conservax import Verdict
-from conservax.calculus.cut import point_of
-from conservax.calculus.entry_sizes import entry_sizes
-from conservax.calculus.invocation import Invocation
+from conservax.calculus.cuts.cut import point_of
+from conservax.calculus.cuts.entry_sizes import entry_sizes
+from conservax.calculus.tracing.invocation import Invocation
 from conservax.invertibility import Rigour
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conservax.calculus import AbsNormal
-from conservax.calculus.abs_normal import Group, Kink
-from conservax.calculus.locations import Location
+from conservax.calculus.sets.abs_normal import Group, Kink
+from conservax.calculus.tracing.locations import Location
 from conservax.implicit.solves import own_form
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from conservax import errors
 from conservax.calculus import AbsNormal
-from conservax.calculus.abs_normal import Group, Kink
-from conservax.calculus.locations import Location
+from conservax.calculus.sets.abs_normal import Group, Kink
+from conservax.calculus.tracing.locations import Location
 from conservax.invertibility import Rigour, Verdict, certify, ladder
 from soundness import groups_of
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conservax.programs.backward import Place, linear_solve
+from conservax.programs.system.backward import Place, linear_solve
 from conservax.solvers import Cones
 from conservax.solvers.equilibrate import Data, Scaling
 

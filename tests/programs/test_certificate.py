@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from conservax.errors import ConservaxError, InvalidInputError
 from conservax.invertibility import Rigour, Verdict
 from conservax.programs import ConeProgram, Cones
-from conservax.programs.certificate import certify_program
-from conservax.programs.spectrum import Tolerances, spectrum
+from conservax.programs.certificates.certificate import certify_program
+from conservax.programs.system.spectrum import Tolerances, spectrum
 
 PROVEN, REFUTED, UNKNOWN = Verdict.PROVEN, Verdict.REFUTED, Verdict.UNKNOWN
 

@@ -18,7 +18,7 @@ from conservax.errors import (
 from conservax.invertibility import Verdict
 from conservax.operators import cones as operators
 from conservax.programs import ConeProgram, Cones, Solver, Status
-from conservax.programs.curved_blocks import turn
+from conservax.programs.system.curved_blocks import turn
 
 # the cones of one group are the blocks of one program, which is compiled once
 GROUPS = {

@@ -7,11 +7,11 @@ import pytest
 from scipy.optimize import linprog
 
 from conservax.programs import ConeProgram, Cones, QuadraticProgram, Solver, Status
-from conservax.programs import host_engine as engine
-from conservax.programs.curved_blocks import curved
-from conservax.programs.curved_on_host import curved_on_host
 from conservax.programs.forward import Settings
-from conservax.programs.host_calls import _TICKETS
+from conservax.programs.host import engine
+from conservax.programs.host.calls import _TICKETS
+from conservax.programs.system.curved_blocks import curved
+from conservax.programs.system.curved_on_host import curved_on_host
 from conservax.solvers import host
 from conservax.solvers.cones import Curved
 from conservax.solvers.equilibrate import Data

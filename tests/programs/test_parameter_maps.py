@@ -9,7 +9,7 @@ import pytest
 import conservax as cx
 from conservax import errors
 from conservax.programs import CvxpyLayer
-from conservax.programs.parameter_maps import ParameterMap
+from conservax.programs.cvxpy.parameter_maps import ParameterMap
 
 
 def test_values_are_those_of_cvxpy():

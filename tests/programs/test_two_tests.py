@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from conservax.programs.cone_program import Cones
-from conservax.programs.spectrum import Tolerances, spectrum
-from conservax.programs.two_tests import two_tests
+from conservax.programs.system.spectrum import Tolerances, spectrum
+from conservax.programs.system.two_tests import two_tests
 
 COUNT = 160
 WITHIN = 2.0**-20  # eigenvalues of v that count as zero; what is weakly active is exactly zero

@@ -10,7 +10,7 @@ import pytest
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.flattening import without_duplicates
+from conservax.calculus.tracing.flattening import without_duplicates
 
 expected, finite = cx.stochastic.expected, cx.stochastic.finite
 

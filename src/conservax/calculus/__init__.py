@@ -1,12 +1,12 @@
 """Programs, kinks, selections: what the derivative of a program can be."""
 
-from .abs_normal import AbsNormal, Kink
 from .definability import Definability, definability
 from .implicit_node import implicit_node
 from .jacobian import ConservativeJacobian, conservative_jacobian
-from .kinks import Entry, carrying, mix, register
-from .norm import norm
+from .operations.kinks import Entry, carrying, mix, register
+from .operations.norm import norm
 from .selection import select, sites
+from .sets.abs_normal import AbsNormal, Kink
 
 __all__ = [
     "AbsNormal",

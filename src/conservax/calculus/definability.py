@@ -18,7 +18,7 @@ from ..numerics import machine_epsilon
 from .definable.dictionaries import join
 from .definable.ranges import ALL, Range, around, point
 from .definable.walk import Offence, Walk
-from .invocation import Invocation, require_values
+from .tracing.invocation import Invocation, require_values
 
 __all__ = ["Definability", "Offence", "definability"]
 

@@ -9,16 +9,16 @@ import numpy as np
 
 from ..errors import InvalidInputError, SelectionError, TooManyKinksError
 from ..numerics import machine_epsilon, spectral_norm
-from .abs_normal import AbsNormal, Kink
-from .complementarity import one_sided_derivative
-from .cut import point_of
-from .flattening import as_pytree, columns_in_order, without_duplicates
-from .hull import MAX_DECISIONS, Hull, elements, solve_vertices, spans_clarke_jacobian
-from .inner_bounds import inner_bounds, searched_support
-from .invocation import Invocation, differentiable
-from .membership import has_exact_element, nearest_in_hull
-from .outer_bounds import norm_bound, outer_bounds, outer_support
-from .pivots import SmallPivotError, decide
+from .cuts.cut import point_of
+from .sets.abs_normal import AbsNormal, Kink
+from .sets.complementarity import one_sided_derivative
+from .sets.hull import MAX_DECISIONS, Hull, elements, solve_vertices, spans_clarke_jacobian
+from .sets.inner_bounds import inner_bounds, searched_support
+from .sets.membership import has_exact_element, nearest_in_hull
+from .sets.outer_bounds import norm_bound, outer_bounds, outer_support
+from .sets.pivots import SmallPivotError, decide
+from .tracing.flattening import as_pytree, columns_in_order, without_duplicates
+from .tracing.invocation import Invocation, differentiable
 
 _MAX_NORMS = 1 << 12  # vertices whose norms are taken one by one
 

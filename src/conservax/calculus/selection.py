@@ -10,11 +10,11 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import SelectionError
-from .interpreter import run_program
-from .invocation import Invocation
-from .planning import trace
-from .program import Program, Site
-from .tape import POLICIES, Select
+from .operations.tape import POLICIES, Select
+from .passes.interpreter import run_program
+from .passes.planning import trace
+from .tracing.invocation import Invocation
+from .tracing.program import Program, Site
 
 _SELECTABLE = ("kink", "comparison", "tie", "sort")
 Selection = str | Mapping[str, Any]

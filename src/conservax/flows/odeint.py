@@ -14,8 +14,8 @@ from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
-from ..calculus.invocation import Invocation
-from ..calculus.planning import trace
+from ..calculus.passes.planning import trace
+from ..calculus.tracing.invocation import Invocation
 from ..errors import (
     DiscontinuousError,
     InvalidInputError,
@@ -162,10 +162,11 @@ def prepare(field: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) 
         full = [next(rest) if m else a for a, m in zip(arrays, moving, strict=True)]
         out = field(t, unravel(y), *jax.tree.unflatten(tree, full))
         slopes, _ = ravel_pytree(jax.tree.map(jnp.asarray, out))
-        if _keys(out) != _keys(unravel(y)):
+        found, keys = _keys(out), _keys(unravel(y))
+        if found != keys:
             raise InvalidInputError(
-                f"field returns slopes under the keys {_keys(out)} for a state with {_keys(unravel(y))}: return "
-                "one slope for each entry of x, under the same key."
+                f"field returns slopes under the keys {found} for a state with {keys}: return one slope "
+                "for each entry of x, under the same key."
             )
         if slopes.shape != y.shape:
             raise InvalidInputError(

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core as jex_core
 
-from ..calculus.jaxprs import INLINE, function_name, opened
-from ..calculus.locations import defined_in_jax
+from ..calculus.tracing.jaxprs import INLINE, function_name, opened
+from ..calculus.tracing.locations import defined_in_jax
 
 _TIES = {"gt": 0.0, "ge": 1.0, "lt": 1.0, "le": 0.0}  # the side that equality stands on
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from ..calculus.invocation import Invocation, require_values
+from ..calculus.tracing.invocation import Invocation, require_values
 from ..errors import SelectionError, TooManyKinksError
 from .integrate import Options, integrate
 from .odeint import prepare, require_solved, settings

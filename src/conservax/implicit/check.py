@@ -10,9 +10,9 @@ import numpy as np
 
 from .. import report as presentation
 from ..calculus import AbsNormal, ConservativeJacobian, Kink
-from ..calculus.cut import Point
-from ..calculus.entry_sizes import entry_sizes
-from ..calculus.locations import Location
+from ..calculus.cuts.cut import Point
+from ..calculus.cuts.entry_sizes import entry_sizes
+from ..calculus.tracing.locations import Location
 from ..errors import ConservaxError, InvalidInputError, TooManyKinksError
 from ..invertibility import Certificate, Rigour, Verdict, Witness, Work, certify
 from ..invertibility.ladder import BUDGET

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from ..calculus import AbsNormal, ConservativeJacobian
-from ..calculus.flattening import columns_in_order
-from ..calculus.invocation import differentiable
+from ..calculus.tracing.flattening import columns_in_order
+from ..calculus.tracing.invocation import differentiable
 from ..errors import InvalidInputError, SingularError
 from ..numerics import singular_value_floor
 from .residual import Equation

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..calculus import AbsNormal, Kink, conservative_jacobian
-from ..calculus.cut import Cutter, Point, cutter_for
-from ..calculus.invocation import Invocation, differentiable, require_values
+from ..calculus.cuts.cut import Cutter, Point, cutter_for
+from ..calculus.tracing.invocation import Invocation, differentiable, require_values
 from ..errors import ConservaxError, InvalidInputError, SingularError
 from ..invertibility import Verdict, certify
 from ..numerics import Tolerance, singular_value_floor, solver_output_tolerance

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..calculus.cut import Point, cutter_for, require_finite
-from ..calculus.invocation import Invocation, require_values
+from ..calculus.cuts.cut import Point, cutter_for, require_finite
+from ..calculus.tracing.invocation import Invocation, require_values
 from ..errors import InvalidInputError, NotARootError
 from ..numerics import Tolerance, is_root, solver_output_tolerance
 

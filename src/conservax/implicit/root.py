@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from ..calculus import implicit_node, select
-from ..calculus.invocation import flowing
 from ..calculus.selection import Selection
+from ..calculus.tracing.invocation import flowing
 from .linear import Singular, Solve, Structure, linear_solve
 from .solver_calls import bound_arguments, converted, decided_dtypes, require_parameters
 from .tangent import OnFailure, implicit_tangent, require_on_failure

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..calculus import intervals as iv
-from ..calculus.enclosures import IntervalProgram
-from ..calculus.intervals import Interval
+from ..calculus.enclosures import intervals as iv
+from ..calculus.enclosures.intervals import Interval
+from ..calculus.enclosures.of_programs import IntervalProgram
 from ..errors import DiscontinuousError, InvalidInputError
 from ..invertibility import Verdict
 from .residual import require_root

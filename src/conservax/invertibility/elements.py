@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from ..calculus import AbsNormal
-from ..calculus.abs_normal import Group
+from ..calculus.sets.abs_normal import Group
 from .bounds import UNIT, rows_alone
 from .certificate import Witness
 from .reduced import Block

@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 
 from ..calculus import AbsNormal
-from ..calculus.abs_normal import Group
+from ..calculus.sets.abs_normal import Group
 from .bounds import UNIT, cut, signed_bound
 from .exact import determinant_sign
 

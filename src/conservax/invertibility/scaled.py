@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..calculus import AbsNormal
-from ..calculus.entry_sizes import EntrySizes
+from ..calculus.cuts.entry_sizes import EntrySizes
 from ..numerics import machine_epsilon
 from .certificate import Certificate, Verdict
 from .ladder import BUDGET, certify

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..calculus.minors import scan_minors
+from ..calculus.sets.minors import scan_minors
 from .bounds import UNIT, signed_bound
 from .certificate import Work
 from .pmatrix import h_matrix, minor_bound, monotone, perron_scale, regular_box, whole_set

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..calculus.hull import nearest_point
+from ..calculus.sets.hull import nearest_point
 
 _QHULL = 4  # dimensions in which hulls are computed exactly
 

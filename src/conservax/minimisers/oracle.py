@@ -10,8 +10,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..calculus import conservative_jacobian
-from ..calculus.cut import point_of
-from ..calculus.invocation import Invocation, differentiable, require_values
+from ..calculus.cuts.cut import point_of
+from ..calculus.tracing.invocation import Invocation, differentiable, require_values
 from ..errors import ConservaxError, InvalidInputError, UnboundedError
 
 _UNBOUNDED = -1e30

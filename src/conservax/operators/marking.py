@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ..calculus import Entry, implicit_node, register
 from ..calculus.implicit_node import zero_like
-from ..calculus.jaxprs import bind
+from ..calculus.tracing.jaxprs import bind
 
 Rule = Callable[[Any, Any], Any]
 _REFUSED = "matrix"  # the kind of site at which the calculus raises UnsupportedOperationError

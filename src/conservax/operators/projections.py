@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..calculus.norm import norm
+from ..calculus.operations.norm import norm
 from ..errors import InfeasibleError, InvalidInputError
 from .exponential_cone import EXPONENTIAL_CONE
 from .inputs import as_float, flat, like, matrix, non_negative, vector

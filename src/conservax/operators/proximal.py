@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..calculus.norm import norm
+from ..calculus.operations.norm import norm
 from ..errors import InvalidInputError
 from .curved_cones import increasing_root
 from .inputs import as_float, flat, like, matrix, non_negative, vector

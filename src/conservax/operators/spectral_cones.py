@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..calculus.norm import norm
+from ..calculus.operations.norm import norm
 from .marking import guard, smooth
 
 

@@ -3,9 +3,9 @@
 from ..solution import Status
 from ..solvers import Cones, Solver, WarmStart
 from .arrange import Arrangement, arrange
+from .certificates.program_report import ProgramReport, ProgramWitness
 from .cone_program import ConeProgram, ProgramInfo, ProgramSolution
-from .cvxpy_layer import CvxpyLayer
-from .program_report import ProgramReport, ProgramWitness
+from .cvxpy.layer import CvxpyLayer
 from .quadratic_program import QuadraticProgram
 
 __all__ = [

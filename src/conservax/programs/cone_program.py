@@ -25,7 +25,8 @@ from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symmetric_part
 from ..solvers.termination import measure_data
 from ..solvers.warm_start import WeakStarts
-from .certificate import certify_program
+from .certificates.certificate import certify_program
+from .certificates.program_report import ProgramReport
 from .closest import closest_feasible
 from .cone_inputs import (
     NEEDS_VALUES,
@@ -37,14 +38,13 @@ from .cone_inputs import (
     items_of,
 )
 from .forward import Outcome, Settings, active_pieces, measure_point
-from .host_calls import Form
-from .host_map import HostOutcome, host_solution_map, solve_now
+from .host.calls import Form
+from .host.map import HostOutcome, host_solution_map, solve_now
 from .perturbed import looking_ahead
 from .pieces import in_pieces, is_traced, piece_size
-from .program_report import ProgramReport
 from .solution_map import solution_map
-from .sparse_system import RECENT_FACTORS
-from .system import idle_variables
+from .system.sparse_system import RECENT_FACTORS
+from .system.system import idle_variables
 
 _LARGEST_REPORT = 4_000_000  # entries of A
 SolverName: TypeAlias = Literal["auto", "interior_point", "moreau", "clarabel", "scs"]

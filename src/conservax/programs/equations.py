@@ -30,7 +30,7 @@ from ..solvers.cones import (
 )
 from ..solvers.matrices import SparseMatrix, symmetric_part, times, times_transposed
 from .forward import Outcome
-from .spectrum import rotate, unrotate
+from .system.spectrum import rotate, unrotate
 
 
 def with_equations(solved: Callable[..., Outcome], cones: Cones) -> Callable[..., Outcome]:

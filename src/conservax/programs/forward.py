@@ -19,10 +19,10 @@ from ..solvers.matrices import SparseMatrix, plus_diagonal, row_norms
 from ..solvers.namespace import namespace
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from ..solvers.warm_start import WeakStarts
-from .sparse_system import by_sparse_factor, sparse_two_tests
-from .spectrum import Spectrum, Tolerances, project, spectrum
-from .system import PASSES, System, by_normal_equations, idle_variables, refined, touched
-from .two_tests import Factors, TwoTests, factorise_extremes, two_tests
+from .system.sparse_system import by_sparse_factor, sparse_two_tests
+from .system.spectrum import Spectrum, Tolerances, project, spectrum
+from .system.system import PASSES, System, by_normal_equations, idle_variables, refined, touched
+from .system.two_tests import Factors, TwoTests, factorise_extremes, two_tests
 
 _STEPS = 60  # of the interior-point method, at most
 

@@ -10,9 +10,9 @@ from ..errors import InvalidInputError
 from ..solvers import Cones
 from ..solvers.cones import Array
 from ..solvers.namespace import namespace
+from .certificates.program_report import ProgramReport
 from .cone_inputs import known_as_numpy
 from .cone_program import ConeProgram, ProgramSolution, SolverName
-from .program_report import ProgramReport
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from ..solvers.chunks import in_chunks
 from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import Matrix, SparseMatrix, tangent_of, times, times_transposed
-from .backward import Place, linear_solve
 from .equations import with_equations
 from .failed_items import partial_identity, partial_solution
 from .forward import Outcome, Settings, solve_and_polish
-from .spectrum import apply_element, spectrum
+from .system.backward import Place, linear_solve
+from .system.spectrum import apply_element, spectrum
 
 
 @functools.lru_cache(maxsize=256)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..calculus import ConservativeJacobian, Kink
-from ..calculus.abs_normal import AbsNormal, Group
-from ..calculus.locations import Location
+from ..calculus.sets.abs_normal import AbsNormal, Group
+from ..calculus.tracing.locations import Location
 from ..errors import SingularError
 from .derivative import Reduced
 from .penalties import Slope

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jax.extend import core as jex_core
 
-from ..calculus.jaxprs import CUSTOM_RULES, INLINE, opened
-from ..calculus.locations import defined_in_jax
-from ..calculus.smooth import STRUCTURAL
+from ..calculus.tracing.jaxprs import CUSTOM_RULES, INLINE, opened
+from ..calculus.tracing.locations import defined_in_jax
+from ..calculus.tracing.smooth import STRUCTURAL
 
 # what is known of a value: that it does not vary, that it is affine on pieces, or neither
 _FIXED, _AFFINE, _OTHER = 0, 1, 2

@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from ..calculus import AbsNormal
-from ..calculus.abs_normal import Group
+from ..calculus.sets.abs_normal import Group
 
 _PROGRAMS = 3000  # linear programs, some milliseconds each, before the question is given up
 _INSIDE = 1e-9  # how far, relative to the increments, a direction stands inside a cone

@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..calculus import AbsNormal, Kink, conservative_jacobian, definability
-from ..calculus.hull import nearest_point
+from ..calculus.sets.hull import nearest_point
 from ..errors import (
     InvalidInputError,
     NotConvergedError,

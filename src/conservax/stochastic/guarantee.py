@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..calculus import Definability, definability
-from ..calculus.cut import require_finite
+from ..calculus.cuts.cut import require_finite
 from ..errors import ConservaxError, InvalidInputError
 from ..implicit import monitor
 from ..invertibility import Verdict

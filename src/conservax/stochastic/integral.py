@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..calculus import ConservativeJacobian, conservative_jacobian
-from ..calculus.flattening import without_duplicates
-from ..calculus.hull import nearest_point
+from ..calculus.sets.hull import nearest_point
+from ..calculus.tracing.flattening import without_duplicates
 from ..errors import InvalidInputError, TooManyKinksError
 
 __all__ = ["Expectation", "ExpectedJacobian", "Finite", "expected", "finite"]
@@ -231,7 +231,7 @@ class ExpectedJacobian:
 
     def nearest(self, matrix: Any) -> np.ndarray:
         """The element of the convex hull nearest to X (m, n), by Wolfe's method; nothing is enumerated."""
-        from ..calculus.hull import Hull
+        from ..calculus.sets.hull import Hull
 
         hulls = [Hull.of(part.form) for part in self.parts]
         target = np.asarray(matrix, np.float64)

@@ -8,9 +8,9 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from ..implicit_node import NAME, node_p
-from ..jaxprs import function_name, function_of_jax, opened
-from ..kinks import TABLE
-from ..locations import defined_in_jax
+from ..operations.kinks import TABLE
+from ..tracing.jaxprs import function_name, function_of_jax, opened
+from ..tracing.locations import defined_in_jax
 from . import ranges as rg
 from .dictionaries import DOMAINS, dictionary, join, sorted_ends
 from .ranges import Range

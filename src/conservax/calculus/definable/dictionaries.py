@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..kinks import TABLE
-from ..smooth import SMOOTH
+from ..operations.kinks import TABLE
+from ..tracing.smooth import SMOOTH
 from .ranges import Range
 
 ORDER = ("ALG", "AN", "EXP", "AN_EXP", "PFAFFIAN", "BOUNDED", "UNKNOWN")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..locations import _JAX
+from ..tracing.locations import _JAX
 from . import ranges as rg
 from .dictionaries import DOMAINS, EVERYWHERE, dictionary, join
 from .operation_ranges import (

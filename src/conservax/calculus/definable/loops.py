@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..jaxprs import opened
+from ..tracing.jaxprs import opened
 from . import ranges as rg
 from .ranges import Range
 from .walk import Known, Walk

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import smooth
-from ..jaxprs import CUSTOM_RULES, INLINE, marker
-from ..kinks import TABLE
+from ..operations.kinks import TABLE
+from ..tracing import smooth
+from ..tracing.jaxprs import CUSTOM_RULES, INLINE, marker
 from . import ranges as rg
 from .calls import called, custom, marked
 from .complex_numbers import complex_operation, is_complex, needs_care, without_order

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import smooth
+from ..tracing import smooth
 
 _MOVES = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice"}
 _SAME = {"convert_element_type", "copy", "copy_p", "stop_gradient", "device_put", "name",

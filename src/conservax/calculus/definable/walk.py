@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.extend import core as jex_core
 
-from ..jaxprs import opened
-from ..locations import Location, defined_in_library, locate
+from ..tracing.jaxprs import opened
+from ..tracing.locations import Location, defined_in_library, locate
 from . import ranges as rg
 from .dictionaries import join
 from .ranges import Range

@@ -1,0 +1,1 @@
+"""The program cut at its kinks: the abs-normal form at a point."""

@@ -1,0 +1,496 @@
+"""Cut a program at its active kinks: two compiled passes and a little host linear algebra.
+
+The first pass finds every increment and its scale; the host decides which kinks are active within
+the tolerance; the second differentiates the program with the cut r of those kinks as extra inputs
+and their increments z as extra outputs. Only active kinks cost a column. The unknowns of implicit
+functions are cut the same way, and then eliminated by their residuals.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+
+from ...errors import (
+    ConservaxError,
+    DiscontinuousError,
+    InvalidInputError,
+    NotLipschitzError,
+    TooManyKinksError,
+    UnsupportedOperationError,
+)
+from ...numerics import Tolerance, exact_input_tolerance, machine_epsilon
+from ..operations.spectral_kinks import meetings_of
+from ..operations.tape import Discover, Linearise, Records
+from ..passes.diagnosis import name_singular_equation
+from ..passes.interpreter import measured_outputs, run_program
+from ..passes.planning import trace
+from ..sets.abs_normal import AbsNormal, Kink
+from ..tracing.invocation import Invocation, differentiable, require_values
+from ..tracing.locations import Location
+from ..tracing.program import Program, Site
+from .activity import active_slots, is_of_index
+from .assembly import assemble
+from .root_forms import alone, eliminated
+
+KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
+_MAX_COLUMNS = 1 << 14
+_AT_ONCE = 1 << 25  # numbers in one intermediate result of the sweeps that run together
+
+
+class Findings(NamedTuple):
+    """What the first pass finds: every kink, the outputs, and the size of the terms that made each.
+
+    ``kept``: the values at the solves whose layer has a certificate, in the order of ``Cutter.keepers``.
+    """
+
+    records: Records
+    outputs: list[np.ndarray]
+    sizes: list[np.ndarray]
+    kept: list[list[np.ndarray]]
+
+
+class Linearised(NamedTuple):
+    """(x, r) ↦ (F, z) of a cut program, flat, and where it is differentiated."""
+
+    run: Callable[[jax.Array], jax.Array]
+    at: jax.Array
+    outputs: int
+    unknowns: int
+    dtype: Any
+
+    @property
+    def columns(self) -> int:
+        return int(self.at.size)
+
+
+class Cutter:
+    """Cuts one program at points of given shapes; the compiled passes are kept between points."""
+
+    def __init__(
+        self, call: Invocation, varied: Sequence[bool], rounds: int, late: bool = False
+    ) -> None:
+        self.program = trace(call.run, call.leaves, varied, rounds, late)
+        self.late = late
+        if any(isinstance(c, Tracer) for c in self.program.block.consts):
+            raise InvalidInputError(
+                "the function closes over a traced array, whose values are needed here. Call this outside "
+                "jit, vmap and grad, on values."
+            )
+        self.sort_rounds = rounds
+        self.varied = tuple(varied)
+        self.owner = np.zeros(self.program.size, np.int32)
+        self.local = np.zeros(self.program.size, np.int64)
+        for number, site in enumerate(self.program.sites):
+            slots = site.slots().ravel()
+            self.owner[slots] = number
+            self.local[slots] = np.arange(slots.size)
+        # of each branch the slot that holds what JAX makes of it; −1 where none is kept
+        self.stands = np.full(self.program.size, -1, np.int64)
+        starts = {site.start: site for site in self.program.sites if site.kind == "branch"}
+        for site in self.program.sites:
+            if site.kind == "stand":
+                branches = starts[site.start - math.prod(site.shape[site.loops :])]
+                self.stands[branches.slots().ravel()] = site.slots().ravel()
+        self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
+        self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
+        # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
+        self._constants = list(self.program.block.consts)
+        self.keepers: list[Site] = []
+        self._discover = jax.jit(self._run_discover)
+        self._linearise = jax.jit(self._run_linearise, static_argnames=("forward", "inputs"))
+
+    def discover(self, leaves: Sequence[Any], tolerance: Tolerance) -> Findings:
+        """What the first pass finds at these inputs."""
+        found = self._discover(list(leaves), self._constants, tolerance.atol, tolerance.rtol)
+        return jax.tree.map(np.asarray, found)
+
+    def cut(
+        self,
+        leaves: Sequence[Any],
+        records: Records,
+        active: np.ndarray,
+        inputs: Sequence[bool] | None = None,
+        solves: bool = False,
+    ) -> AbsNormal:
+        """The abs-normal form in some of the varied inputs, all by default, given which slots are active.
+
+        ``solves``: with the forms of the solves inside.
+        """
+        kinds, natural = self.kinds, records.natural
+        leaders = (kinds == "tie") & (natural == 1)
+        columns = np.flatnonzero(active & (kinds != "comparison") & ~leaders)
+        steering = np.unique(records.steer[active & (kinds == "branch")])
+        equalities = {
+            int(s) for s in steering if self.program.sites[self.owner[s]].operation in ("eq", "ne")
+        }
+        unknowns = np.flatnonzero(kinds == "root")
+        if columns.size + unknowns.size > _MAX_COLUMNS:
+            raise TooManyKinksError(
+                f"{columns.size} kinks are active at this point (and {unknowns.size} unknowns are implicit); "
+                f"the linearised program is kept to {_MAX_COLUMNS}. Lower rtol, or move off the kinks."
+            )
+        base = np.where(active & (kinds != "tie"), 0.0, natural)
+        base = np.where(kinds == "comparison", active, base)
+        base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
+        base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
+        for meeting in meetings_of(self.program, active):
+            if meeting.site.kind == "spectrum":
+                base[meeting.slots] = 1 / meeting.multiplicity
+        kept = columns[self.stands[columns] >= 0]
+        rows = np.concatenate([columns, steering, self.stands[kept], unknowns])
+        inputs = self.varied if inputs is None else tuple(inputs)
+        full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
+        solved = [
+            (site.location, slots)
+            for site in self.program.sites
+            if site.kind == "root"
+            for slots in site.slots().reshape(-1, site.shape[-1])
+        ]
+        place = solved[0][0] if solved else Location("", 0)
+
+        def form(matrix: np.ndarray, columns: np.ndarray) -> AbsNormal:
+            return assemble(
+                matrix,
+                records,
+                kinds,
+                columns,
+                steering,
+                equalities,
+                lambda slot, ways: self.kink(slot, records, True, ways),
+                meetings_of(self.program, active),
+                kept if self.late else None,
+            )
+
+        roots: tuple[tuple[Location, AbsNormal], ...] = ()
+        if solves and solved:
+            places = [place for place, _ in solved]
+            steered = np.isin(kinds[columns], ("branch", "tie", "ball"))
+            parts = alone(
+                full,
+                self.outputs,
+                columns.size,
+                unknowns.size,
+                [np.searchsorted(unknowns, slots) for _, slots in solved],
+                np.where(steered, records.steer[columns], columns),
+                places,
+            )
+            roots = tuple(
+                (place, form(matrix, columns[kept]))
+                for place, (matrix, kept) in zip(places, parts, strict=True)
+            )
+        result = form(eliminated(full, np.arange(unknowns.size), unknowns.size, place), columns)
+        return replace(
+            result,
+            nearest_inactive=self._nearest_inactive(records, active | leaders),
+            dtype=self.program.dtype,
+            given_rules=self.program.given_rules,
+            roots=roots,
+        )
+
+    def kink(self, slot: int, records: Records, active: bool, ways: int = 1) -> Kink:
+        """The description of a kink at a slot."""
+        site = self.program.sites[self.owner[slot]]
+        place = np.unravel_index(self.local[slot], site.shape) if site.shape else ()
+        index = tuple(int(i) for i in place)
+        if site.kind == "ball":  # one kink for all entries under the norm
+            index = ()
+        elif site.kind in ("spectrum", "null"):  # of a matrix's entries the value's place
+            index = (*index[:-2], index[-1])
+        return Kink(
+            "where" if site.kind == "comparison" and site.operation != "sign" else site.operation,
+            site.location,
+            index,
+            float(abs(records.z[slot])),
+            float(records.limit[slot]),
+            site.slopes,
+            active,
+            ways,
+        )
+
+    def _with(self, constants: Sequence[Any]) -> Program:
+        return replace(self.program, block=replace(self.program.block, consts=constants))
+
+    def _run_discover(
+        self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any
+    ) -> Findings:
+        tape = Discover(self.program.dtype, atol, rtol, keeps=True)
+        outputs, sizes = measured_outputs(self._with(constants), args, tape)
+        self.keepers = [site for site, _ in tape.kept]
+        return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])
+
+    def own_certificates(self, kept: Sequence[Sequence[np.ndarray]]) -> list[list[Any] | None]:
+        """Of each solve, in the order of ``AbsNormal.roots``, what its layer itself has to say, if anything."""
+        values = dict(zip(map(id, self.keepers), kept, strict=True))
+        found: list[list[Any] | None] = []
+        for site in (s for s in self.program.sites if s.kind == "root"):
+            for execution in np.ndindex(site.shape[: site.loops]):
+                arrays = values.get(id(site))
+                found.append(
+                    None
+                    if arrays is None
+                    else list(site.node.certificates(site.leaves, [a[execution] for a in arrays]))
+                )
+        return found
+
+    def _run_linearise(
+        self,
+        args: Sequence[Any],
+        constants: Sequence[Any],
+        base: Any,
+        columns: Any,
+        rows: Any,
+        forward: bool,
+        inputs: tuple[bool, ...],
+    ) -> jax.Array:
+        """Jacobian of (F, z[rows]) in (x, r[columns]); padded columns point beyond the tape."""
+        cut, point = self._cut_program(args, constants, base, columns, rows, inputs)
+        if forward:
+            return _on_basis(
+                lambda dx: jax.jvp(cut, (point,), (dx,))[1], point, self.program.size
+            ).T
+        value, pull = jax.vjp(cut, point)
+        return _on_basis(lambda dy: pull(dy)[0], value, self.program.size)
+
+    def _cut_program(
+        self,
+        args: Sequence[Any],
+        constants: Sequence[Any],
+        base: Any,
+        columns: Any,
+        rows: Any,
+        inputs: tuple[bool, ...],
+    ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
+        """(x, r[columns]) ↦ (F, z[rows]), flat, and the point at which it is differentiated."""
+        fixed = [a for a, v in zip(args, inputs, strict=True) if not v]
+        x, unravel = ravel_pytree([a for a, v in zip(args, inputs, strict=True) if v])
+        # the inputs chosen may be the less precise ones
+        own, x = x.dtype, x.astype(self.program.dtype)
+        program = self._with(constants)
+
+        def cut(at: jax.Array) -> jax.Array:
+            moving, still = iter(unravel(at[: x.size].astype(own))), iter(fixed)
+            full = [next(moving) if v else next(still) for v in inputs]
+            r = jnp.zeros(self.program.size, x.dtype).at[columns].set(at[x.size :], mode="drop")
+            tape = Linearise(base, r)
+            outs = run_program(program, full, tape)
+            flat = [jnp.ravel(o).astype(x.dtype) for o in outs]
+            return jnp.concatenate([*flat, tape.outputs()[rows].astype(x.dtype)])
+
+        return cut, jnp.concatenate([x, jnp.zeros(columns.shape, x.dtype)])
+
+    def linearised(
+        self,
+        leaves: Sequence[Any],
+        records: Records,
+        active: np.ndarray,
+        inputs: tuple[bool, ...],
+    ) -> "Linearised | None":
+        """The cut program at a point; None where its kinks are no scalar ones, or are those of solves."""
+        if np.any(active & (self.kinds != "kink")) or np.any(self.kinds == "root"):
+            return None
+        columns = np.flatnonzero(active)
+        base = np.where(active, 0.0, records.natural).astype(self.program.dtype)
+        cut, at = self._cut_program(list(leaves), self._constants, base, columns, columns, inputs)
+        return Linearised(cut, at, self.outputs, at.size - columns.size, self.program.dtype)
+
+    def _jacobian(
+        self,
+        leaves: Sequence[Any],
+        base: np.ndarray,
+        columns: np.ndarray,
+        rows: np.ndarray,
+        inputs: tuple[bool, ...],
+    ) -> np.ndarray:
+        # pad to powers of two, so that a point with another number of active kinks compiles nothing new
+        padded_columns, padded_rows = _padded(columns, self.program.size), _padded(rows, 0)
+        n = sum(int(np.size(a)) for a, v in zip(leaves, inputs, strict=True) if v)
+        m = self.outputs
+        cheaper = "forward" if n + padded_columns.size <= 2 * (m + padded_rows.size) else "reverse"
+        modes = sorted(self.program.modes, key=lambda mode: mode != cheaper)
+        if not modes:
+            raise InvalidInputError(
+                "the program holds both a while loop, which has no reverse derivative, and a custom_vjp, "
+                "which has no forward derivative. Give the function a custom_jvp, or the loop a static length."
+            )
+        for mode in modes:
+            full = self._linearise(
+                list(leaves),
+                self._constants,
+                base.astype(self.program.dtype),
+                padded_columns,
+                padded_rows,
+                forward=mode == "forward",
+                inputs=inputs,
+            )
+            matrix = np.asarray(full, dtype=np.float64)
+            matrix = matrix[: m + rows.size, : n + columns.size]
+            # 0·inf in a branch not taken spoils a reverse sweep alone
+            if np.all(np.isfinite(matrix)):
+                return matrix
+        raise NotLipschitzError(
+            f"{name_singular_equation(self.program, leaves)}: the slope is not finite at this point. "
+            "Move the point, bound the operand away from the singularity, or for a norm use cx.norm."
+        )
+
+    def _nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
+        candidates = np.flatnonzero(~active & np.isin(self.kinds, KINDS) & np.isfinite(records.z))
+        if candidates.size == 0:
+            return None
+        size = np.maximum(records.size[candidates], machine_epsilon(np.float64))
+        nearest = candidates[np.argmin(np.abs(records.z[candidates]) / size)]
+        return self.kink(int(nearest), records, False)
+
+
+def cutter_for(
+    call: Invocation, varied: Sequence[bool], rounds: int = 2, late: bool = False
+) -> Cutter:
+    """The cutter of calls of this form, made once and kept as long as the function lives."""
+    key = (Cutter, tuple(varied), rounds, late)
+    return call.kept(key, lambda: Cutter(call, varied, rounds, late))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A program at one point, where it is decided which kinks are active."""
+
+    cutter: Cutter
+    leaves: Sequence[Any]
+    records: Records
+    active: np.ndarray
+    kept: Sequence[Sequence[np.ndarray]] = ()
+
+    @classmethod
+    def of(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
+        """The point of a call, its kinks decided at a tolerance.
+
+        A program that jumps is read once more, for jumps that it mends itself.
+        """
+        try:
+            return cls._of(call, varied, tolerance, False)
+        except (DiscontinuousError, UnsupportedOperationError) as refusal:
+            if isinstance(refusal, UnsupportedOperationError) and not is_of_index(refusal):
+                raise
+            try:
+                return cls._of(call, varied, tolerance, True)
+            except ConservaxError:
+                raise refusal from None
+
+    @classmethod
+    def _of(
+        cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance, late: bool
+    ) -> "Point":
+        rounds = 2
+        while True:
+            cutter = cutter_for(call, varied, rounds, late)
+            found = cutter.discover(call.leaves, tolerance)
+            records = found.records
+            active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
+            if needed <= rounds:
+                return cls(cutter, call.leaves, records, active, found.kept)
+            rounds = needed
+
+    def form(self, inputs: Sequence[bool] | None = None, solves: bool = False) -> AbsNormal:
+        """The abs-normal form in some of the varied inputs, all by default; ``solves``: with its ``roots``."""
+        return self.cutter.cut(self.leaves, self.records, self.active, inputs, solves)
+
+    def linearised(self, inputs: tuple[bool, ...]) -> Linearised | None:
+        """The cut program in some of the inputs; None where kinks are no scalar ones, or there are solves."""
+        return self.cutter.linearised(self.leaves, self.records, self.active, inputs)
+
+    def kinks(self) -> tuple[tuple[Kink, ...], Kink | None]:
+        """The active kinks, in execution order, and the nearest other one, without a matrix."""
+        cutter, records = self.cutter, self.records
+        cut = np.flatnonzero(self.active & np.isin(cutter.kinds, KINDS))
+        steered = np.isin(cutter.kinds[cut], ("tie", "ball", "spectrum", "null"))
+        owners, ways = np.unique(np.where(steered, records.steer[cut], cut), return_counts=True)
+        ties = cutter.kinds[owners] == "tie"
+        kinks = (
+            cutter.kink(int(slot), records, True, int(count) if tie else 1)
+            for slot, count, tie in zip(owners, ways, ties, strict=True)
+        )
+        return tuple(kinks), cutter._nearest_inactive(records, self.active)
+
+    def own_certificates(self) -> list[list[Any] | None]:
+        """Of each solve inside, in the order of ``AbsNormal.roots``, its layer's own certificates."""
+        return self.cutter.own_certificates(self.kept)
+
+
+def point_of(
+    call: Invocation,
+    args: Sequence[Any],
+    argnums: Sequence[int],
+    atol: float | None = None,
+    rtol: float | None = None,
+) -> Point:
+    """The point of ``call``, differentiated in the real numbers of ``args[n]``, n in ``argnums``.
+
+    Raises InvalidInputError where these are traced, not finite, or none.
+    """
+    named = [(f"argument {n}", arg) for n, arg in enumerate(args)]
+    require_values(named, "this")
+    varied = call.owned_by(argnums)
+    for number in argnums:
+        if jax.tree.leaves(args[number]) and not any(call.owned_by((number,))):
+            kinds = {
+                str(jnp.result_type(leaf))
+                if isinstance(leaf, (bool, int, float, complex)) or hasattr(leaf, "dtype")
+                else type(leaf).__name__
+                for leaf in jax.tree.leaves(args[number])
+            }
+            raise InvalidInputError(
+                f"derivatives are taken in real floating-point inputs; argument {number} holds none "
+                f"({', '.join(sorted(kinds))}). Convert it to float, or leave it out of argnums."
+            )
+    require_finite([named[n] for n in argnums])
+    moving = [a for a, v in zip(call.leaves, varied, strict=True) if v]
+    default = exact_input_tolerance(jnp.result_type(*moving) if moving else jnp.result_type(float))
+    return Point.of(
+        call,
+        varied,
+        Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol),
+    )
+
+
+def cut(
+    fun: Callable[..., Any],
+    args: Sequence[Any],
+    argnums: Sequence[int],
+    atol: float | None = None,
+    rtol: float | None = None,
+) -> AbsNormal:
+    """The abs-normal form of ``fun`` at ``args`` in the arguments ``argnums``."""
+    return point_of(Invocation.of(fun, args), args, argnums, atol, rtol).form()
+
+
+def require_finite(named: Sequence[tuple[str, Any]]) -> None:
+    """Raise InvalidInputError where a named pytree holds NaN or infinity in place of a real number."""
+    for name, tree in named:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(differentiable(tree)):
+            if not np.all(np.isfinite(np.asarray(leaf, dtype=np.float64))):
+                raise InvalidInputError(
+                    f"{name}{jax.tree_util.keystr(path)} holds NaN or infinity; pass finite values."
+                )
+
+
+def _on_basis(linear: Callable[[jax.Array], jax.Array], like: jax.Array, tape: int) -> jax.Array:
+    """A linear map at every unit vector: all at once, or in chunks where that takes too much memory."""
+    chunk = max(1, _AT_ONCE // max(tape, like.size, 1))
+    if chunk >= like.size:
+        return jax.vmap(linear)(jnp.eye(like.size, dtype=like.dtype))
+
+    def at(i: jax.Array) -> jax.Array:
+        return linear(jax.nn.one_hot(i, like.size, dtype=like.dtype))
+
+    return jax.lax.map(at, jnp.arange(like.size), batch_size=chunk)
+
+
+def _padded(index: np.ndarray, filler: int) -> np.ndarray:
+    size = 0 if index.size == 0 else 1 << (int(index.size) - 1).bit_length()
+    return np.concatenate([index, np.full(size - index.size, filler)]).astype(np.int32)

@@ -1,0 +1,1 @@
+"""Interval arithmetic: programs enclosed on boxes."""

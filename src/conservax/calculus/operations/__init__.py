@@ -1,0 +1,1 @@
+"""What each operation is to the calculus: smooth and where, or its kinks."""

@@ -1,0 +1,1 @@
+"""The set of Jacobians in abs-normal form: elements, hulls, bounds, membership."""

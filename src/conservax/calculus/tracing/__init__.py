@@ -1,0 +1,1 @@
+"""Reading programs: what JAX traced, where it stands, what it captured."""

@@ -1,0 +1,1 @@
+"""Whether a program's derivative exists for every choice of active pieces."""

@@ -1,0 +1,1 @@
+"""The host engine: solves and differentiates with NumPy and LAPACK, and tells JAX."""

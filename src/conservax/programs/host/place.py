@@ -1,0 +1,175 @@
+"""Where programs are differentiated, on the host: U(V)⁻¹ and U(V)⁻ᵀ at the chosen elements."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...numerics import machine_epsilon
+from ...solvers import Cones
+from ...solvers.equilibrate import Data, Scaling
+from ...solvers.matrices import SparseMatrix, plus_diagonal
+from ..cone_inputs import items_of
+from ..system.determined import determined, shifted
+from ..system.sparse_system import by_sparse_factor
+from ..system.spectrum import Spectrum
+from ..system.system import Solver, System, by_normal_equations, refined
+from ..system.two_tests import Factors, factorise_extremes
+
+_EPS = machine_epsilon(np.float64)
+
+
+@dataclass
+class Place:
+    """A portion of a batch: its equilibrated program, and the element V = T diag(d) Tᵀ of each item.
+
+    ``idle``: 1 for variables that are left out. ``known``: whether there is a solution. ``decided``:
+    whether there is one element. ``verdict``: of the two tests. ``factors``: of theirs, if they are
+    those of V.
+    """
+
+    data: Data
+    scaling: Scaling
+    cones: Cones
+    basis: tuple[Any, ...]
+    d: np.ndarray
+    idle: np.ndarray
+    known: np.ndarray
+    decided: np.ndarray
+    verdict: np.ndarray
+    factors: Factors | None
+
+    @property
+    def bytes(self) -> int:
+        """That it takes."""
+        arrays: list[Any] = [*self.data, self.d, *(self.factors or ()), *self.basis]
+        values = (part.values if isinstance(part, SparseMatrix) else part for part in arrays)
+        return sum(part.nbytes for part in values if part is not None)
+
+    @cached_property
+    def system(self) -> System:
+        P = plus_diagonal(self.data.P, self.idle)
+        return System(P, self.data.A, self.basis, self.d, self.cones)
+
+    def some(self, items: np.ndarray) -> "Place":
+        """Of some items."""
+        factors = self.factors
+        if factors is not None:
+            factors = Factors(*(_some(part, items, len(self.d)) for part in factors))
+        return Place(
+            items_of(self.data, items),
+            Scaling(*(part[items] for part in self.scaling)),
+            self.cones,
+            tuple(None if own is None else own[items] for own in self.basis),
+            self.d[items],
+            self.idle[items],
+            self.known[items],
+            self.decided[items],
+            self.verdict[items],
+            factors,
+        )
+
+    def solve(
+        self, upper: np.ndarray, lower: np.ndarray, transposed: bool, still: tuple[bool, bool]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """U(V)⁻¹ (upper, lower), or U(V)⁻ᵀ, for (batch, n or m, columns), of the equilibrated program.
+
+        Zero goes to zero whatever the item; else NaN in an item without a solution, and where U(V) does
+        not determine it. ``still``: whether P, and A, stand still.
+        """
+        with np.errstate(all="ignore"):
+            found = self._solve(upper, lower, transposed, still)
+            none = _all_zero(upper) & _all_zero(lower)
+            lost = ~self.known[:, None, None] & ~none
+            return tuple(np.where(none, 0.0, np.where(lost, np.nan, part)) for part in found)  # type: ignore[return-value]
+
+    def _solve(
+        self, upper: np.ndarray, lower: np.ndarray, transposed: bool, still: tuple[bool, bool]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        system, n = self.system, upper.shape[1]
+        product = system.transposed_product if transposed else system.product
+        inverse = system.transposed_inverse if transposed else system.inverse
+        if isinstance(self.data.A, SparseMatrix):
+            found = inverse(by_sparse_factor(system, probed=True))(upper, lower)
+            lost = np.isnan(found[0]).any(axis=(1, 2)) | np.isnan(found[1]).any(axis=(1, 2))
+        else:
+            noise = np.random.default_rng(0).uniform(-1, 1, size=(n + lower.shape[1], 1))
+            noise = np.broadcast_to(noise, (len(upper), *noise.shape))
+            probed = (
+                np.concatenate([noise[:, :n], upper], axis=-1),
+                np.concatenate([noise[:, n:], lower], axis=-1),
+            )
+            solution, residual = refined(inverse(self._symmetric), product, *probed, passes=2)
+            given = np.maximum(_largest(probed[0]), _largest(probed[1]))
+            left = np.maximum(_largest(residual[0]), _largest(residual[1]))
+            lost = ~np.all(left <= _EPS**0.75 * given, axis=(1, 2))
+            found = solution[0][..., 1:], solution[1][..., 1:]
+        lost &= self.known
+        if not lost.any():
+            return found
+        items = np.flatnonzero(lost)
+        rest = self.some(items)._determined(upper[items], lower[items], transposed, still)
+        for part, own in zip(found, rest, strict=True):
+            part[items] = own
+        return found
+
+    @cached_property
+    def _symmetric(self) -> Solver:
+        """The symmetric system by the two factors of V."""
+        system, factors = self.system, self.factors
+        if factors is None:
+            one = np.ones(len(self.d), bool)
+            parts = Spectrum(self.basis, self.d, self.d, one)
+            factors = factorise_extremes(system.P, system.A, parts, self.cones)
+        root = np.sqrt(self.d)[..., None]
+        B, X, Y = root * factors.turned, factors.X, factors.Y
+        Bt, Xt, Yt = (np.swapaxes(part, -1, -2) for part in (B, X, Y))
+
+        def plain(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x = Xt @ (X @ (upper + Bt @ lower))
+            return x, B @ x - lower
+
+        def symmetric(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            _, t = plain(upper, lower)
+            return plain(upper, lower - root * (Yt @ (Y @ (root * t))))
+
+        return symmetric
+
+    def _determined(
+        self, upper: np.ndarray, lower: np.ndarray, transposed: bool, still: tuple[bool, bool]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of singular systems: what is determined where no piece is weakly active, NaN for the rest.
+
+        dP x and dAᵀy, passing forward, may be made with one of several x or y; passing backward the
+        entries that belong to those are NaN.
+        """
+        n = upper.shape[1]
+        found = np.full((len(upper), n + lower.shape[1], upper.shape[2]), np.nan)
+        in_part = self.decided & (transposed or all(still))
+        items = np.flatnonzero(in_part)
+        if len(items):
+            own = self.some(items)
+            system = own.system
+            product = system.transposed_product if transposed else system.product
+            inverse = system.transposed_inverse if transposed else system.inverse
+            if isinstance(self.data.A, SparseMatrix):
+                symmetric = by_sparse_factor(system, probed=False)
+            else:
+                symmetric = by_normal_equations(shifted(system))
+            right = np.concatenate([upper[items], lower[items]], axis=1)
+            any_of = np.full(len(items), still[1] and transposed)
+            found[items] = determined(system, inverse(symmetric), product, right, any_of)
+        return found[:, :n], found[:, n:]
+
+
+def _some(part: np.ndarray, items: np.ndarray, batch: int) -> np.ndarray:
+    return part if len(part) != batch else part[items]
+
+
+def _all_zero(columns: np.ndarray) -> np.ndarray:
+    return np.all(columns == 0, axis=1, keepdims=True)
+
+
+def _largest(columns: np.ndarray) -> np.ndarray:
+    return np.abs(columns).max(axis=1, keepdims=True, initial=0.0)

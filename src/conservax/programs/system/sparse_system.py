@@ -1,0 +1,149 @@
+"""The symmetric system and the verdict of sparse programs, on the host.
+
+    [[P, Bᵀ], [B, diag(d) − I]] (x, t) = (upper, lower),  B = d^½ TᵀA,  in the rows with d > 0;
+
+in the others t = −lower. The verdict is that of ``two_tests``, with M = I in the second test:
+P + A_loᵀA_lo and I − V_hi + A_hi A_hiᵀ are definite by the inertia of sparse matrices.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy
+
+from ...solvers.cones import Cones, Orthant, Zero
+from ...solvers.host import matrix_of_item
+from ...solvers.matrices import SparseMatrix
+from ...solvers.quasidefinite import RecentFactors, eigenvalue_bound
+from .spectrum import Spectrum, basis_matrices
+from .system import Solver, System
+from .two_tests import TwoTests
+
+RECENT_FACTORS = RecentFactors()
+_SHIFTS = 1e-4, 1e-9  # bounds on the eigenvalues of the two tests that are tried
+
+
+def by_sparse_factor(system: System, probed: bool) -> Solver:
+    """The symmetric system solved to round-off for (batch, rows, columns).
+
+    Where it has no solution, ``probed`` or not decides between NaN and what comes nearest. Probed, a
+    right-hand side of noise has to be met as well, which has no preimage if the system is singular.
+    """
+    parts = _Parts(system.P, system.A, basis_matrices(system.basis, system.cones))
+
+    def symmetric(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _solve_batch(system.cones, parts, system.d, probed, upper, lower)
+
+    return symmetric
+
+
+def sparse_two_tests(
+    P: SparseMatrix, A: SparseMatrix, parts: Spectrum, cones: Cones, eps: float
+) -> TwoTests:
+    """``two_tests`` for sparse data; the margin is the bound that was tried, not the best one."""
+    given = _Parts(P, A, basis_matrices(parts.basis, cones))
+    verdict, margin = _test_batch(cones, given, parts.low, parts.high, eps)
+    known = parts.bounded | (verdict < 0)
+    return TwoTests(np.where(known, verdict, 0).astype(np.int8), np.where(known, margin, 0.0))
+
+
+class _Parts(NamedTuple):
+    """What a system is made of but d: P, A, and T of its curved blocks."""
+
+    P: Any
+    A: Any
+    T: tuple[Any, ...]
+
+    def item(self, k: int, cones: Cones) -> tuple[Any, Any]:
+        """P and TᵀA of one item."""
+        P, A = matrix_of_item(self.P, k), matrix_of_item(self.A, k)
+        if not self.T:
+            return P, scipy.sparse.csr_matrix(A)
+        blocks, turned = [], iter(self.T)
+        for block, _ in cones.pieces:
+            if not isinstance(block, Zero | Orthant):
+                blocks += list(next(turned)[k])
+            else:
+                blocks.append(scipy.sparse.eye(block.size))
+        return P, scipy.sparse.csr_matrix(scipy.sparse.block_diag(blocks).T @ A)
+
+
+def _finite(*parts: Any) -> bool:
+    values = (part.data if scipy.sparse.issparse(part) else part for part in parts)
+    return all(np.isfinite(value).all() for value in values)
+
+
+def _solve_batch(
+    cones: Cones,
+    parts: _Parts,
+    d: np.ndarray,
+    probed: bool,
+    upper: np.ndarray,
+    lower: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    batch, n, _ = upper.shape
+
+    def one(item: int) -> tuple[np.ndarray, np.ndarray]:
+        P, turned_A = parts.item(item, cones)
+        if not _finite(P, turned_A, d[item], upper[item], lower[item]):
+            return np.full_like(upper[item], np.nan), np.full_like(lower[item], np.nan)
+        system, held = RECENT_FACTORS.system(P, turned_A, d[item]), d[item] > 0
+        right = np.concatenate([upper[item], lower[item][held]])
+        if probed:
+            right = np.column_stack([right, _noise(len(right))])
+        found, met = system.solve(right)
+        if probed and not met.all():
+            found = np.full_like(found, np.nan)
+        columns, t = upper.shape[-1], -lower[item]
+        t[held] = found[n:, :columns]
+        return found[:n, :columns], t
+
+    found = [one(item) for item in range(batch)]
+    x = np.array([x for x, _ in found]).reshape(upper.shape)
+    return x, np.array([t for _, t in found]).reshape(lower.shape)
+
+
+def _test_batch(
+    cones: Cones, parts: _Parts, low: np.ndarray, high: np.ndarray, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    def one(item: int) -> tuple[int, float]:
+        P, turned_A = parts.item(item, cones)
+        if not _finite(P, turned_A, low[item], high[item]):
+            return 0, 0.0
+        ends = (low[item],) if np.array_equal(low[item], high[item]) else (low[item], high[item])
+        for d in ends:
+            system = RECENT_FACTORS.system(P, turned_A, d)
+            if not system.solve(_noise(len(system.signs)))[1].all():
+                return -1, 0.0
+        held = low[item] > 0
+        B = scipy.sparse.diags(np.sqrt(low[item][held])) @ turned_A[held]
+        first = _bound(P, B, eps)
+        held = high[item] > 0
+        weighted = scipy.sparse.diags(high[item][held]) @ turned_A[held]
+        second = _bound(scipy.sparse.diags(1 - high[item][held]), weighted.T, eps) if first else 0.0
+        return (1, min(first, second)) if first and second else (0, 0.0)
+
+    found = [one(item) for item in range(len(low))]
+    return np.array([v for v, _ in found], np.int8), np.array([margin for _, margin in found])
+
+
+def _bound(P: Any, B: Any, eps: float) -> float:
+    """A lower bound on λ_min(P + BᵀB), rounding of the data's and of T's entries accounted for."""
+    doubt = 64 * eps * (_norm(P) + _norm(B) ** 2)
+    for shift in _SHIFTS:
+        if shift > 2 * doubt:
+            bound = eigenvalue_bound(P, B, shift)
+            if bound > doubt:
+                return bound - doubt
+    return 0.0
+
+
+def _norm(matrix: Any) -> float:
+    """A bound on the 2-norm of |M|."""
+    sizes = abs(matrix)
+    rows, columns = (np.asarray(sizes.sum(axis=axis)).max(initial=0.0) for axis in (0, 1))
+    return float(np.sqrt(rows * columns))
+
+
+def _noise(size: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, size=(size, 1))
