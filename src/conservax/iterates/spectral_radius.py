@@ -209,7 +209,7 @@ def _checked(matrices: Any) -> np.ndarray:
     try:
         given = np.asarray(matrices)
         lossy = np.iscomplexobj(given)  # a cast drops the imaginary parts, and the radius with them
-        A = given.real.astype(np.float64)
+        A = np.real(given).astype(np.float64)
     except (TypeError, ValueError):
         A, lossy = np.zeros((0,)), False
     if lossy:
