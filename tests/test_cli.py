@@ -341,3 +341,9 @@ def test_reproduce_refuses_an_unknown_name_as_a_usage_error(run):
     result = run("reproduce", "no_such_experiment")
     assert result.exit_code == ExitCode.USAGE
     assert "no_such_experiment" in result.stderr
+
+
+def test_python_runs_it_as_a_module():
+    program = [sys.executable, "-m", "conservax", "--version"]
+    told = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-1] == cx.__version__

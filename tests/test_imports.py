@@ -23,7 +23,7 @@ APPLICATIONS = {
     "minimisers",
     "values",
 }
-TOP = {"reproduce", "interop", "cli"}
+TOP = {"reproduce", "interop", "cli", "__main__"}
 FACE = "conservax"  # the package's own __init__, the public names
 PROJECTIONS = {"projections"}  # of the face: gathers those of operators and of programs
 MAY_IMPORT = {
