@@ -9,7 +9,8 @@ import numpy as np
 from ...errors import InvalidInputError
 from ...solvers.namespace import Array
 from ..cone_inputs import NEEDS_VALUES, known_as_numpy
-from .canonical import ParameterSlot, import_cvxpy
+from .canonical import ParameterSlot
+from .canonicalise import import_cvxpy
 
 _SLIGHT = 1e-6  # what rounding in single precision makes of a value's structure
 

@@ -26,7 +26,8 @@ from ..certificates.program_report import ProgramReport
 from ..cone_program import ConeProgram, ProgramInfo, choose_solver, info_of, raise_status
 from ..pieces import in_pieces, is_traced, piece_size
 from ..system.sparse_system import RECENT_FACTORS
-from .canonical import AffineMap, canonicalise
+from .canonical import AffineMap
+from .canonicalise import canonicalise
 from .inputs import as_array, check_problem, check_values, lead_of
 from .layer_calls import LayerForm
 from .layer_map import layer_form, layer_solution_map, solve_layer_now
