@@ -240,3 +240,16 @@ def test_an_entry_can_be_registered(monkeypatch):
     assert_same_set(J.vertices(), [-3.0, 4.0])
     assert J.kinks[0].operation == "bent"
     assert jax.grad(cx.select(fun, "upper"))(0.0) == 4.0
+
+
+def test_truncation_jumps_at_the_integers_but_0():
+    def fun(x):
+        return x + x.astype(jnp.int32)
+
+    for point in map(jnp.asarray, (0.0, -0.4, 0.6)):  # the integer part is 0 all round
+        found = cx.conservative_jacobian(fun)(point)
+        assert found.vertices().ravel().tolist() == [1.0]
+        assert not found.kinks
+    for point in map(jnp.asarray, (1.0, -1.0, 2.0)):
+        with pytest.raises(errors.DiscontinuousError, match="truncation"):
+            cx.conservative_jacobian(fun)(point)
