@@ -16,7 +16,7 @@ from conservax.programs import ConeProgram, Cones, CvxpyLayer, Solver, Status, p
 @pytest.fixture
 def few(monkeypatch):
     """Two items to a piece."""
-    for module in ("cone_program", "cvxpy_layer"):
+    for module in ("cone_program", "cvxpy.layer"):
         monkeypatch.setattr(f"conservax.programs.{module}.piece_size", lambda *_: 2)
     sizes = []
     whole = pieces.in_pieces
@@ -28,7 +28,7 @@ def few(monkeypatch):
 
         return whole(run, batch, size)
 
-    for module in ("cone_program", "cvxpy_layer"):
+    for module in ("cone_program", "cvxpy.layer"):
         monkeypatch.setattr(f"conservax.programs.{module}.in_pieces", counted)
     return sizes
 
