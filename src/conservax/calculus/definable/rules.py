@@ -43,7 +43,6 @@ _MIXING = set(
     "lu_pivots_to_permutation is_finite random_bits random_wrap random_unwrap random_seed random_fold_in "
     "threefry2x32 nextafter copy xor shift_right_arithmetic rng_bit_generator clz".split()
 )
-_OF_BITS = {"nextafter"}  # on floating-point numbers: no functions of reals
 
 
 def step(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known]:
@@ -78,7 +77,8 @@ def _applied(walk: Walk, eqn: Any, values: list[Known], call: Any) -> list[Known
     known = (
         name in smooth.ELEMENTWISE or name in DOMAINS or name in smooth.SMOOTH or name in _MIXING
     )
-    if known and not (name in _OF_BITS and any(v.varied for v in values)):
+    # the next floating-point number is no function of reals
+    if known and not (name == "nextafter" and any(v.varied for v in values)):
         if len(eqn.outvars) == 1 and name not in _MIXING:
             return [entrywise(walk, eqn, values, where)]
         return mixing(walk, eqn, values)
