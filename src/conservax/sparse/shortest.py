@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..calculus.sets.hull import nearest_point
+
 _ROUNDS = 12
 _KEPT = 8  # gradients
 _NEAREST = 1e-4  # in log θ
@@ -15,22 +17,19 @@ Evaluate = Callable[[np.ndarray], tuple[float, np.ndarray]]
 def shortest(gradients: np.ndarray) -> np.ndarray:
     """argmin ‖g‖ over the convex hull of the rows of ``gradients`` (m, d).
 
-    By nonnegative least squares: min_w ‖Gᵀw‖² + (1ᵀw − 1)², w ≥ 0, whose w is proportional to the weights.
-
-    Source: Lawson, Hanson (1974), least distance programming.
+    Source: Wolfe (1976), by ``nearest_point``.
 
     >>> import numpy as np
     >>> shortest(np.array([[2.0, 1.0], [-2.0, 1.0]])).round(9).tolist()
     [0.0, 1.0]
     """
-    from scipy.optimize import nnls
 
-    size = float(np.abs(gradients).max(initial=0.0))
-    if size == 0:
-        return np.zeros(gradients.shape[1])
-    system = np.concatenate([gradients.T / size, np.ones((1, len(gradients)))])
-    weights = nnls(system, np.append(np.zeros(gradients.shape[1]), 1.0))[0]
-    return weights / weights.sum() @ gradients
+    def support(c: np.ndarray) -> tuple[float, np.ndarray]:
+        along = gradients @ c
+        least = int(np.argmin(along))
+        return float(along[least]), gradients[least]
+
+    return nearest_point(support, np.zeros(gradients.shape[1]), gradients[0]).point
 
 
 def leave_kink(
