@@ -216,14 +216,22 @@ def moreau(row: Row) -> Pair:
     return jax.jit(solve), jax.jit(jax.grad(lambda c: jnp.sum(solve(c) ** 2)))
 
 
+def entries(order: int) -> np.ndarray:
+    """The map from svec coordinates to the entries of the matrix."""
+    rows, columns = np.triu_indices(order)
+    weights = np.where(rows == columns, 1.0, np.sqrt(0.5))
+    found = np.zeros((order, order, len(rows)))
+    found[rows, columns, np.arange(len(rows))] = weights
+    found[columns, rows, np.arange(len(rows))] = weights
+    return found.reshape(order * order, len(rows))
+
+
 def cvxpylayer(row: Row, solver: str) -> Pair:
     """cvxpylayers' JAX layer with this back end; under jit it is not to be had with all of them."""
     import cvxpy as cp
     from cvxpylayers.jax import CvxpyLayer as Peer
 
     cones, n = row.cones, row.c.shape[-1]
-    if cones.semidefinite or cones.exponential:
-        raise NotImplementedError("svec and exponential rows are not those of CVXPY")
     x, c = cp.Variable(n), cp.Parameter(n)
     per_item = row.A.ndim > 2
     A = cp.Parameter(row.A.shape[-2:]) if per_item else row.matrices()[1]
@@ -235,6 +243,14 @@ def cvxpylayer(row: Row, solver: str) -> Pair:
     for size in cones.second_order:
         limits.append(cp.SOC(s[start], s[start + 1 : start + size]))
         start += size
+    for order in cones.semidefinite:
+        of_entries = entries(order)
+        part = s[start : start + of_entries.shape[1]]
+        limits.append(cp.reshape(of_entries @ part, (order, order), order="C") >> 0)
+        start += of_entries.shape[1]
+    for _ in range(cones.exponential):
+        limits.append(cp.ExpCone(s[start], s[start + 1], s[start + 2]))
+        start += 3
     curved = cp.quad_form(x, cp.psd_wrap(row.P)) / 2 if row.P.any() else 0
     problem = cp.Problem(cp.Minimize(curved + c @ x), limits)
     known = [(p, v) for p, v in ((A, row.A), (b, row.b)) if isinstance(p, cp.Parameter)]
