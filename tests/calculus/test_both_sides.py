@@ -57,6 +57,14 @@ def gated_by_scatter(x):
     return jnp.zeros(4).at[chosen].set(jax.nn.softmax(values)) @ EXPERTS
 
 
+def two_largest(x):
+    return jnp.sum(jnp.where(x >= jax.lax.top_k(x, 2)[0][-1], jnp.exp(x), 0.0))
+
+
+def two_largest_scattered(x):
+    return jnp.zeros_like(x).at[jax.lax.top_k(x, 2)[1]].set(1.0) @ x
+
+
 def masks(x):
     first = (x[0] >= x[1]) * (x[0] >= x[2])
     second = (x[1] > x[0]) * (x[1] >= x[2])
@@ -118,6 +126,34 @@ MENDED = {
         True,
     ),
     "a captured predicate": (captured, [0.0], True),
+    "the two largest, by a threshold": (two_largest, [2.0, 1.0, 0.0], True),
+    "probabilities above the second": (
+        lambda x: jnp.sum(jnp.where((p := jax.nn.softmax(x)) >= jnp.sort(p)[-2], p**2, 0.0)),
+        [2.0, 1.0, 0.0],
+        True,
+    ),
+    "entries that are the maximum": (lambda x: jnp.sum(x**2 * (x == jnp.max(x))), [2.0, 1.0], True),
+    "entries not below the maximum": (
+        lambda x: jnp.sum(jnp.where(x - jnp.max(x) >= 0, x**2, 0.0)),
+        [2.0, 1.0, 0.0],
+        True,
+    ),
+    "the two largest, scattered": (two_largest_scattered, [1.0, 1.0, 0.0], True),
+    "the two largest, scattered, a tie with the third": (
+        two_largest_scattered,
+        [2.0, 1.0, 1.0],
+        True,
+    ),
+    "all but the largest": (
+        lambda x: jnp.sum(jnp.sin(x.at[jnp.argmax(x)].set(0.0))),
+        [1.0, 1.0, 0.5],
+        True,
+    ),
+    "entries added at the two largest": (
+        lambda x: jnp.sum(x.at[jax.lax.top_k(x, 2)[1]].add(x[:2]) ** 2),
+        [1.0, 1.0, 0.0],
+        True,
+    ),
 }
 
 
@@ -156,6 +192,12 @@ TORN = {
     "pieces that meet at this point alone, read late": (
         lambda x: (x[0] > 0) * (x[1] + 1) - jnp.where(x[0] > 0, 1.0, 0.0),
         [0.0, 0.0],
+    ),
+    "the two largest, a tie with the third": (two_largest, [2.0, 1.0, 1.0]),
+    "the maximum, where it ties": (lambda x: x[0] * (x[0] >= jnp.max(x)), [1.0, 1.0]),
+    "sides that are zero at this point alone": (
+        lambda x: jnp.where(jnp.where(x[0] > 0, x[0], 2 * x[0]) >= 0, x[1], 0.0),
+        [0.0, 1.0],
     ),
     "double where that jumps": (
         lambda x: jnp.where(x[0] > 0, 1 / jnp.where(x[0] > 0, x[0] + 1, 1.0), 0.0),

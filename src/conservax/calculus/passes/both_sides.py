@@ -27,6 +27,7 @@ from .sides import Value, branched, spread_of
 
 _KINKS = {"max", "min", "abs", "clamp"}
 _SUMS = {"reduce_sum", "reduce_prod"}
+_INDEXED = {"gather", "scatter", "scatter-add", "scatter_add"}
 STEPS = {"floor", "ceil", "round", "truncate", "argmax", "argmin"}
 
 
@@ -40,9 +41,11 @@ def plan_both_sides(
     varied = any(o.varied for o in operands)
     if scope.whiles or len(eqn.outvars) > 1 or edges_of(eqn):
         return None
-    steered = name == "gather" and torn == [1]
-    if steered:  # the columns of one index must be torn by one comparison
-        rows = eqn.invars[1].aval.shape[:-1]
+    steered = name in _INDEXED and torn == [1]
+    if (
+        steered
+    ):  # the columns of one index, and all that a scatter places, must be torn by one comparison
+        rows = eqn.invars[1].aval.shape[:-1] if name == "gather" else ()
         planner.add_site(step, "comparison", "jump", rows, None, scope, at)
     if steered and not varied:
         step.action = "both"
@@ -65,7 +68,7 @@ def plan_both_sides(
     if not (entrywise or moves or slices or steered or mixes):
         return None
     step.action = "both"
-    if not moves and (len(torn) > 1 or mixes):
+    if not (moves or steered) and (len(torn) > 1 or mixes):
         _contend(planner, step, torn, scope, at)
     return [plain[0]._replace(torn=True, varied=True)]
 
@@ -126,7 +129,9 @@ def both(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     """The operation on the values, on the upper and on the lower sides."""
     operands = _settled(step, operands, tape)
     if _indexed(step):
-        operands[1] = _one_index(operands[1], tape)
+        operands[1] = _one_index(
+            operands[1], tape, -1 if step.eqn.primitive.name == "gather" else None
+        )
     values = [o.value for o in operands]
     (out,) = bind(step.eqn, *values)
     above, below = _sides(operands)
@@ -202,21 +207,23 @@ def _settled(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
 
 
 def _indexed(step: Step) -> bool:
-    """Whether only the indices of a gather are torn."""
-    return step.eqn.primitive.name == "gather" and not step.torn[0]
+    """Whether only the indices of a gather or a scatter are torn."""
+    return (
+        step.eqn.primitive.name in _INDEXED and step.torn == (False, True, False)[: len(step.torn)]
+    )
 
 
-def _one_index(index: Value, tape: Any) -> Value:
-    """Indices whose columns are torn together: by one comparison, or there is a jump."""
+def _one_index(index: Value, tape: Any, axis: int | None) -> Value:
+    """Indices torn together, along an axis or all of them: by one comparison, or there is a jump."""
     torn = index.torn
     assert torn is not None
     on = torn.steering.active
 
     def widest(part: Any, blank: Any) -> Any:
-        return jnp.max(jnp.where(on, part, blank), axis=-1, keepdims=True)
+        return jnp.max(jnp.where(on, part, blank), axis=axis, keepdims=True)
 
-    slot, active = widest(torn.steering.slot, -1), jnp.any(on, axis=-1, keepdims=True)
-    several = jnp.any(on & (torn.steering.slot != slot), axis=-1)
+    slot, active = widest(torn.steering.slot, -1), jnp.any(on, axis=axis, keepdims=True)
+    several = jnp.any(on & (torn.steering.slot != slot), axis=axis)
     tape.jump(jnp.where(several, 0.0, jnp.inf), 1.0)
     upper, lower = (jnp.where(on, side, index.value) for side in (torn.upper, torn.lower))
     above = widest(jnp.asarray(torn.above, jnp.int32), 0) > 0
@@ -275,9 +282,11 @@ def _steering(
     eqn, name = step.eqn, step.eqn.primitive.name
     torn = [o.torn for o in operands if o.torn is not None]
     if _indexed(step):
-        dims = eqn.params["dimension_numbers"].offset_dims
 
         def placed(part: Any) -> Any:
+            if name != "gather":
+                return jnp.broadcast_to(jnp.reshape(part, ()), shape)
+            dims = eqn.params["dimension_numbers"].offset_dims
             return jnp.broadcast_to(jnp.expand_dims(jnp.squeeze(part, -1), dims), shape)
 
         return jax.tree.map(placed, (torn[0].above, torn[0].steering))

@@ -18,6 +18,7 @@ from ..tracing.decided import decided_kink
 from ..tracing.jaxprs import bind, unsupported
 from ..tracing.program import Block, Program, Step
 from .both_sides import both, sides, tear, torn_sort
+from .copies import alike, followed, numbered, unknown
 from .meeting import combine
 from .sides import Value, branch, branched, decided, mended, push
 
@@ -37,7 +38,8 @@ def measured_outputs(
 
 def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
     """Outputs of one execution of a block."""
-    jaxpr = block.jaxpr
+    jaxpr, follows = block.jaxpr, block.late and tape.measures
+    args = numbered(block, args) if follows else args
     env = dict(zip(jaxpr.constvars, map(Value, block.consts), strict=True))
     env |= zip(jaxpr.invars, args, strict=True)
 
@@ -49,9 +51,10 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
         if step.silent:
             operands = [Value(jax.lax.stop_gradient(o.value)) for o in operands]
         for place in step.mend:
-            operands[place] = mended(operands[place], tape, step.late)
+            operands[place] = unknown(mended(operands[place], tape, step.late))
         one_side = tape.decides and step.action in ("push", "combine", "branch")
         outs = decided(step, operands) if one_side else _ACTIONS[step.action](step, operands, tape)
+        outs = followed(step, operands, outs, tape) if follows else outs
         env |= zip(step.eqn.outvars, outs, strict=True)
     outs = [read(v) for v in jaxpr.outvars]
     for place in block.mend:
@@ -112,6 +115,8 @@ def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
         u, *v = operands[::-1] if step.swap else operands
         z = jnp.broadcast_to(difference(u.value, v[0].value) if v else u.value, value.shape)
         total = sum(o.measure for o in operands) if tape.measures else 0.0
+        if step.late and tape.measures:  # an entry and itself
+            z = jnp.where(alike(u, v[0] if v else None, value.shape), jnp.inf, z)
         tape.torn[step.comparison] = tape.compare(z, total, step.side)
     above, steering = tape.torn[step.comparison]
     return [Value(value, torn=of_comparison(step.entry, above, steering, value.dtype))]

@@ -119,6 +119,13 @@ class _Planner:
         self.comparisons: dict[Any, int] = {}
         self.comparison_numbers = itertools.count()
         self.sort_rounds = sort_rounds
+        self.entries = 1
+
+    def own_entries(self, variables: Sequence[Any]) -> int:
+        """Numbers for the entries of some variables; the first of them."""
+        first = self.entries
+        self.entries += sum(v.aval.size for v in variables if hasattr(v.aval, "size"))
+        return first
 
     def number(self, key: Any) -> int:
         """The number of what ``key`` describes: equal keys, equal values."""
@@ -152,7 +159,7 @@ class _Planner:
         ``whole``: nothing torn may leave.
         """
         jaxpr, consts = opened(closed)
-        block = Block(jaxpr, consts, late=self.late)
+        block = Block(jaxpr, consts, late=self.late, own_entries=self.own_entries(jaxpr.invars))
         infos: dict[Any, Info] = dict(zip(jaxpr.invars, in_infos, strict=True))
         infos |= {
             v: Info(self.number(("const", id(c))))
@@ -165,6 +172,7 @@ class _Planner:
 
         for eqn in equations:
             step = Step(eqn, scope.call or eqn, tie=scope.tie, late=self.late)
+            step.own_entries = self.own_entries(eqn.outvars)
             operands = [info(a) for a in eqn.invars]
             felt_here = [v in felt for v in eqn.outvars]
             if not any(felt_here):

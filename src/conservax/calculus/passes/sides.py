@@ -22,11 +22,15 @@ from ..tracing.program import Step
 
 @dataclass(frozen=True)
 class Value:
-    """A value with the size of the terms that made it (None: its absolute value) and its two sides."""
+    """A value with the size of the terms that made it (None: its absolute value) and its two sides.
+
+    ``copied``: which entry each of its own is a copy of (``copies.py``); None where nobody asks.
+    """
 
     value: Any
     size: Any = None
     torn: Torn | None = None
+    copied: Any = None
 
     @property
     def measure(self) -> Any:

@@ -96,6 +96,7 @@ class Step:
     contend: tuple[int, ...] = ()  # torn operands of which other comparisons may tear entries
     late: bool = False  # sides meet as late as they can: see both_sides.py
     edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
+    own_entries: int = 0  # the first number of the entries of its results: see copies.py
 
     @cached_property
     def location(self) -> Location:
@@ -117,6 +118,7 @@ class Block:
     size: int = 0
     mend: tuple[int, ...] = ()  # torn outputs that must leave as one value; their slots come last
     late: bool = False
+    own_entries: int = 0  # the first number of the entries of its inputs
     out_varied: tuple[bool, ...] = ()
     out_torn: tuple[bool, ...] = ()
 
