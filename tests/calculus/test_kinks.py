@@ -7,7 +7,8 @@ import pytest
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.operations.kinks import Entry, carrying, mix, weigh
+from conservax.calculus import Entry, carrying, mix
+from conservax.calculus.operations.mixtures import weigh
 from helpers import assert_same_set, line_of
 
 # (function, point, all extreme slopes there)

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 
-from conservax.calculus.operations.tape import Discover, Linearise, Select
+from conservax.calculus.operations.discover import Discover
+from conservax.calculus.operations.linearise import Linearise
+from conservax.calculus.operations.policy import Select
 from conservax.calculus.passes.interpreter import measured_outputs, run_program
 from conservax.calculus.passes.planning import trace
 from helpers import Program, at, on_numpy, points, programs

@@ -3,7 +3,8 @@
 from .definability import Definability, definability
 from .implicit_node import implicit_node
 from .jacobian import ConservativeJacobian, conservative_jacobian
-from .operations.kinks import Entry, carrying, mix, register
+from .operations.kinks import Entry, register
+from .operations.mixtures import carrying, mix
 from .operations.norm import norm
 from .selection import select, sites
 from .sets.abs_normal import AbsNormal, Kink

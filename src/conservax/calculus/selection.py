@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import SelectionError
-from .operations.tape import POLICIES, Select
+from .operations.policy import POLICIES, Select
 from .passes.interpreter import run_program
 from .passes.planning import trace
 from .tracing.invocation import Invocation

@@ -12,9 +12,9 @@ from ...errors import (
     UnsupportedOperationError,
 )
 from ...numerics import is_root
+from ..operations.discover import Records
 from ..operations.sorting import active_comparators
 from ..operations.spectral_kinks import activate_spectra
-from ..operations.tape import Records
 from ..tracing.program import Program, Site
 
 _SCALAR = ("kink", "comparison", "ball")

@@ -7,8 +7,8 @@ import numpy as np
 import scipy
 
 from ...errors import DiscontinuousError
+from ..operations.discover import Records
 from ..operations.spectral_kinks import Meeting, resolve
-from ..operations.tape import Records
 from ..sets.abs_normal import AbsNormal, Group, Kink
 
 _TORN = 1e-3  # relative: pieces that differ by more along the tie are no rounding

@@ -26,8 +26,9 @@ from ...errors import (
     UnsupportedOperationError,
 )
 from ...numerics import Tolerance, exact_input_tolerance, machine_epsilon
+from ..operations.discover import Discover, Records
+from ..operations.linearise import Linearise
 from ..operations.spectral_kinks import meetings_of
-from ..operations.tape import Discover, Linearise, Records
 from ..passes.diagnosis import name_singular_equation
 from ..passes.interpreter import measured_outputs, run_program
 from ..passes.planning import trace

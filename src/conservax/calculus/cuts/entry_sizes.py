@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import ConservaxError
-from ..operations.tape import Discover
+from ..operations.discover import Discover
 from ..passes.interpreter import measured_outputs
 from ..passes.planning import trace
 from .cut import Point

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...numerics import machine_epsilon
+from .tape import Tape
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,12 @@ class Edge:
     results: tuple[int, ...] = ()
 
     def record(
-        self, tape: Any, step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any]
+        self,
+        tape: Tape,
+        step: Any,
+        values: Sequence[Any],
+        sizes: Sequence[Any],
+        outs: Sequence[Any],
     ) -> None:
         """Tell the tape how far this execution stands from the edge."""
         shape = self.shape(step)

@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .mixtures import carrying, cut, difference, mix, spread, weigh
 from .sizes import of_monotone, settled, size_of
+from .tape import Tape
 
 SiteSpec = tuple[str, str, tuple[int, ...], tuple[float, float] | None]
 
@@ -36,11 +38,6 @@ def _increasing(
     """Maxima and their like increase in every operand: a loser has a say only where it may win."""
     run = functools.partial(step.eqn.primitive.bind, **step.eqn.params)
     return [of_monotone(run, values, sizes, outs[0], tau)]
-
-
-def difference(u: Any, v: Any) -> Any:
-    """u − v, the increment of a kink; equal infinities are exact and tie with nothing."""
-    return jnp.where(jnp.isinf(u) & (u == v), jnp.inf, u - v)
 
 
 @dataclass(frozen=True)
@@ -72,47 +69,6 @@ def register(primitive: str, entry: Entry) -> None:
     TABLE[primitive] = entry
 
 
-@jax.custom_jvp
-def _carrying(value: jax.Array, tangent_carrier: jax.Array) -> jax.Array:
-    del tangent_carrier
-    return value
-
-
-@_carrying.defjvp
-def _carrying_jvp(primals: Any, tangents: Any) -> Any:
-    # the derivative of the rule is the rule again: second derivatives see the same selection
-    return _carrying(*primals), tangents[1]
-
-
-@functools.partial(jax.jit, inline=True)  # traced once a shape: tracing is what users feel first
-def carrying(value: jax.Array, tangent_carrier: jax.Array) -> jax.Array:
-    """``value``, exactly, with the derivative of ``tangent_carrier``."""
-    return _carrying(value, tangent_carrier)
-
-
-def mix(q: Any, upper: Any, lower: Any) -> Any:
-    """``lower + q (upper − lower)``, exact at q = 0 and 1 so that an unused branch cannot leak NaN."""
-    if q.dtype == bool:
-        shape = jnp.shape(q)
-        return lax.select(q, _full(upper, shape), _full(lower, shape))
-    between = lower + q * (upper - lower)
-    return jnp.where(q == 1, upper, jnp.where(q == 0, lower, between))
-
-
-def cut(p: Any, jump: float, r: Any) -> Any:
-    """p + jump · r; p itself where the pass injects nothing, r being the float 0.0 then."""
-    return p if isinstance(r, float) else p + jump * r
-
-
-def _full(x: Any, shape: tuple[int, ...]) -> Any:
-    return x if jnp.shape(x) == shape else jnp.broadcast_to(x, shape)
-
-
-def weigh(weights: Any, u: Any) -> Any:
-    """Entries times weights, in which a weight 0 silences even an infinite entry (a masked maximum)."""
-    return jnp.where(weights == 0, 0, weights * u)
-
-
 def _shape(step: Any) -> tuple[int, ...]:
     return step.eqn.outvars[0].aval.shape
 
@@ -120,11 +76,11 @@ def _shape(step: Any) -> tuple[int, ...]:
 def _binary(operation: str, upper_first: bool) -> Entry:
     """max(u, v) = v + relu(u − v) and min(u, v) = u − relu(u − v)."""
 
-    def run(tape: Any, step: Any, u: Any, v: Any) -> Any:
+    def run(tape: Tape, step: Any, u: Any, v: Any) -> Any:
         value = step.eqn.primitive.bind(u, v)
         swap = not step.in_varied[0]  # z = varied − constant: "upper" is the side of a large input
         big, small = (v, u) if swap else (u, v)
-        z = _full(difference(big, small), value.shape)
+        z = spread(difference(big, small), value.shape)
         tie = 0.5 if step.tie == "balanced" else (0.0 if upper_first else 1.0)
         q, r = tape.kink(z, tape.size(0) + tape.size(1), tie)
         above, below = (big, small) if upper_first else (small, big)
@@ -137,12 +93,12 @@ def _binary(operation: str, upper_first: bool) -> Entry:
     return Entry(sites, run, size=_increasing)
 
 
-def _run_abs(tape: Any, step: Any, x: Any) -> Any:
+def _run_abs(tape: Tape, step: Any, x: Any) -> Any:
     q, r = tape.kink(x, tape.size(0), 1.0)
     return cut(carrying(lax.abs(x), mix(q, x, -x)), 2, r)
 
 
-def _run_bessel_i0e(tape: Any, step: Any, x: Any) -> Any:
+def _run_bessel_i0e(tape: Tape, step: Any, x: Any) -> Any:
     """e^−|x| I₀(x): slopes 1 and −1 at 0, where JAX returns their mean."""
     value, odd = lax.bessel_i0e(x), lax.bessel_i1e(x)
     q, r = tape.kink(x, tape.size(0), 0.5)
@@ -150,7 +106,7 @@ def _run_bessel_i0e(tape: Any, step: Any, x: Any) -> Any:
     return cut(carrying(value, mix(q, (still[1] - still[0]) * x, (still[1] + still[0]) * x)), -2, r)
 
 
-def _run_clamp(tape: Any, step: Any, low: Any, x: Any, high: Any) -> Any:
+def _run_clamp(tape: Tape, step: Any, low: Any, x: Any, high: Any) -> Any:
     """clamp(l, x, h) = min(max(x, l), h): two kinks; at a bound JAX gives x the slope 0."""
     # JAX has no derivative of a clamp in scalar bounds, and none is needed
     value = step.eqn.primitive.bind(*map(lax.stop_gradient, (low, x, high)))
@@ -164,7 +120,7 @@ def _run_clamp(tape: Any, step: Any, low: Any, x: Any, high: Any) -> Any:
 def _extremum(operation: str, sign: int) -> Entry:
     """max over axes, an r-way tie: ṗ = u̇_leader + Σ_j r_j with z_j = u_j − u_leader."""
 
-    def run(tape: Any, step: Any, u: Any) -> Any:
+    def run(tape: Tape, step: Any, u: Any) -> Any:
         axes = step.eqn.params["axes"]
         value = step.eqn.primitive.bind(u, **step.eqn.params)
         weights, r = tape.tie(sign * u, tape.size(0), axes, step.tie == "first")
@@ -182,7 +138,7 @@ def _jump(
 ) -> Entry:
     """A step function: locally constant (or smooth) off its jumps, refused on one."""
 
-    def run(tape: Any, step: Any, *operands: Any) -> Any:
+    def run(tape: Tape, step: Any, *operands: Any) -> Any:
         (value,) = [step.eqn.primitive.bind(*operands, **step.eqn.params)]
         away = distance(step, *operands)
         tape.jump(jnp.broadcast_to(jax.lax.stop_gradient(away), value.shape), 1.0)

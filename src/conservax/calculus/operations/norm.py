@@ -6,8 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .kinks import Entry, SiteSpec, carrying, register
+from .kinks import Entry, SiteSpec, register
+from .mixtures import carrying
 from .sizes import settled
+from .tape import Tape
 
 _MARKER = "conservax.norm"
 
@@ -77,7 +79,7 @@ def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
     return [("norm", "ball", step.eqn.invars[-1].aval.shape, None)]
 
 
-def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
+def _run(tape: Tape, step: Any, *operands: Any) -> list[Any]:
     rows, axis = operands[-1], _axis(step)
     tie = 0.5 if step.tie == "halves" else 0.0  # JAX's hypot has slopes ½, ½ at 0
     direction, r = tape.ball(rows, tape.size(len(operands) - 1), axis, tie)

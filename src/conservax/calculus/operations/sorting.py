@@ -13,8 +13,10 @@ import numpy as np
 from jax import lax
 
 from ...errors import UnsupportedOperationError
-from .kinks import Entry, SiteSpec, carrying, cut, register
+from .kinks import Entry, SiteSpec, register
+from .mixtures import carrying, cut
 from .sizes import of_monotone
+from .tape import Tape
 from .torn import Steering
 
 
@@ -66,7 +68,7 @@ def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
     return sites
 
 
-def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
+def _run(tape: Tape, step: Any, *operands: Any) -> list[Any]:
     axis = step.eqn.params["dimension"]
     outs = list(step.eqn.primitive.bind(*operands, **step.eqn.params))
     order = value = jnp.moveaxis(outs[0], axis, -1)
@@ -97,7 +99,7 @@ def _run(tape: Any, step: Any, *operands: Any) -> list[Any]:
     return outs
 
 
-def permuted(tape: Any, order: Order, value: Any, size: Any) -> Any:
+def permuted(tape: Tape, order: Order, value: Any, size: Any) -> Any:
     """A gathered array whose neighbours (along axis 0) swap with the comparators of the sort."""
     if order.turned is not None:
         return carrying(value, value[order.turned])

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from ..tracing.jaxprs import bind
-from .kinks import Entry, SiteSpec, carrying, register
+from .kinks import Entry, SiteSpec, register
+from .mixtures import carrying
 from .sizes import settled
+from .tape import Tape
 
 EIGENVALUES, SINGULAR_VALUES = "eigenvalues", "singular values"
 _VECTORS = {"eigh": "eigenvectors of equal eigenvalues", "svd": "singular vectors of equal values"}
@@ -62,14 +64,14 @@ def _to_next(values: Any) -> Any:
     return jnp.concatenate([jnp.abs(jnp.diff(values, axis=-1)), end], -1)
 
 
-def _plain(tape: Any, step: Any, values: Sequence[Any]) -> list[Any]:
+def _plain(tape: Tape, step: Any, values: Sequence[Any]) -> list[Any]:
     """A policy leaves the basis to JAX."""
     for shape in step.slots:
         tape.jump(jnp.zeros(shape), 1.0)
     return bind(step.eqn, *values)
 
 
-def _run_eigh(tape: Any, step: Any, a: Any) -> list[Any]:
+def _run_eigh(tape: Tape, step: Any, a: Any) -> list[Any]:
     if tape.follows:
         return _plain(tape, step, (a,))
     vectors, values = bind(step.eqn, a)
@@ -98,7 +100,7 @@ def _apart(values: Any) -> Any:
     return jnp.minimum(gaps, jnp.concatenate([end, gaps[..., :-1]], -1))
 
 
-def _run_svd(tape: Any, step: Any, x: Any) -> list[Any]:
+def _run_svd(tape: Tape, step: Any, x: Any) -> list[Any]:
     if tape.follows:
         return _plain(tape, step, (x,))
     outs = bind(step.eqn, x)

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 from ..operations import kinks
 from ..operations.domains import edges_of
-from ..operations.kinks import carrying
+from ..operations.mixtures import carrying
+from ..operations.policy import Select
 from ..operations.sizes import sizes_after
-from ..operations.tape import Select
+from ..operations.tape import Tape
 from ..operations.torn import Steering, Torn
 from ..tracing import smooth
 from ..tracing.jaxprs import bind
@@ -125,7 +126,7 @@ def plan_tear(
     return [plain[0]._replace(torn=True)]
 
 
-def both(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def both(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """The operation on the values, on the upper and on the lower sides."""
     operands = _settled(step, operands, tape)
     if _indexed(step):
@@ -154,7 +155,7 @@ def both(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(out, size, Torn(upper, lower, standing, steering))]
 
 
-def sides(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def sides(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """A kink on either side, each with its own selection; where nothing is torn the lower one is idle."""
     operands = _settled(step, operands, tape)
     values = [jnp.asarray(o.value) for o in operands]
@@ -176,7 +177,7 @@ def sides(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(out, size, Torn(results[0], results[1], standing, steering))]
 
 
-def _settled(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _settled(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """Operands of which only what one comparison tears, entry by entry of the result, is still torn."""
     settled = list(operands)
     if not step.contend:
@@ -213,7 +214,7 @@ def _indexed(step: Step) -> bool:
     )
 
 
-def _one_index(index: Value, tape: Any, axis: int | None) -> Value:
+def _one_index(index: Value, tape: Tape, axis: int | None) -> Value:
     """Indices torn together, along an axis or all of them: by one comparison, or there is a jump."""
     torn = index.torn
     assert torn is not None
@@ -246,7 +247,7 @@ def _heard(step: Step, part: Any, blank: Any) -> Any:
     return jnp.max(part, initial=blank) if _mixes(step) else part
 
 
-def _whole_where(other: Any, operand: Value, torn: Torn, tape: Any) -> Value:
+def _whole_where(other: Any, operand: Value, torn: Torn, tape: Tape) -> Value:
     """An operand made whole at some entries, where both sides must agree."""
     steering = torn.steering
     value = jnp.asarray(operand.value)
@@ -303,7 +304,7 @@ def _steering(
     return above, Steering(active, slot, q)
 
 
-def tear(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def tear(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """A step function, torn at its nearest step."""
     (operand,) = operands
     x = operand.value
@@ -329,14 +330,14 @@ def tear(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(value, torn=Torn(*ends, above, steering))]
 
 
-def _compared(step: Step, tape: Any, z: Any, size: Any) -> tuple[Any, Steering]:
+def _compared(step: Step, tape: Tape, z: Any, size: Any) -> tuple[Any, Steering]:
     """The comparison of a step function with its step: once for all that step there."""
     if step.first:
         tape.torn[step.comparison] = tape.compare(z, size, "upper")
     return tape.torn[step.comparison]
 
 
-def _torn_extremum(step: Step, x: Any, size: Any, first: Any, tape: Any) -> Value:
+def _torn_extremum(step: Step, x: Any, size: Any, first: Any, tape: Tape) -> Value:
     """The index of the largest (smallest) entry and that of the runner-up."""
     (axis,) = step.eqn.params["axes"]
     u = x if step.entry == "argmax" else -x
@@ -360,7 +361,7 @@ def _torn_extremum(step: Step, x: Any, size: Any, first: Any, tape: Any) -> Valu
     return Value(first, torn=Torn(first, second, above, steering))
 
 
-def torn_sort(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """A sort of one axis whose two neighbours that tie may leave either way."""
     values = [jnp.asarray(o.value) for o in operands]
     outs = bind(step.eqn, *values)

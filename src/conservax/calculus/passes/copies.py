@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..operations.tape import Tape
 from ..tracing import smooth
 from ..tracing.jaxprs import bind, is_float
 from ..tracing.program import Block, Step
@@ -33,7 +34,7 @@ def numbered(block: Block, args: Sequence[Value]) -> list[Value]:
 
 
 def followed(
-    step: Step, operands: Sequence[Value], outs: Sequence[Value], tape: Any
+    step: Step, operands: Sequence[Value], outs: Sequence[Value], tape: Tape
 ) -> list[Value]:
     """The results of a step with the numbers of their entries."""
     if not step.varied:
@@ -81,35 +82,35 @@ def _numbers(operand: Value) -> Any:
     return jnp.where(jnp.asarray(operand.value) == 0, 0, _UNKNOWN).astype(jnp.int32)
 
 
-def _moved(step: Step, operands: Sequence[Value], tape: Any) -> list[Any]:
+def _moved(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
     joins = step.eqn.primitive.name in smooth.JOINS
     parts = [_numbers(o) if joins or i == 0 else o.value for i, o in enumerate(operands)]
     return list(bind(step.eqn, *parts))
 
 
-def _negated(step: Step, operands: Sequence[Value], tape: Any) -> list[Any]:
+def _negated(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
     number = _numbers(operands[0])
     return [jnp.where(number > 0, number ^ 1, number)]
 
 
-def _subtracted(step: Step, operands: Sequence[Value], tape: Any) -> list[Any]:
+def _subtracted(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
     u, v = operands
     return [jnp.where(alike(u, v, step.eqn.outvars[0].aval.shape), 0, _UNKNOWN)]
 
 
-def _chosen(step: Step, operands: Sequence[Value], tape: Any) -> list[Any]:
+def _chosen(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
     shape = step.eqn.outvars[0].aval.shape
     cases = [jnp.broadcast_to(_numbers(o), shape) for o in operands[1:]]
     return [jax.lax.select_n(operands[0].value, *cases)]
 
 
-def _limit(tape: Any, value: Any, size: Any) -> Any:
+def _limit(tape: Tape, value: Any, size: Any) -> Any:
     """How far apart entries must be not to tie."""
     return tape.atol + tape.rtol * jnp.maximum(size, jnp.abs(value))
 
 
 def _larger(sign: int) -> Callable[..., list[Any]]:
-    def picked(step: Step, operands: Sequence[Value], tape: Any) -> list[Any]:
+    def picked(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
         u, v = operands
         gap = sign * (jnp.asarray(u.value) - v.value)
         limit = _limit(tape, gap, u.measure + v.measure)
@@ -120,7 +121,7 @@ def _larger(sign: int) -> Callable[..., list[Any]]:
 
 
 def _largest(sign: int) -> Callable[..., list[Any]]:
-    def picked(step: Step, operands: Sequence[Value], tape: Any) -> list[Any]:
+    def picked(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
         axes = step.eqn.params["axes"]
         last = tuple(range(-len(axes), 0))
 
@@ -144,7 +145,7 @@ def _largest(sign: int) -> Callable[..., list[Any]]:
     return picked
 
 
-def _sorted(step: Step, operands: Sequence[Value], tape: Any) -> list[Any]:
+def _sorted(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
     """By its one key; neighbours that tie are entries of their own."""
     axis = step.eqn.params["dimension"]
     if step.eqn.params["num_keys"] > 1:

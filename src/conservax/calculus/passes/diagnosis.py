@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..operations.tape import Discover
+from ..operations.discover import Discover
 from ..tracing.locations import Location
 from ..tracing.program import Program, Step
 from .interpreter import run_program
@@ -20,7 +20,6 @@ class _Watch(Discover):
     """Run eagerly and remember the first equation whose own derivative is not finite."""
 
     culprits: list[tuple[str, Location]] = field(default_factory=list)
-    watches = True
 
     def watch(self, step: Step, values: Sequence[Any], bind: Any) -> None:
         if self.culprits or any(isinstance(v, Tracer) for v in values):

@@ -9,21 +9,22 @@ import numpy as np
 from jax.extend import core as jex_core
 from jax.flatten_util import ravel_pytree
 
-from ..operations.kinks import difference
+from ..operations.discover import Discover
+from ..operations.mixtures import difference
 from ..operations.sizes import sizes_after
 from ..operations.sorting import permuted
-from ..operations.tape import Discover
+from ..operations.tape import Tape
 from ..operations.torn import Torn, of_comparison
-from ..tracing.decided import decided_kink
 from ..tracing.jaxprs import bind, unsupported
 from ..tracing.program import Block, Program, Step
 from .both_sides import both, sides, tear, torn_sort
 from .copies import alike, followed, numbered, unknown
+from .decided import decided_kink
 from .meeting import combine
 from .sides import Value, branch, branched, decided, mended, push
 
 
-def run_program(program: Program, args: Sequence[Any], tape: Any) -> list[Any]:
+def run_program(program: Program, args: Sequence[Any], tape: Tape) -> list[Any]:
     """The program's flat outputs at flat inputs ``args``."""
     return [v.value for v in run_block(program.block, [Value(a) for a in args], tape)]
 
@@ -36,7 +37,7 @@ def measured_outputs(
     return [o.value for o in outs], [o.measure for o in outs]
 
 
-def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
+def run_block(block: Block, args: Sequence[Value], tape: Tape) -> list[Value]:
     """Outputs of one execution of a block."""
     jaxpr, follows = block.jaxpr, block.late and tape.measures
     args = numbered(block, args) if follows else args
@@ -62,7 +63,7 @@ def run_block(block: Block, args: Sequence[Value], tape: Any) -> list[Value]:
     return outs
 
 
-def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _plain(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     eqn, values = step.eqn, [o.value for o in operands]
     try:
         outs = bind(eqn, *values)
@@ -78,17 +79,16 @@ def _plain(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     def again(*v: Any) -> list[Any]:
         return bind(eqn, *v)
 
-    if tape.watches:
-        tape.watch(step, values, again)
+    tape.watch(step, values, again)
     sizes = sizes_after(eqn, values, [o.size for o in operands], outs, again, tape.tau)
     return [Value(o, s) for o, s in zip(outs, sizes, strict=True)]
 
 
-def _inline(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _inline(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     return run_block(step.blocks[0], operands, tape)
 
 
-def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _kink(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     sizes: Sequence[Any] = ()
     if tape.measures:
         tape.sizes = tuple(o.measure for o in operands)
@@ -106,7 +106,7 @@ def _kink(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     ]
 
 
-def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _compare(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     (value,) = bind(step.eqn, *[o.value for o in operands])
     if tape.decides:
         side = tape.side(step.entry, step.swap, *[o.value for o in operands])
@@ -122,7 +122,7 @@ def _compare(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(value, torn=of_comparison(step.entry, above, steering, value.dtype))]
 
 
-def _permute(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _permute(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """A gather by the order of a sort: its entries swap where the sort's do."""
     (value,) = bind(step.eqn, *[o.value for o in operands])
     size: Any = 0.0
@@ -132,13 +132,13 @@ def _permute(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(moved, jnp.full(value.shape, size) if tape.measures else None)]
 
 
-def _jump(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _jump(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """Any other use of the order of a sort jumps where two keys tie."""
     tape.jump(tape.orders[id(step.sort)].ties, 1.0)
     return _plain(step, operands, tape)
 
 
-def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _switch(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     index, *rest = operands
     last = len(step.blocks) - 1
     if index.torn is None:
@@ -172,7 +172,7 @@ def _switch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return results
 
 
-def _constant_switch(step: Step, index: Any, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _constant_switch(step: Step, index: Any, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """Only the chosen branch runs; the slots of the others stay empty."""
     starts = np.cumsum([0, *[b.size for b in step.blocks]])
     base = tape.next_input(int(starts[-1]))
@@ -211,12 +211,12 @@ def _constant_switch(step: Step, index: Any, operands: Sequence[Value], tape: An
     return [Value(o, s) for o, s in zip(outs, out_sizes, strict=True)]
 
 
-def _floating_size(operand: Value, tape: Any) -> Any:
+def _floating_size(operand: Value, tape: Tape) -> Any:
     is_float = jnp.issubdtype(jnp.result_type(operand.value), jnp.floating)
     return operand.measure if tape.measures and is_float else None
 
 
-def _scan(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _scan(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     (sub,) = step.blocks
     params = step.eqn.params
     first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
@@ -252,7 +252,7 @@ def _scan(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(v, s) for v, s in (*carry, *ys)]
 
 
-def _while(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _while(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """Run the loop and keep, for each kink inside, its nearest approach."""
     cond, body = step.blocks
     params = step.eqn.params
@@ -297,7 +297,7 @@ def _while(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(*pair) for pair in carry]
 
 
-def _solve(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _solve(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """A call that holds a node, which says how its solution moves; a policy leaves it its own rule."""
     (sub,) = step.blocks
     if tape.lifts:
@@ -306,7 +306,7 @@ def _solve(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     return [Value(o) for o in bind(step.eqn, *[o.value for o in operands])]
 
 
-def _root(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def _root(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """A node: the tangent of its solution is cut, and its residual joins the system."""
     leaves, (sub,) = step.eqn.params["leaves"], step.blocks
     kept = operands[leaves:]
@@ -314,7 +314,7 @@ def _root(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
     if tape.keeps and step.eqn.params["node"].certificate is not None:
         tape.keep(step.site, [o.value for o in operands])
 
-    def residual_of(solution: Any, tape: Any) -> tuple[Any, Any]:
+    def residual_of(solution: Any, tape: Tape) -> tuple[Any, Any]:
         inputs = [Value(x, jnp.abs(x) if tape.measures else None) for x in unravel(solution)]
         rows = run_block(sub, [*inputs, *kept], tape)
         sizes = ravel_pytree([r.measure for r in rows])[0] if tape.measures else None

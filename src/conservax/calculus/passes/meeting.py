@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..operations.tape import Tape
 from ..operations.torn import Steering, Torn, joined
 from ..tracing.jaxprs import bind
 from ..tracing.program import Step
@@ -23,7 +24,7 @@ REDUCTIONS = {
 _SETTLED = {"and", "or", "reduce_or", "reduce_and", "argmax"}
 
 
-def combine(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def combine(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """The operation on either side, steered by the one comparison that is active, if it is one."""
     values = [o.value for o in operands]
     (value,) = bind(step.eqn, *values)

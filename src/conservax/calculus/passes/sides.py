@@ -11,13 +11,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..operations.kinks import carrying, mix
+from ..operations.mixtures import carrying, mix
 from ..operations.sizes import size_of, sizes_after
+from ..operations.tape import Tape
 from ..operations.torn import Steering, Torn, broadcast_steering
 from ..tracing import smooth
-from ..tracing.decided import decided_branch
 from ..tracing.jaxprs import bind
 from ..tracing.program import Step
+from .decided import decided_branch
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Value:
         return size_of(jnp.asarray(self.value), self.size)
 
 
-def mended(operand: Value, tape: Any, stand: bool = False) -> Value:
+def mended(operand: Value, tape: Tape, stand: bool = False) -> Value:
     """A torn operand as one value: its sides must agree where it is torn."""
     torn = operand.torn
     assert torn is not None
@@ -58,7 +59,7 @@ def branched(
     size: Any,
     torn: Torn,
     stands: Any,
-    tape: Any,
+    tape: Tape,
     stand: bool = False,
 ) -> Value:
     """``value``, whose derivative is that of the side the tape takes, or a mixture of both.
@@ -95,7 +96,7 @@ def decided(step: Step, operands: Sequence[Value]) -> list[Value]:
     return [Value(o, torn=Torn(c, c, None, None)) for o, c in zip(outs, chosen, strict=True)]
 
 
-def push(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def push(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """Both sides go through an operation that keeps apart what different comparisons decide."""
 
     def through(side: Callable[[Torn], Any]) -> list[Any]:
@@ -139,7 +140,7 @@ def spread_of(
     return moved(lambda t: t.above, False), steering
 
 
-def branch(step: Step, operands: Sequence[Value], tape: Any) -> list[Value]:
+def branch(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """A torn value meets varied ones: the operation on either side, chosen by the comparison."""
     place = step.torn.index(True)
     torn = operands[place].torn

@@ -9,15 +9,16 @@ from typing import Any
 
 import jax
 
-from .captures import Reference
-from .jaxprs import bind, opened
-from .program import Step
+from ..operations.tape import Tape
+from ..tracing.captures import Reference
+from ..tracing.jaxprs import bind, opened
+from ..tracing.program import Step
 
 _BUILT: dict[Any, Callable[..., Any]] = {}
 _CAPACITY = 512
 
 
-def decided_kink(step: Step, tape: Any, values: Sequence[Any]) -> list[Any]:
+def decided_kink(step: Step, tape: Tape, values: Sequence[Any]) -> list[Any]:
     """A kink of the table, differentiated along the side that the policy takes."""
 
     def one_side(*values: Any) -> list[Any]:
