@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...numerics import machine_epsilon
+from ..tracing.program import Step
 from .tape import Tape
 
 
@@ -35,7 +36,7 @@ class Edge:
     def record(
         self,
         tape: Tape,
-        step: Any,
+        step: Step,
         values: Sequence[Any],
         sizes: Sequence[Any],
         outs: Sequence[Any],
@@ -53,16 +54,16 @@ class Edge:
             tape.jump(away, 1.0)
 
 
-def _of_result(step: Any) -> tuple[int, ...]:
+def _of_result(step: Step) -> tuple[int, ...]:
     return step.eqn.outvars[0].aval.shape
 
 
-def _once(step: Any) -> tuple[int, ...]:
+def _once(step: Step) -> tuple[int, ...]:
     """One number for each matrix of a batch."""
     return step.eqn.invars[0].aval.shape[:-2]
 
 
-def _cut_of_atan2(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _cut_of_atan2(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """The angle jumps where y changes sign at x < 0; with a y that stands still only at the origin."""
     y, x = values
     if not step.in_varied[0]:
@@ -71,31 +72,31 @@ def _cut_of_atan2(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
 
 
 def _real_below(bound: float) -> Callable[..., Any]:
-    def distance(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+    def distance(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
         z = values[0]
         return jnp.where(jnp.real(z) <= bound, jnp.abs(jnp.imag(z)), jnp.inf)
 
     return distance
 
 
-def _real_beyond_one(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _real_beyond_one(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     z = values[0]
     return jnp.where(jnp.abs(jnp.real(z)) >= 1, jnp.abs(jnp.imag(z)), jnp.inf)
 
 
-def _imaginary_beyond_one(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _imaginary_beyond_one(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     z = values[0]
     return jnp.where(jnp.abs(jnp.imag(z)) >= 1, jnp.abs(jnp.real(z)), jnp.inf)
 
 
-def _cut_of_power(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _cut_of_power(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """z^y jumps across the negative axis but for whole y that stand still."""
     z, y = values
     away = jnp.where(jnp.real(z) <= 0, jnp.abs(jnp.imag(z)), jnp.inf)
     return away if step.in_varied[1] else jnp.where(y == jnp.round(jnp.real(y)), jnp.inf, away)
 
 
-def _zero_to_a_moving_power(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _zero_to_a_moving_power(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """0^y has no derivative in y for y ≤ 1, where JAX returns 0."""
     x, y = values
     if not step.in_varied[1]:
@@ -112,11 +113,11 @@ def _to_singular(a: Any) -> Any:
     return jnp.maximum(values[..., -1] - floor, 0)
 
 
-def _singular_operand(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _singular_operand(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     return _to_singular(values[-1])
 
 
-def _singular_pivot(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _singular_pivot(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """A pivot of the Cholesky factorisation against the diagonal entry it is left of."""
     diagonal = jnp.diagonal(values[0], axis1=-2, axis2=-1).real
     left = jnp.diagonal(outs[0], axis1=-2, axis2=-1).real ** 2
@@ -124,7 +125,7 @@ def _singular_pivot(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> An
     return jnp.min(jnp.nan_to_num(jnp.maximum(left - floor, 0)), axis=-1, initial=np.inf)
 
 
-def _turning_reflection(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _turning_reflection(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """Householder's R_jj = −sign(a)‖·‖ turns round where the entry a below the earlier ones passes 0."""
     _, reflections = jnp.linalg.qr(values[0], mode="raw")
     diagonal = jnp.diagonal(outs[1], axis1=-2, axis2=-1)
@@ -132,14 +133,14 @@ def _turning_reflection(step: Any, values: Sequence[Any], outs: Sequence[Any]) -
     return jnp.min(entry, axis=-1, initial=np.inf)
 
 
-def _lost_rank(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _lost_rank(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """The pseudo-inverse jumps where a singular value vanishes, or was cut off: tr(A⁺A) is the rank."""
     a, inverse = values[-1], outs[0]
     rank = jnp.einsum("...ij,...ji->...", inverse, a).real
     return jnp.maximum(rank - (min(a.shape[-2:]) - 0.5), 0)
 
 
-def _power_of_two(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _power_of_two(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     mantissa = jnp.abs(outs[0])
     return jnp.where(values[-1] == 0, 0.0, mantissa - 0.5)
 
@@ -151,11 +152,11 @@ def _gaps(values: Any) -> Any:
     return jnp.minimum(jnp.concatenate([gap, edge], -1), jnp.concatenate([edge, gap], -1))
 
 
-def _equal_eigenvalues(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _equal_eigenvalues(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     return _gaps(next(o for o in outs if o.ndim == values[0].ndim - 1))
 
 
-def _equal_singular_values(step: Any, values: Sequence[Any], outs: Sequence[Any]) -> Any:
+def _equal_singular_values(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """Also 0, where a singular value meets its mirror image −σ."""
     return jnp.minimum(_gaps(outs[0]), outs[0])
 

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..tracing.planner import Planner
+from ..tracing.program import Step
 from .mixtures import carrying, cut, difference, mix, spread, weigh
 from .sizes import of_monotone, settled, size_of
 from .tape import Tape
@@ -27,13 +29,13 @@ SiteSpec = tuple[str, str, tuple[int, ...], tuple[float, float] | None]
 
 
 def _largest_operand(
-    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+    step: Step, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
 ) -> list[Any]:
     return [settled(outs[0], functools.reduce(jnp.maximum, sizes))]
 
 
 def _increasing(
-    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+    step: Step, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
 ) -> list[Any]:
     """Maxima and their like increase in every operand: a loser has a say only where it may win."""
     run = functools.partial(step.eqn.primitive.bind, **step.eqn.params)
@@ -51,7 +53,7 @@ class Entry:
     is locally constant; ``orders`` says that further results are indices in the order of the first.
     """
 
-    sites: Callable[[Any, Any], Sequence[SiteSpec]]
+    sites: Callable[[Any, Planner], Sequence[SiteSpec]]
     run: Callable[..., Any]
     dictionary: str = "ALG"
     size: Callable[[Any, Sequence[Any], Sequence[Any], Sequence[Any], Any], list[Any]] = (
@@ -69,14 +71,14 @@ def register(primitive: str, entry: Entry) -> None:
     TABLE[primitive] = entry
 
 
-def _shape(step: Any) -> tuple[int, ...]:
+def _shape(step: Step) -> tuple[int, ...]:
     return step.eqn.outvars[0].aval.shape
 
 
 def _binary(operation: str, upper_first: bool) -> Entry:
     """max(u, v) = v + relu(u − v) and min(u, v) = u − relu(u − v)."""
 
-    def run(tape: Tape, step: Any, u: Any, v: Any) -> Any:
+    def run(tape: Tape, step: Step, u: Any, v: Any) -> Any:
         value = step.eqn.primitive.bind(u, v)
         swap = not step.in_varied[0]  # z = varied − constant: "upper" is the side of a large input
         big, small = (v, u) if swap else (u, v)
@@ -86,19 +88,19 @@ def _binary(operation: str, upper_first: bool) -> Entry:
         above, below = (big, small) if upper_first else (small, big)
         return cut(carrying(value, mix(q, above, below)), 1 if upper_first else -1, r)
 
-    def sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
+    def sites(step: Step, planner: Planner) -> Sequence[SiteSpec]:
         slopes = (0.0, 1.0) if upper_first else (1.0, 0.0)
         return [(operation, "kink", _shape(step), slopes)]
 
     return Entry(sites, run, size=_increasing)
 
 
-def _run_abs(tape: Tape, step: Any, x: Any) -> Any:
+def _run_abs(tape: Tape, step: Step, x: Any) -> Any:
     q, r = tape.kink(x, tape.size(0), 1.0)
     return cut(carrying(lax.abs(x), mix(q, x, -x)), 2, r)
 
 
-def _run_bessel_i0e(tape: Tape, step: Any, x: Any) -> Any:
+def _run_bessel_i0e(tape: Tape, step: Step, x: Any) -> Any:
     """e^−|x| I₀(x): slopes 1 and −1 at 0, where JAX returns their mean."""
     value, odd = lax.bessel_i0e(x), lax.bessel_i1e(x)
     q, r = tape.kink(x, tape.size(0), 0.5)
@@ -106,7 +108,7 @@ def _run_bessel_i0e(tape: Tape, step: Any, x: Any) -> Any:
     return cut(carrying(value, mix(q, (still[1] - still[0]) * x, (still[1] + still[0]) * x)), -2, r)
 
 
-def _run_clamp(tape: Tape, step: Any, low: Any, x: Any, high: Any) -> Any:
+def _run_clamp(tape: Tape, step: Step, low: Any, x: Any, high: Any) -> Any:
     """clamp(l, x, h) = min(max(x, l), h): two kinks; at a bound JAX gives x the slope 0."""
     # JAX has no derivative of a clamp in scalar bounds, and none is needed
     value = step.eqn.primitive.bind(*map(lax.stop_gradient, (low, x, high)))
@@ -120,14 +122,14 @@ def _run_clamp(tape: Tape, step: Any, low: Any, x: Any, high: Any) -> Any:
 def _extremum(operation: str, sign: int) -> Entry:
     """max over axes, an r-way tie: ṗ = u̇_leader + Σ_j r_j with z_j = u_j − u_leader."""
 
-    def run(tape: Tape, step: Any, u: Any) -> Any:
+    def run(tape: Tape, step: Step, u: Any) -> Any:
         axes = step.eqn.params["axes"]
         value = step.eqn.primitive.bind(u, **step.eqn.params)
         weights, r = tape.tie(sign * u, tape.size(0), axes, step.tie == "first")
         combined = jnp.sum(weigh(weights, u) + sign * r, axis=axes)
         return carrying(value, combined)
 
-    def sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
+    def sites(step: Step, planner: Planner) -> Sequence[SiteSpec]:
         return [(operation, "tie", step.eqn.invars[0].aval.shape, (0.0, 1.0))]
 
     return Entry(sites, run, size=_increasing)
@@ -138,7 +140,7 @@ def _jump(
 ) -> Entry:
     """A step function: locally constant (or smooth) off its jumps, refused on one."""
 
-    def run(tape: Tape, step: Any, *operands: Any) -> Any:
+    def run(tape: Tape, step: Step, *operands: Any) -> Any:
         (value,) = [step.eqn.primitive.bind(*operands, **step.eqn.params)]
         away = distance(step, *operands)
         tape.jump(jnp.broadcast_to(jax.lax.stop_gradient(away), value.shape), 1.0)
@@ -155,15 +157,15 @@ def _jump(
     )
 
 
-def _to_integer(step: Any, x: Any) -> Any:
+def _to_integer(step: Step, x: Any) -> Any:
     return jnp.abs(x - jnp.round(x))
 
 
-def _to_half_integer(step: Any, x: Any) -> Any:
+def _to_half_integer(step: Step, x: Any) -> Any:
     return jnp.abs(x - jnp.floor(x) - 0.5)
 
 
-def _to_truncation(step: Any, x: Any) -> Any:
+def _to_truncation(step: Step, x: Any) -> Any:
     """Truncation towards zero jumps at the integers but 0; a boolean jumps at 0 alone."""
     if step.eqn.outvars[0].aval.dtype == bool:
         return jnp.abs(x)
@@ -171,14 +173,14 @@ def _to_truncation(step: Any, x: Any) -> Any:
     return jnp.where(nearest == 0, 1 - jnp.abs(x), jnp.abs(x - nearest))
 
 
-def _to_wrap(step: Any, x: Any, y: Any) -> Any:
+def _to_wrap(step: Step, x: Any, y: Any) -> Any:
     """The remainder of x by y jumps where x is a multiple of y other than 0."""
     nearest = jnp.round(x / y)
     return jnp.where(nearest == 0, jnp.inf, jnp.abs(x - nearest * y))
 
 
 def _to_runner_up(sign: int) -> Callable[..., Any]:
-    def distance(step: Any, x: Any) -> Any:
+    def distance(step: Step, x: Any) -> Any:
         axes = step.eqn.params["axes"]
         u = sign * x
         best = jnp.max(u, axis=axes, keepdims=True)

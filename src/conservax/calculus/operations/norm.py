@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..tracing.planner import Planner
+from ..tracing.program import Step
 from .kinks import Entry, SiteSpec, register
 from .mixtures import carrying
 from .sizes import settled
@@ -68,18 +70,18 @@ def _norm_jvp(primals: Any, tangents: Any) -> Any:
     return value, jnp.sum(rows / safe[..., None] * change, axis=-1)
 
 
-def _axis(step: Any) -> int:
+def _axis(step: Step) -> int:
     """The axis that a (possibly vmapped) norm reduces."""
     before, after = step.eqn.invars[-1].aval.shape, step.eqn.outvars[0].aval.shape
     matches = [i for i in range(len(before)) if (*before[:i], *before[i + 1 :]) == tuple(after)]
     return matches[-1]
 
 
-def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
+def _sites(step: Step, planner: Planner) -> Sequence[SiteSpec]:
     return [("norm", "ball", step.eqn.invars[-1].aval.shape, None)]
 
 
-def _run(tape: Tape, step: Any, *operands: Any) -> list[Any]:
+def _run(tape: Tape, step: Step, *operands: Any) -> list[Any]:
     rows, axis = operands[-1], _axis(step)
     tie = 0.5 if step.tie == "halves" else 0.0  # JAX's hypot has slopes ½, ½ at 0
     direction, r = tape.ball(rows, tape.size(len(operands) - 1), axis, tie)
@@ -88,7 +90,7 @@ def _run(tape: Tape, step: Any, *operands: Any) -> list[Any]:
 
 
 def _size(
-    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+    step: Step, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
 ) -> list[Any]:
     return [settled(outs[0], _value(jnp.moveaxis(sizes[-1], _axis(step), -1)))]
 

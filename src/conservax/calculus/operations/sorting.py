@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 
 from ...errors import UnsupportedOperationError
+from ..tracing.planner import Planner
+from ..tracing.program import Step
 from .kinks import Entry, SiteSpec, register
 from .mixtures import carrying, cut
 from .sizes import of_monotone
@@ -49,11 +51,11 @@ def active_comparators(near: np.ndarray, rounds: int) -> tuple[np.ndarray, int]:
     return active, needed
 
 
-def _rounds(step: Any, planner: Any) -> int:
+def _rounds(step: Step, planner: Planner) -> int:
     return min(planner.sort_rounds, step.eqn.invars[0].aval.shape[step.eqn.params["dimension"]])
 
 
-def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
+def _sites(step: Step, planner: Planner) -> Sequence[SiteSpec]:
     if step.eqn.params["num_keys"] > 1 or any(step.in_varied[1:]) or not step.in_varied[0]:
         raise UnsupportedOperationError(
             f"{step.location}: the calculus sorts by one varied key, and carries along nothing that varies. "
@@ -68,7 +70,7 @@ def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
     return sites
 
 
-def _run(tape: Tape, step: Any, *operands: Any) -> list[Any]:
+def _run(tape: Tape, step: Step, *operands: Any) -> list[Any]:
     axis = step.eqn.params["dimension"]
     outs = list(step.eqn.primitive.bind(*operands, **step.eqn.params))
     order = value = jnp.moveaxis(outs[0], axis, -1)
@@ -138,12 +140,12 @@ def _exchanged(p: Any, q: Any, r: Any, axis: int) -> Any:
     return p + first - jnp.pad(moved, ends)
 
 
-def _sorted(step: Any) -> Any:
+def _sorted(step: Step) -> Any:
     return lambda x: jnp.sort(x, axis=step.eqn.params["dimension"])
 
 
 def _size(
-    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+    step: Step, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
 ) -> list[Any]:
     """The k-th smallest entry increases in every entry."""
     return [

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from ..tracing.jaxprs import bind
+from ..tracing.planner import Planner
+from ..tracing.program import Step
 from .kinks import Entry, SiteSpec, register
 from .mixtures import carrying
 from .sizes import settled
@@ -21,7 +23,7 @@ EIGENVALUES, SINGULAR_VALUES = "eigenvalues", "singular values"
 _VECTORS = {"eigh": "eigenvectors of equal eigenvalues", "svd": "singular vectors of equal values"}
 
 
-def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
+def _sites(step: Step, planner: Planner) -> Sequence[SiteSpec]:
     *batch, rows, columns = step.eqn.invars[0].aval.shape
     k, name = min(rows, columns), step.eqn.primitive.name
     if name == "eigh":
@@ -36,7 +38,7 @@ def _sites(step: Any, planner: Any) -> Sequence[SiteSpec]:
     return sites
 
 
-def _vectors_felt(step: Any) -> bool:
+def _vectors_felt(step: Step) -> bool:
     return step.felt[0] if step.eqn.primitive.name == "eigh" else any(step.felt[1:])
 
 
@@ -64,14 +66,14 @@ def _to_next(values: Any) -> Any:
     return jnp.concatenate([jnp.abs(jnp.diff(values, axis=-1)), end], -1)
 
 
-def _plain(tape: Tape, step: Any, values: Sequence[Any]) -> list[Any]:
+def _plain(tape: Tape, step: Step, values: Sequence[Any]) -> list[Any]:
     """A policy leaves the basis to JAX."""
     for shape in step.slots:
         tape.jump(jnp.zeros(shape), 1.0)
     return bind(step.eqn, *values)
 
 
-def _run_eigh(tape: Tape, step: Any, a: Any) -> list[Any]:
+def _run_eigh(tape: Tape, step: Step, a: Any) -> list[Any]:
     if tape.follows:
         return _plain(tape, step, (a,))
     vectors, values = bind(step.eqn, a)
@@ -100,7 +102,7 @@ def _apart(values: Any) -> Any:
     return jnp.minimum(gaps, jnp.concatenate([end, gaps[..., :-1]], -1))
 
 
-def _run_svd(tape: Tape, step: Any, x: Any) -> list[Any]:
+def _run_svd(tape: Tape, step: Step, x: Any) -> list[Any]:
     if tape.follows:
         return _plain(tape, step, (x,))
     outs = bind(step.eqn, x)
@@ -152,7 +154,7 @@ def _run_svd(tape: Tape, step: Any, x: Any) -> list[Any]:
 
 
 def _size(
-    step: Any, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
+    step: Step, values: Sequence[Any], sizes: Sequence[Any], outs: Sequence[Any], tau: Any
 ) -> list[Any]:
     """No eigenvalue or singular value moves by more than the norm of what the matrix moves by."""
     norm = _norm(sizes[0])

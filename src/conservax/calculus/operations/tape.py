@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ..tracing.program import Step
 from .torn import Steering
 
 
@@ -108,7 +109,7 @@ class Tape:
         """The solution of an equation, which moves as the pass says."""
         raise NotImplementedError
 
-    def watch(self, step: Any, values: Sequence[Any], bind: Callable[..., Any]) -> None:
+    def watch(self, step: Step, values: Sequence[Any], bind: Callable[..., Any]) -> None:
         """For those who look for slopes that are not finite."""
 
     def keep(self, site: Any, arrays: Any) -> None:

@@ -23,6 +23,7 @@ from ..operations.tape import Tape
 from ..operations.torn import Steering, Torn
 from ..tracing import smooth
 from ..tracing.jaxprs import bind
+from ..tracing.planner import Planner
 from ..tracing.program import Info, Scope, Step
 from .sides import Value, branched, spread_of
 
@@ -33,7 +34,7 @@ STEPS = {"floor", "ceil", "round", "truncate", "argmax", "argmin"}
 
 
 def plan_both_sides(
-    planner: Any, step: Step, operands: Sequence[Info], scope: Scope, at: int, plain: list[Info]
+    planner: Planner, step: Step, operands: Sequence[Info], scope: Scope, at: int, plain: list[Info]
 ) -> list[Info] | None:
     """Let both sides of torn operands through, if the operation can; None if it cannot."""
     eqn, name = step.eqn, step.eqn.primitive.name
@@ -74,7 +75,7 @@ def plan_both_sides(
     return [plain[0]._replace(torn=True, varied=True)]
 
 
-def _contend(planner: Any, step: Step, places: Sequence[int], scope: Scope, at: int) -> None:
+def _contend(planner: Planner, step: Step, places: Sequence[int], scope: Scope, at: int) -> None:
     """Where other comparisons than the one that leads tear entries, these must be whole at once."""
     for i in places:
         aval = step.eqn.invars[i].aval
@@ -88,7 +89,7 @@ def _contend(planner: Any, step: Step, places: Sequence[int], scope: Scope, at: 
 
 
 def plan_tear(
-    planner: Any,
+    planner: Planner,
     step: Step,
     name: str,
     operands: Sequence[Info],

@@ -13,6 +13,7 @@ from ..implicit_node import NAME
 from ..operations.domains import RULES
 from ..tracing.jaxprs import CUSTOM_RULES, function_name, is_float, opened, unsupported
 from ..tracing.locations import defined_here, defined_in_jax, defined_in_library
+from ..tracing.planner import Planner
 from ..tracing.program import Info, Scope, Step
 
 # Functions of jax.nn with a custom rule that is a choice at a kink, not a different function.
@@ -24,7 +25,7 @@ _MASKS = {"_masked"}
 
 
 def plan_call(
-    planner: Any,
+    planner: Planner,
     step: Step,
     closed: Any,
     operands: Sequence[Info],
@@ -40,7 +41,7 @@ def plan_call(
 
 
 def plan_custom_rule(
-    planner: Any,
+    planner: Planner,
     step: Step,
     operands: Sequence[Info],
     results: list[Info],
@@ -79,7 +80,7 @@ def plan_custom_rule(
 
 
 def plan_solve(
-    planner: Any,
+    planner: Planner,
     step: Step,
     closed: Any,
     operands: Sequence[Info],
@@ -95,7 +96,7 @@ def plan_solve(
 
 
 def plan_root(
-    planner: Any,
+    planner: Planner,
     step: Step,
     operands: Sequence[Info],
     scope: Scope,
@@ -122,7 +123,7 @@ def plan_root(
     return [r._replace(varied=True) for r in results]
 
 
-def plan_linear_solve(planner: Any, step: Step, operands: Sequence[Info], scope: Scope) -> None:
+def plan_linear_solve(planner: Planner, step: Step, operands: Sequence[Info], scope: Scope) -> None:
     """A linear solve is smooth in its matrix: what makes the matrix inside it must be smooth too."""
     count, closed = step.eqn.params["const_lengths"].matvec, step.eqn.params["jaxprs"].matvec
     x = [Info(planner.fresh(), True) for _ in step.eqn.outvars]
@@ -135,7 +136,7 @@ def plan_linear_solve(planner: Any, step: Step, operands: Sequence[Info], scope:
 
 
 def plan_scan(
-    planner: Any, step: Step, operands: Sequence[Info], scope: Scope, at: int
+    planner: Planner, step: Step, operands: Sequence[Info], scope: Scope, at: int
 ) -> list[Info]:
     """Each iteration has its own slots; what a comparison tears may enter as a constant of the loop."""
     params = step.eqn.params
@@ -170,7 +171,7 @@ def plan_scan(
 
 
 def plan_while(
-    planner: Any, step: Step, operands: Sequence[Info], scope: Scope, at: int
+    planner: Planner, step: Step, operands: Sequence[Info], scope: Scope, at: int
 ) -> list[Info]:
     """Allowed where no kink inside is active: then the trip count and all slopes stay as they are."""
     params = step.eqn.params
@@ -206,7 +207,12 @@ def plan_while(
 
 
 def plan_switch(
-    planner: Any, step: Step, operands: Sequence[Info], scope: Scope, at: int, felt: Sequence[bool]
+    planner: Planner,
+    step: Step,
+    operands: Sequence[Info],
+    scope: Scope,
+    at: int,
+    felt: Sequence[bool],
 ) -> list[Info]:
     """A branch chosen by a constant runs alone; one chosen by a comparison is a ``where``."""
     index, *rest = operands

@@ -1,10 +1,10 @@
 """Planning of what reads the order of a sort: indices that swap where two keys tie."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..tracing import smooth
 from ..tracing.jaxprs import INLINE, is_float, unsupported
+from ..tracing.planner import Planner
 from ..tracing.program import Info, Scope, Step
 from .calls import plan_call
 
@@ -12,7 +12,7 @@ _KEEPS_ORDER = smooth.ELEMENTWISE | {"broadcast_in_dim", "reshape"}
 
 
 def plan_order(
-    planner: Any,
+    planner: Planner,
     step: Step,
     sort: Step,
     operands: Sequence[Info],
@@ -42,7 +42,7 @@ def plan_order(
     return _jumps(planner, step, scope, at, smooth_result if any(step.in_varied) else plain)
 
 
-def _jumps(planner: Any, step: Step, scope: Scope, at: int, results: list[Info]) -> list[Info]:
+def _jumps(planner: Planner, step: Step, scope: Scope, at: int, results: list[Info]) -> list[Info]:
     """Whatever else reads the order of a sort jumps where two keys tie."""
     assert step.sort is not None
     name = step.eqn.primitive.name
