@@ -170,7 +170,7 @@ def _to_truncation(step: Step, x: Any) -> Any:
     if step.eqn.outvars[0].aval.dtype == bool:
         return jnp.abs(x)
     nearest = jnp.round(x)
-    return jnp.where(nearest == 0, 1 - jnp.abs(x), jnp.abs(x - nearest))
+    return jnp.where(nearest == 0, jnp.inf, jnp.abs(x - nearest))
 
 
 def _to_wrap(step: Step, x: Any, y: Any) -> Any:
