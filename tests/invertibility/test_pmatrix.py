@@ -1,10 +1,15 @@
 """What each proof leaves behind: β bounds ‖(I − W M)⁻¹ W‖₂ over the whole set, by sampling it."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from conservax.calculus import AbsNormal
 from conservax.invertibility.pmatrix import h_matrix, minor_bound, monotone, regular_box, whole_set
+from conservax.invertibility.reduced import block_of
 from invertibility.test_reduced import block_with
+from soundness import groups_of
 
 
 def largest(block, rng, draws=300):
@@ -51,3 +56,63 @@ def test_every_bound_holds_where_the_set_is_sampled(seed):
 
 def _subsets(k):
     return ([i for i in range(k) if s >> i & 1] for s in range(1 << k))
+
+
+def tied(M, ways):
+    """The block with this M (rows, units), a tie of r ways for each r > 1."""
+    owner = np.repeat(np.arange(len(ways)), [max(1, r - 1) for r in ways])
+    U, K = len(ways), len(owner)
+    form = AbsNormal(
+        np.eye(U), -np.eye(U)[:, owner], M, np.zeros((K, K)), groups_of(ways), None, float
+    )
+    return block_of(form, np.arange(U), np.arange(U), np.arange(K))
+
+
+def choices(block, rng, draws=200):
+    """Weights (draws, K): each unit takes none or one of its rows, or some of each."""
+    weights = np.zeros((draws, len(block.columns)))
+    for unit in block.units:
+        count = unit.rows.stop - unit.rows.start
+        ends = np.eye(count + 1)[rng.integers(0, count + 1, draws)]
+        between = rng.dirichlet(np.ones(count + 1), draws)
+        whole = rng.uniform(size=(draws, 1)) < 0.7
+        weights[:, unit.rows] = np.where(whole, ends, between)[:, 1:]
+    return weights
+
+
+def length_at(block, weights):
+    """‖(I − W M)⁻¹ W‖₂, W (units, rows)."""
+    W = np.zeros((len(block.units), len(weights)))
+    W[block.owner, np.arange(len(weights))] = weights
+    return np.linalg.norm(np.linalg.solve(np.eye(len(W)) - W @ block.M, W), 2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_bound_holds_for_ties(seed):
+    rng = np.random.default_rng(seed)
+    ways, tried = [4, 1, 3], 0
+    while tried < 6:
+        block = tied(rng.normal(size=(6, 3)) * rng.choice([0.2, 0.4]), ways)
+        vertices = itertools.product(*(np.eye(c + 1)[:, 1:] for c in block.counts))
+        least = min(np.linalg.det(block.weighted(np.concatenate(v))) for v in vertices)
+        low, high = whole_set(block)
+        bounds = (
+            h_matrix(block),
+            monotone(block),
+            regular_box(block, low.copy(), high.copy()),
+            minor_bound(block, min(least, 1.0)) if least > 0 else None,
+        )
+        found = [bound for bound in bounds if bound is not None]
+        if found:
+            assert least > 0
+            lengths = [length_at(block, weights) for weights in choices(block, rng)]
+            assert max(lengths) <= min(found)
+        tried += len(found) >= 2
+
+
+def test_rows_of_a_tie_cost_no_more_than_kinks():
+    """M = 0: (I − W M)⁻¹ W = w, whose length over the simplex is at most 1."""
+    block = tied(np.zeros((3, 1)), [4])
+    assert max(length_at(block, weights) for weights in np.eye(3)) == 1.0
+    for bound in (monotone(block), h_matrix(block)):
+        assert 1.0 <= bound <= 1 + 1e-12

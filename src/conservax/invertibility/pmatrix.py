@@ -16,15 +16,11 @@ from .reduced import Block
 _STEPS = 60  # of the search for a scaling
 
 
-def _spread(block: Block) -> float:
-    """√(rows of the largest tie): what it costs to count the rows of a tie as independent kinks."""
-    return math.sqrt(max(block.counts))
-
-
 def monotone(block: Block, scale: np.ndarray | None = None) -> float | None:
     """β from S = sym(s N s⁻¹) ≻ 0 for a positive vector s (all ones by default), or None.
 
-    xᵀ(I − D M)x ≥ … with r = D z: ‖(I − D M)⁻¹ D‖ ≤ √cond(s²) / λ_min(S). Rungs 5 and 7.
+    xᵀ(I − D M)x ≥ … with r = D z: ‖(I − D M)⁻¹ D‖ ≤ √cond(s²) / λ_min(S). Rungs 5 and 7. Rows of a tie
+    count as independent kinks, which costs nothing (docs/theory.md#margins).
     """
     N, radius = block.square()
     spread = 1.0
@@ -38,7 +34,7 @@ def monotone(block: Block, scale: np.ndarray | None = None) -> float | None:
         return None
     doubt = len(N) * radius * spread + 4 * UNIT * float(np.linalg.norm(N))
     bound = definite_margin(S) - doubt * (1 + 8 * UNIT)
-    return spread * _spread(block) / bound if bound > 0 else None
+    return spread / bound if bound > 0 else None
 
 
 def h_matrix(block: Block) -> float | None:
@@ -52,8 +48,7 @@ def h_matrix(block: Block) -> float | None:
     np.fill_diagonal(comparison, np.diagonal(N) - radius)
     if not np.all(np.diagonal(comparison) > 0):
         return None
-    bound = m_matrix_inverse_bound(comparison)
-    return None if bound is None else _spread(block) * bound
+    return m_matrix_inverse_bound(comparison)
 
 
 def regular_box(block: Block, low: np.ndarray, high: np.ndarray) -> float | None:
