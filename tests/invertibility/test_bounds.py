@@ -73,6 +73,30 @@ def test_the_cut_lies_within_its_radius(gap):
         assert radius < 1e-9 / gap**2
 
 
+@pytest.mark.parametrize("of_E", [0.0, 1.0])
+@pytest.mark.parametrize("radius", [1e-9, 1e-5])
+def test_the_cut_holds_for_all_data_within_their_radius(radius, of_E):
+    rng = np.random.default_rng(4)
+    for _ in range(10):
+        n, k = 4, 2
+        A, H = near_singular(rng, n, 0.5), rng.normal(size=(n, k))
+        E, L = of_E * rng.normal(size=(k, n)), rng.normal(size=(k, k))
+        M, reach = cut(A, H, E, L, radius)
+        assert reach < 1e3 * radius
+        X = np.linalg.solve(A, H)
+        # as far as E and L alone can move an entry: towards the signs of a column of A⁻¹H
+        towards = -np.sign(X[:, :1]).T * np.ones((k, 1))
+        ends = [(0, 0, towards, 1)] + [
+            tuple(rng.choice([-1.0, 1.0], size=part.shape) for part in (A, H, E, L))
+            for _ in range(20)
+        ]
+        for dA, dH, dE, dL in ends:
+            moved = E + radius * dE
+            exact = L + radius * dL - moved @ np.linalg.solve(A + radius * dA, H + radius * dH)
+            # what rounding makes of the comparison itself
+            assert np.abs(exact - M).max() <= reach + 1e-14
+
+
 def test_norms():
     rng = np.random.default_rng(0)
     for shape in ((3, 3), (5, 200), (700, 4), (650, 650)):

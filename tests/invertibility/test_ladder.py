@@ -162,6 +162,19 @@ def test_a_tie_with_unequal_columns_is_not_taken_for_a_row():
     assert certify(form).verdict == Verdict.PROVEN
 
 
+def test_a_tie_with_columns_that_differ_for_another_kink_alone():
+    # a kink behind the tie sees b w₂: B = 1 + q b w₂
+    def behind(b):
+        L = np.zeros((3, 3))
+        L[2, 1] = b
+        return form_of([[1.0]], [[0.0, 0.0, 1.0]], [[1.0], [1.0], [0.0]], L, ways=[3, 1])
+
+    refuted = certify(behind(-2.0))
+    assert refuted.verdict == Verdict.REFUTED
+    confirm(behind(-2.0), refuted)
+    assert certify(behind(-0.9)).verdict == Verdict.PROVEN
+
+
 def test_kinks_that_move_nothing_are_left_out():
     k = 30
     H = np.zeros((1, k))

@@ -99,3 +99,19 @@ def test_searches_find_what_is_there_and_nothing_else():
         end, stuck = descend(block, np.zeros(k), 50)
         assert set(end) <= {0.0, 1.0}
         assert not (stuck and positive)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_walk_ends_where_no_change_lowers_the_determinant_or_it_is_not_positive(seed):
+    rng = np.random.default_rng(seed)
+    k = 6
+    block = block_with(np.eye(k) + rng.choice([0.2, 0.5]) * rng.normal(size=(k, k)))
+    end, stuck = descend(block, np.zeros(k), 50)
+
+    def determinant(weights):
+        return np.linalg.det(block.weighted(weights))
+
+    assert stuck == (determinant(end) <= 1e-12)
+    if not stuck:
+        changed = [np.where(np.arange(k) == i, 1 - end, end) for i in range(k)]
+        assert min(map(determinant, changed)) >= (1 - 1e-5) * determinant(end)

@@ -89,6 +89,13 @@ def test_monotone_by_construction_holds_for_its_matrix(seed):
     assert certify_monotone(Monotone(0.0, A, B)).verdict == Verdict.UNKNOWN
 
 
+def test_margin_by_construction_in_closed_form():
+    # W = B − Bᵀ = 6 [[0, 1], [−1, 0]] has m = 1 and ‖W‖ = 6; W = −AᵀA = −4 with m = 1 has ‖W‖ = 4
+    B = 3 * np.array([[0.0, 1.0], [-1.0, 0.0]])
+    assert certify_monotone(Monotone(1.0, B=B)).margin == pytest.approx(1 / 7, rel=1e-12)
+    assert certify_monotone(Monotone(1.0, A=[[2.0]])).margin == pytest.approx(1 / 5, rel=1e-12)
+
+
 def test_operators_without_a_norm_are_proven_without_a_margin():
     import jax
     import lineax as lx
@@ -137,6 +144,18 @@ def test_weighted_bounds_find_the_perron_scaling():
         assert smallest(np.eye(2) - V) >= certificate.margin
     assert certify_contraction(bounds=C, scaling=[1.0, 1.0]).verdict == Verdict.UNKNOWN
     assert certify_contraction(bounds=2.01 * C).verdict == Verdict.UNKNOWN
+
+
+def test_the_margin_of_bounds_is_one_in_the_euclidean_norm():
+    # V = ½ 1 e₁ᵀ has V² = V/2: (I − V)⁻¹ = I + 2 V, and ‖V‖₂ = √n/2 where ‖V‖_∞ = ½
+    n = 100
+    V = np.zeros((n, n))
+    V[:, 0] = 0.5
+    certificate = certify_contraction(bounds=V)
+    assert certificate.verdict == Verdict.PROVEN
+    exact = smallest(np.eye(n) - V)
+    assert exact < 0.1
+    assert 0.4 * exact < certificate.margin <= exact
 
 
 def test_a_stated_modulus_and_its_scaling():
