@@ -162,6 +162,17 @@ def test_a_tie_with_unequal_columns_is_not_taken_for_a_row():
     assert certify(form).verdict == Verdict.PROVEN
 
 
+def test_a_tie_with_unequal_columns_that_is_singular_amid_its_vertices_alone():
+    # det = 1 − g w₁ w₂ with w₁ + w₂ ≤ 1: least at w₁ = w₂ = ½, where it is 1 − g/4
+    def crossed(g):
+        return form_of(np.eye(2), [[0.0, g], [1.0, 0.0]], np.eye(2), ways=[3])
+
+    assert certify(crossed(3.8)).verdict == Verdict.PROVEN
+    refuted = certify(crossed(4.2))
+    assert refuted.verdict == Verdict.REFUTED
+    confirm(crossed(4.2), refuted)
+
+
 def test_a_tie_with_columns_that_differ_for_another_kink_alone():
     # a kink behind the tie sees b w₂: B = 1 + q b w₂
     def behind(b):

@@ -5,11 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from conservax.calculus import AbsNormal
 from conservax.invertibility.pmatrix import h_matrix, minor_bound, monotone, regular_box, whole_set
-from conservax.invertibility.reduced import block_of
-from invertibility.test_reduced import block_with
-from soundness import groups_of
+from invertibility.test_reduced import block_with, tied
 
 
 def largest(block, rng, draws=300):
@@ -56,16 +53,6 @@ def test_every_bound_holds_where_the_set_is_sampled(seed):
 
 def _subsets(k):
     return ([i for i in range(k) if s >> i & 1] for s in range(1 << k))
-
-
-def tied(M, ways):
-    """The block with this M (rows, units), a tie of r ways for each r > 1."""
-    owner = np.repeat(np.arange(len(ways)), [max(1, r - 1) for r in ways])
-    U, K = len(ways), len(owner)
-    form = AbsNormal(
-        np.eye(U), -np.eye(U)[:, owner], M, np.zeros((K, K)), groups_of(ways), None, float
-    )
-    return block_of(form, np.arange(U), np.arange(U), np.arange(K))
 
 
 def choices(block, rng, draws=200):

@@ -1,9 +1,12 @@
 """The reduced problem: its blocks, its matrix M, and faces, against determinants of the whole."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from conservax.calculus import AbsNormal
+from conservax.invertibility import search
 from conservax.invertibility.reduced import block_of, face, partition
 from conservax.invertibility.search import bisect, branch, descend, sign_reversing
 from soundness import groups_of, instance
@@ -79,6 +82,16 @@ def block_with(N):
     return block_of(form, np.arange(k), np.arange(k), np.arange(k))
 
 
+def tied(M, ways):
+    """The block with this M (rows, units), a tie of r ways for each r > 1."""
+    owner = np.repeat(np.arange(len(ways)), [max(1, r - 1) for r in ways])
+    U, K = len(ways), len(owner)
+    form = AbsNormal(
+        np.eye(U), -np.eye(U)[:, owner], M, np.zeros((K, K)), groups_of(ways), None, float
+    )
+    return block_of(form, np.arange(U), np.arange(U), np.arange(K))
+
+
 def test_searches_find_what_is_there_and_nothing_else():
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -115,3 +128,19 @@ def test_the_walk_ends_where_no_change_lowers_the_determinant_or_it_is_not_posit
     if not stuck:
         changed = [np.where(np.arange(k) == i, 1 - end, end) for i in range(k)]
         assert min(map(determinant, changed)) >= (1 - 1e-5) * determinant(end)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_faces_alone_decide_without_a_proof_or_a_walk(seed, monkeypatch):
+    monkeypatch.setattr(search, "_PIECE", 1)
+    monkeypatch.setattr(search, "proved", lambda part: None)
+    monkeypatch.setattr(search, "descend", lambda part, start, steps: (start, False))
+    rng = np.random.default_rng(seed)
+    block = tied(rng.normal(size=(7, 4)) * rng.choice([0.3, 0.5]), [3, 1, 4, 1])
+    vertices = itertools.product(*(np.eye(c + 1)[:, 1:] for c in block.counts))
+    least = min(np.linalg.det(block.weighted(np.concatenate(v))) for v in vertices)
+    finding = branch(block, 1 << 25)
+    assert finding.positive == (least > 0)
+    if least <= 0:
+        values = np.linalg.svd(block.weighted(finding.singular), compute_uv=False)
+        assert values[-1] < 1e-12 * values[0]
