@@ -209,6 +209,17 @@ def test_feed_forward_kinks_are_decided_one_by_one_however_many():
     assert certificate.work.minors + certificate.work.boxes <= k
 
 
+def test_a_chain_of_kinks_stretches_the_margin_of_each():
+    # kink i + 1 sees twice kink i: B = [[1, 0], [s, 1]], s = 2¹² q₁ ⋯ q₁₃, beyond the vertices that are visited
+    k = 13
+    E, H = np.zeros((k, 2)), np.zeros((2, k))
+    E[0, 0] = H[1, -1] = 1.0
+    certificate = certify(form_of(np.eye(2), H, E, 2 * np.eye(k, k=-1)))
+    assert (certificate.verdict, certificate.n_vertices) == (Verdict.PROVEN, 0)
+    least = 2 / (2.0**12 + np.sqrt(2.0**24 + 4))
+    assert 0.4 * least < certificate.margin <= least
+
+
 def test_decoupled_blocks_beyond_enumeration():
     certificate = certify(form_of(np.eye(40), 0.5 * np.eye(40), np.eye(40)))
     assert certificate.verdict == Verdict.PROVEN
