@@ -103,3 +103,13 @@ def test_rows_of_a_tie_cost_no_more_than_kinks():
     assert max(length_at(block, weights) for weights in np.eye(3)) == 1.0
     for bound in (monotone(block), h_matrix(block)):
         assert 1.0 <= bound <= 1 + 1e-12
+
+
+def test_a_tie_that_is_off_counts_however_many_rows_it_has():
+    """N = [[1, 2], [−1, −0.2]]: both minors with the tie taken are positive, the other kink's alone is not."""
+    block = tied(np.array([[0.0, -2.0]] * 19 + [[1.0, 1.2]]), [20, 1])
+    assert np.linalg.det(block.weighted(np.eye(20)[-1])) < 0
+    assert regular_box(block, *whole_set(block)) is None
+    # for N = [[1, 0.2], [−0.1, 0.2]] the criterion holds
+    block = tied(np.array([[0.0, -0.2]] * 19 + [[0.1, 0.8]]), [20, 1])
+    assert regular_box(block, *whole_set(block)) is not None
