@@ -150,6 +150,31 @@ def test_linear_programs_meet_highs_to_the_last_digits():
         np.testing.assert_allclose(found.primal[k], known.x, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_derivatives_of_primal_dual_and_slack_meet_differences(name):
+    cones, inside = SHAPES[name]
+    data = [jnp.asarray(part[0]) for part in draw(cones, inside, 1, seed=3)]
+    rng = np.random.default_rng(4)
+    along = [jnp.asarray(rng.normal(size=part.shape)) for part in data]
+    program, h = ConeProgram(cones), 1e-6
+    before, after = (
+        program(*(d + t * a for d, a in zip(data, along, strict=True))) for t in (-h, h)
+    )
+    for k in range(3):
+        weights = rng.normal(size=before[k].shape)
+
+        def loss(*data, k=k, weights=weights):
+            return jnp.vdot(weights, program(*data)[k])
+
+        slope = weights @ np.asarray(after[k] - before[k]) / (2 * h)
+        back = jax.grad(loss, (0, 1, 2, 3))(*data)
+        for found in (
+            sum(map(jnp.vdot, back, along)),
+            jax.jvp(loss, tuple(data), tuple(along))[1],
+        ):
+            np.testing.assert_allclose(found, slope, rtol=1e-5, atol=1e-6)
+
+
 def test_zero_cotangents_give_zero_in_failed_items_and_others_are_lost():
     """x ≤ h₁, x ≥ −h₂: the second item has no solution."""
     G = np.array([[1.0], [-1.0]])
