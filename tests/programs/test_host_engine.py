@@ -137,6 +137,29 @@ def test_a_solver_that_lies_is_followed_by_the_next(monkeypatch):
     np.testing.assert_allclose(found.primal, [[0.8, 0.2, 0], [0, 0, 1]], atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("rows", "x", "y", "status"),
+    [
+        # x ≤ −1 and x ≥ 1: the rows add up to 0 ≤ −2
+        ([[1.0], [-1.0]], [0.0], [1.0, 1.0], Status.PRIMAL_INFEASIBLE),
+        ([[1.0], [-1.0]], [0.0], [1.0, 0.0], Status.STALLED),
+        ([[1.0], [1.0]], [0.0], [1.0, -1.0], Status.STALLED),
+        # min x over x ≤ −1, 2x ≤ −1 falls along −1
+        ([[1.0], [2.0]], [-1.0], [0.0, 0.0], Status.DUAL_INFEASIBLE),
+        ([[1.0], [2.0]], [1.0], [0.0, 0.0], Status.STALLED),
+    ],
+)
+def test_the_last_point_of_a_solver_that_gave_up_is_tried_as_a_ray(monkeypatch, rows, x, y, status):
+    def stalled(P, c, A, b):
+        point = np.array(x), np.array(y), np.maximum(-np.array(rows) @ x, 0.0)
+        return host.Answer(Status.STALLED, 1, *point)
+
+    monkeypatch.setitem(host._SOLVERS, Solver.SCS, lambda *_: stalled)
+    program = ConeProgram(Cones(nonnegative=2), solver="scs")
+    found = program(np.zeros((1, 1)), np.ones((1, 1)), np.array(rows), -np.ones(2))
+    assert found.info.status.tolist() == [status]
+
+
 def test_linear_programs_meet_highs_to_the_last_digits():
     """The active-set method answers to 1e-6; the polish makes a vertex of it."""
     rng = np.random.default_rng(3)

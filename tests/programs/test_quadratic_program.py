@@ -206,6 +206,15 @@ def test_the_margin_bounds_every_active_set(seed):
         assert report.margin <= np.linalg.svd(U, compute_uv=False)[-1] * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_which_pieces_are_active_does_not_depend_on_the_unit_of_a_row(unit):
+    """min ½x² − (1 + c) x over u x ≤ u: x = 1 with the multiplier c/u, of terms of size 1."""
+    for c, strongly in ((1.0, True), (1e-12, False)):
+        report = QP.check(np.eye(1), [-1 - c], G=[[unit]], h=[unit])
+        rows = (report.strongly_active, report.weakly_active)
+        assert rows == (((0,), ()) if strongly else ((), (0,)))
+
+
 def test_the_derivative_at_a_degenerate_point_is_one_active_set():
     rng = np.random.default_rng(7)
     n, m = 4, 5
