@@ -131,6 +131,20 @@ def test_of_singular_items_what_is_determined_is_that_of_a_regular_one(transpose
     assert np.isnan(found[1]).all()
 
 
+@pytest.mark.parametrize("equations", [1, 2])
+def test_equal_rows_get_any_of_their_values_if_both_are_equations(equations):
+    """Rows 0 and 1 are equal; an inequality among them can only move one way."""
+    at = place(tilt=0.0, decided=True)
+    right = jacobian(at).T @ np.random.default_rng(3).normal(size=(N + M, 2))
+    cones = Cones(zero=equations, nonnegative=M - equations)
+    found = np.asarray(linear_solve(cones, True)(stacked([at]), jnp.asarray(right[None])))[0]
+    if equations == 2:
+        np.testing.assert_allclose(jacobian(at).T @ found, right, atol=1e-12)
+    else:
+        assert np.isnan(found[N : N + 2]).all()
+        assert np.isfinite(np.delete(found, (N, N + 1), axis=0)).all()
+
+
 def test_the_oracle_calls_the_same_items_singular():
     right = np.ones(N + M)
     none = [name for name, at in CASES.items() if exact_solution(jacobian(at), right) is None]

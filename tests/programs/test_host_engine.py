@@ -7,14 +7,15 @@ import pytest
 from scipy.optimize import linprog
 
 from conservax.programs import ConeProgram, Cones, QuadraticProgram, Solver, Status
-from conservax.programs.forward import Settings
-from conservax.programs.host import engine
+from conservax.programs.forward import Settings, measure_point
+from conservax.programs.host import engine, search
 from conservax.programs.host.calls import _TICKETS
 from conservax.programs.system.curved_blocks import curved
 from conservax.programs.system.curved_on_host import curved_on_host
 from conservax.solvers import host
 from conservax.solvers.cones import Curved
-from conservax.solvers.equilibrate import Data
+from conservax.solvers.equilibrate import ConicPoint, Data
+from conservax.solvers.termination import measure_data
 
 _compiled = [0]
 
@@ -200,6 +201,19 @@ def test_derivatives_of_primal_dual_and_slack_meet_differences(name, units):
             jax.jvp(loss, tuple(data), tuple(along))[1],
         ):
             np.testing.assert_allclose(found, slope, rtol=1e-5, atol=1e-5)
+
+
+def test_the_polish_keeps_what_is_active_within_the_tolerance():
+    """x₁ ≤ 3e-7 and x₁ ≤ 2 x₂: at a rough point the signs of both rows are wrong, and Newton's steps astray."""
+    A, P = np.array([[1.0, 0.0], [1.0, -2.0]]), np.array([[0.3, -0.3], [-0.3, 2.5]])
+    y, s = np.array([0.0, 1e-6]), np.array([3e-7, 0.0])  # at the solution 0
+    data = Data(P[None], -(A.T @ y)[None], A[None], s[None])
+    sizes, cones = measure_data(data), Cones(nonnegative=2)
+    rough = ConicPoint(*map(np.array, ([[1e-4, 1e-4]], [[2e-4, 0.0]], [[0.0, 1e-5]])))
+    found = measure_point(data, sizes, rough, np.full(1, 1e-4))
+    point = search._polish(data, sizes, found, np.ones(1, bool), 2, cones).point
+    for own, known in zip(point, (np.zeros(2), y, s), strict=True):
+        np.testing.assert_allclose(own[0], known, atol=1e-15)
 
 
 def test_zero_cotangents_give_zero_in_failed_items_and_others_are_lost():

@@ -49,6 +49,20 @@ def test_other_data_get_the_derivative():
     np.testing.assert_allclose(slopes[0], slopes[1], atol=1e-12)
 
 
+def test_dual_and_slack_get_the_derivative():
+    weights = np.array([[0.3, -1.0, 0.5, 2.0], [1.0, 0.2, -0.4, 0.6]])
+
+    def slope(tau):
+        def loss(c):
+            found = ConeProgram(CONES, perturbed=tau)(np.zeros((3, 3)), c, ROWS, RIGHT)
+            return jnp.vdot(weights[0], found.dual) + jnp.vdot(weights[1], found.slack)
+
+        return jax.grad(loss)(C)
+
+    assert np.abs(slope(None)).max() > 0.1
+    np.testing.assert_allclose(slope(TAU), slope(None), atol=1e-12)
+
+
 def test_quadratic_programs_and_layers_pass_it_on():
     program = QuadraticProgram(perturbed=TAU)
 
