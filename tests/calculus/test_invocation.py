@@ -14,6 +14,8 @@ import conservax as cx
 from conservax import errors
 from conservax.calculus.tracing.invocation import Invocation, differentiable
 
+CORNER = cx.conservative_jacobian(jnp.abs)(jnp.zeros(2))
+
 
 class Block(eqx.Module):
     """Arrays, an activation, a number, a string, None, an integer that steers a loop, a static field."""
@@ -113,6 +115,11 @@ def test_monitor_takes_modules():
     np.testing.assert_allclose(seen.margin, 0.5, rtol=1e-6)
 
 
+def test_a_step_comes_first():
+    with pytest.raises(errors.InvalidInputError, match=r"step.*Block.*watch\(step, \*args\)"):
+        cx.monitor(lambda model, x: x)(block(), jnp.zeros(2))
+
+
 def test_integers_steer_and_floats_flow():
     fun = lambda x, pair, n: sum(jnp.abs(x - pair.left) for _ in range(n)) + pair.right  # noqa: E731
     J = cx.conservative_jacobian(fun, (0, 1))(1.0, Pair(1.0, jnp.array(3.0)), 2)
@@ -141,13 +148,27 @@ def test_dataclasses_registered_or_not():
         (lambda t: cx.conservative_jacobian(jnp.abs)(t), "argument 0"),
         (lambda t: cx.conservative_jacobian(lambda x: x * t)(1.0), "closes over"),
         (lambda t: cx.monitor(lambda x: x)(0, t), "argument 0"),
+        (lambda t: cx.monitor(lambda x: x)(t, 0.0), "step"),
         (lambda t: cx.polish(lambda y, a: y - a, np.ones(2), t), r"args\[0\]"),
+        (lambda t: cx.inverse_jacobian(lambda x: 2 * x)(t), "x"),
+        (lambda t: CORNER.element(t), "selection"),
+        (lambda t: CORNER.support(t), "direction"),
+        (lambda t: CORNER.outer_support(t), "direction"),
+        (lambda t: CORNER.directional(t), "v"),
+        (lambda t: CORNER.distance(t), "matrix"),
+        (lambda t: CORNER.contains(t), "matrix"),
+        (lambda t: CORNER.unflatten(t), "matrix"),
     ],
 )
 @pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.jacobian])
 def test_on_tracers_it_says_to_call_outside(call, name, transform):
     with pytest.raises(errors.InvalidInputError, match=f"^(the function )?{name}.* traced array"):
         transform(lambda t: call(t))(jnp.ones((2, 2))[0] if transform is jax.jit else jnp.ones(2))
+
+
+def test_a_traced_key_is_named():
+    with pytest.raises(errors.InvalidInputError, match=r"^key is a traced array"):
+        jax.jit(lambda key: CORNER.sample(key, 1))(jax.random.key(0))
 
 
 def test_equal_calls_have_equal_forms():

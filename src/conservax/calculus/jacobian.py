@@ -18,7 +18,7 @@ from .sets.membership import has_exact_element, nearest_in_hull
 from .sets.outer_bounds import norm_bound, outer_bounds, outer_support
 from .sets.pivots import SmallPivotError, decide
 from .tracing.flattening import as_pytree, columns_in_order, without_duplicates
-from .tracing.invocation import Invocation, differentiable
+from .tracing.invocation import Invocation, differentiable, require_values
 
 _MAX_NORMS = 1 << 12  # vertices whose norms are taken one by one
 
@@ -80,6 +80,7 @@ class ConservativeJacobian:
                     f"selection={selection!r} is not 'jax', 'lower', 'upper' or weights."
                 )
             return np.array([w for g in groups for w in g.named(selection)], dtype=np.float64)
+        require_values([("selection", selection)], "this")
         q = np.asarray(selection, dtype=np.float64)
         if q.shape != (self.form.weight_count,):
             raise SelectionError(
@@ -146,6 +147,7 @@ class ConservativeJacobian:
         >>> bool(abs(J.sample(jax.random.key(0), 100)).max() <= 1)
         True
         """
+        require_values([("key", key)], "sample")
         seed = np.asarray(jax.random.bits(key, (4,), "uint32"))
         rng = np.random.default_rng(seed)
         draws = [g.draw(rng, count) for g in self.form.groups]
@@ -208,21 +210,21 @@ class ConservativeJacobian:
         >>> cx.conservative_jacobian(jnp.abs)(jnp.zeros(2)).support([[1.0, 0.0], [0.0, -2.0]])
         3.0
         """
-        return 0.0 - Hull.of(self.form).support(-self._matrix(direction))[0]
+        return 0.0 - Hull.of(self.form).support(-self._matrix(direction, "direction"))[0]
 
     def inner_support(self, direction: Any) -> float:
         """⟨C, J⟩ for an element J that a search over extreme selections finds to be large.
 
         Attained, hence at most the true maximum. Arguments as ``support``, errors as ``inner_bounds``.
         """
-        return 0.0 - searched_support(self.form)(-self._matrix(direction))[0]
+        return 0.0 - searched_support(self.form)(-self._matrix(direction, "direction"))[0]
 
     def outer_support(self, direction: Any) -> float:
         """A number that ⟨C, J⟩ exceeds for no element J, rounding included.
 
         Arguments as ``support``, methods and errors as ``outer_bounds``.
         """
-        return outer_support(self.form, self._matrix(direction))
+        return outer_support(self.form, self._matrix(direction, "direction"))
 
     def lipschitz_bound(self) -> float:
         """A number that ‖J‖₂ exceeds for no element J: a Lipschitz constant at the point.
@@ -319,7 +321,7 @@ class ConservativeJacobian:
         >>> cx.conservative_jacobian(jnp.abs)(0.0).distance([[3.0]])
         2.0
         """
-        target = self._matrix(matrix)
+        target = self._matrix(matrix, "matrix")
         found = nearest_in_hull(self.form, target)
         self._require_decided(found.upper - found.lower, self._scale(target), "the distance")
         return found.upper
@@ -344,7 +346,7 @@ class ConservativeJacobian:
         >>> J.contains([[1.0], [0.0]], hull=False), J.contains([[2.0], [0.0]])
         (True, False)
         """
-        target = self._matrix(matrix)
+        target = self._matrix(matrix, "matrix")
         tol = (
             self._scale(target) * math.sqrt(machine_epsilon(self.form.dtype))
             if tol is None
@@ -382,9 +384,11 @@ class ConservativeJacobian:
         """A matrix (m, n) of the set as the pytree that ``jax.jacobian`` would return."""
         if self._unflatten is None:
             return matrix
+        require_values([("matrix", matrix)], "unflatten")
         return self._unflatten(np.asarray(matrix))
 
     def _flat_direction(self, v: Any) -> np.ndarray:
+        require_values([("v", v)], "directional")
         n = self.shape[1]
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(self._inputs)]
         alike = self._inputs is not None and jax.tree.structure(v) == jax.tree.structure(
@@ -404,7 +408,8 @@ class ConservativeJacobian:
             )
         return flat.astype(np.float64)
 
-    def _matrix(self, matrix: Any) -> np.ndarray:
+    def _matrix(self, matrix: Any, name: str) -> np.ndarray:
+        require_values([(name, matrix)], "this")
         X = np.asarray(matrix, dtype=np.float64)
         if X.shape != self.shape or not np.all(np.isfinite(X)):
             raise InvalidInputError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..calculus import AbsNormal, ConservativeJacobian
 from ..calculus.tracing.flattening import columns_in_order
-from ..calculus.tracing.invocation import differentiable
+from ..calculus.tracing.invocation import differentiable, require_values
 from ..errors import InvalidInputError, SingularError
 from ..numerics import singular_value_floor
 from .residual import Equation
@@ -99,6 +99,7 @@ def inverse_jacobian(
     implicit = implicit_jacobian(functools.partial(_difference, fun), rtol=rtol)
 
     def at(x: Any) -> ConservativeJacobian:
+        require_values([("x", x)], "inverse_jacobian")
         return implicit(x, fun(x))
 
     return at

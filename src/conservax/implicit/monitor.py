@@ -1,6 +1,7 @@
 """``monitor``: during training, watch whether the derivatives of the solves inside can be trusted."""
 
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -93,10 +94,18 @@ class Monitor:
     def __call__(self, step: int, *args: Any) -> tuple[Observation, ...]:
         """Look at ``fun(*args)`` if it is this step's turn; returns what was seen, () if it is not.
 
-        Raises InvalidInputError if the function executes no ``custom_root`` solve, and what the
-        calculus raises where it cannot read the program. What goes wrong at the values of one step
-        alone is recorded as a fallback.
+        Raises InvalidInputError if ``step`` is no whole number or the function executes no
+        ``custom_root`` solve, and what the calculus raises where it cannot read the program. What goes
+        wrong at the values of one step alone is recorded as a fallback.
         """
+        require_values([("step", step)], "monitor")
+        try:
+            step = operator.index(step)
+        except TypeError:
+            raise InvalidInputError(
+                f"step must be a whole number, but is a {type(step).__name__}: watch(step, *args) takes the "
+                "arguments of the function after it."
+            ) from None
         if step % self.every:
             return ()
         require_values([(f"argument {n}", arg) for n, arg in enumerate(args)], "monitor")
