@@ -188,15 +188,17 @@ def test_gradients_in_a_symmetric_parameter_are_symmetric():
     np.testing.assert_allclose(both(moved)[0], closed_form(moved), atol=1e-9)
 
 
-def test_dual_variables_of_every_kind_of_constraint():
+@pytest.mark.parametrize("length", [3.0, 0.56])
+def test_dual_variables_of_every_kind_of_constraint(length):
+    """The second-order cone is active where it is short, the first bound where it is long."""
     p = cp.Parameter(3, name="p")
     x, X = cp.Variable(3), cp.Variable((2, 2), symmetric=True)
     constraints = [
         cp.sum(x) == 1,
         x <= 0.6,
-        cp.SOC(cp.sum(p) + 2, x),
+        cp.SOC(length * cp.sum(p), x),
         X >> np.eye(2),
-        cp.ExpCone(x[:2] - 1, np.ones(2), np.array([1.0, 0.5])),
+        cp.ExpCone(x[:2] - 1, np.ones(2), np.array([1.0, 0.4])),
     ]
     objective = cp.sum_squares(x - p) + cp.trace(X @ np.array([[2.0, 0.3], [0.3, 1.0]]))
     problem = cp.Problem(cp.Minimize(objective), constraints)
@@ -207,6 +209,10 @@ def test_dual_variables_of_every_kind_of_constraint():
     assert info.solver == Solver.CLARABEL
     p.value = value
     problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    idle = constraints[2 if length > 1 else 1]
+    for constraint in constraints:
+        largest = max(np.abs(dual.value).max() for dual in constraint.dual_variables)
+        assert (largest > 0.1) == (constraint is not idle)
     for found, expected in zip(outputs, [x, X, *duals], strict=True):
         assert found.shape == expected.shape
         # CVXPY's value of a vector in a second-order cone is a column
