@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conservax.programs.cone_program import Cones
-from conservax.programs.system.spectrum import Tolerances, spectrum
+from conservax.programs.system.spectrum import Tolerances, rotate, spectrum
 from conservax.programs.system.two_tests import two_tests
 
 COUNT = 160
@@ -170,3 +170,15 @@ def test_regular_programs_are_proven_and_singular_ones_refuted():
         parts = spectrum(jnp.asarray(v), None, cones)
         found[name] = int(two_tests(jnp.asarray(P), jnp.asarray(A), parts, cones).verdict[0])
     assert found == {"regular": 1, "flat": -1, "twice": -1}
+
+
+def test_eigenvectors_that_cancel_prove_nothing():
+    """v = (0, a, b), A = (−h, a, b), a² + b² = h²: V A = 0 exactly, of which rounding leaves no zero."""
+    triples = [[51, 140, 149], [21, 220, 221], [165, 52, 173], [25, 312, 313], [135, 352, 377]]
+    a, b, h = np.array(triples, float).T
+    v, A = np.stack([0 * a, a, b], axis=1), np.stack([-h, a, b], axis=1)[..., None]
+    cones = Cones(second_order=(3,))
+    parts = spectrum(v, None, cones)
+    assert np.any(rotate(parts.basis, A, cones)[:, 0] != 0)
+    found = two_tests(np.zeros((len(h), 1, 1)), A, parts, cones)
+    assert not np.any(found.verdict == 1)
