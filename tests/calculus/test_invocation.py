@@ -115,6 +115,14 @@ def test_monitor_takes_modules():
     np.testing.assert_allclose(seen.margin, 0.5, rtol=1e-6)
 
 
+def test_bfloat16_is_a_precision():
+    x = jnp.zeros(2, jnp.bfloat16)
+    J = cx.conservative_jacobian(lambda x: jnp.sum(jnp.abs(x)))(x)
+    assert sorted(map(tuple, J.vertices()[:, 0])) == [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    assert cx.check(lambda y, a: y - jax.nn.relu(y / 2 - a), x, x).verdict == cx.Verdict.PROVEN
+    assert cx.check(lambda y, a: y - 2 * jax.nn.relu(y) - a, x, x).verdict == cx.Verdict.REFUTED
+
+
 def test_a_step_comes_first():
     with pytest.raises(errors.InvalidInputError, match=r"step.*Block.*watch\(step, \*args\)"):
         cx.monitor(lambda model, x: x)(block(), jnp.zeros(2))

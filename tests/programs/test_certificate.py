@@ -434,6 +434,17 @@ def test_exactly_singular_floats_are_never_proven(seed):
     assert report.licq is False
 
 
+def test_a_hair_of_negative_curvature_proves_nothing():
+    """U(v) = [[p, av], [a, v − 1]] has the determinant p (v − 1) − a² v, zero at p/(p − a²)."""
+    p, a = -1e-9, 1e-4
+    v = p / (p - a * a)
+    assert 0 < v < 1
+    assert abs(np.linalg.det(system(np.array([[p]]), np.array([[a]]), np.array([[v]])))) < 1e-24
+    report = certified([[p]], [[a]], [0.0], Cones(nonnegative=1))
+    assert report.verdict != Verdict.PROVEN
+    assert certified([[-p]], [[a]], [0.0], Cones(nonnegative=1)).verdict == Verdict.PROVEN
+
+
 def test_errors_of_the_solution_turn_eigenvectors_and_proof_into_doubt():
     """The gap between the eigenvalues is 1e-4: a residual of 1e-3 could mix their eigenvectors."""
     cones = Cones(semidefinite=(2,))

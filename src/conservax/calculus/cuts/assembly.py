@@ -7,6 +7,7 @@ import numpy as np
 import scipy
 
 from ...errors import DiscontinuousError
+from ...numerics import machine_epsilon
 from ..operations.discover import Records
 from ..operations.spectral_kinks import Meeting, resolve
 from ..sets.abs_normal import AbsNormal, Group, Kink
@@ -43,7 +44,7 @@ def assemble(
     place_of = {int(slot): place for place, slot in enumerate(columns)}
     jacobian = resolve(jacobian, m, n, place_of, meetings, records.z.dtype)
     increments, switches = jacobian[m : m + k], jacobian[m + k :]
-    round_off = max(_RANK_ONE, 64 * float(np.finfo(records.z.dtype).eps))
+    round_off = max(_RANK_ONE, 64 * machine_epsilon(records.z.dtype))
     spectral = {meeting.owner: meeting for meeting in meetings}
     members: dict[int, list[int]] = {owner: [] for owner in spectral}
     for slot in columns[~np.isin(kinds[columns], ("spectrum", "null"))]:
