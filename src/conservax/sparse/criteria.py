@@ -42,9 +42,11 @@ def held_out(
     if loss not in _LOSSES:
         raise InvalidInputError(f"loss={loss!r} is none of {', '.join(map(repr, _LOSSES))}.")
 
+    judged = jnp.asarray(X_out), jnp.asarray(y_out)  # once, not at every evaluation
+
     def criterion(*parameters: Any) -> jax.Array:
-        z = jnp.asarray(X_out) @ model(X, y, *parameters, **options)
-        return jnp.mean(_LOSSES[loss](z, jnp.asarray(y_out)))
+        z = judged[0] @ model(X, y, *parameters, **options)
+        return jnp.mean(_LOSSES[loss](z, judged[1]))
 
     return criterion
 
@@ -100,9 +102,11 @@ def sure(
     epsilon = 2 * sigma / n**0.3 if step is None else step
     delta = np.random.default_rng(seed).standard_normal(n)
 
+    design = jnp.asarray(X)
+
     def criterion(*parameters: Any) -> jax.Array:
-        here = jnp.asarray(X) @ model(X, y, *parameters, **options)
-        there = jnp.asarray(X) @ model(X, y + epsilon * delta, *parameters, **options)
+        here = design @ model(X, y, *parameters, **options)
+        there = design @ model(X, y + epsilon * delta, *parameters, **options)
         freedom = (there - here) @ delta / epsilon
         return jnp.mean((y - here) ** 2) - sigma**2 + 2 * sigma**2 * freedom / n
 

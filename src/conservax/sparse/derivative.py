@@ -18,7 +18,7 @@ import numpy as np
 from .design import Design, gram, weigh
 from .penalties import Face
 from .solvers import Problem
-from .solvers.l1_quadratic import solve_positive
+from .solvers.l1_quadratic import cholesky
 from .solvers.proximal import face_basis
 
 Arrays = Mapping[str, np.ndarray]
@@ -92,18 +92,24 @@ class Reduced:
         return self.hessian if self.T is None else self.T.T @ self.hessian @ self.T
 
     @cached_property
+    def _factor(self) -> tuple[np.ndarray, bool] | None:
+        return cholesky(self.system)
+
+    @property
     def regular(self) -> bool:
         """Whether H is positive definite beyond rounding."""
-        return solve_positive(self.system, np.zeros(len(self.system)))[1]
+        return not len(self.system) or self._factor is not None
 
     def _solve(self, right: np.ndarray) -> np.ndarray:
         """T H⁻¹ Tᵀ right, on the rows: 0 for 0, NaN where H is singular."""
         reduced = right if self.T is None else self.T.T @ right
+        from scipy.linalg import cho_solve
+
         if not reduced.any():
             return np.zeros(len(right))
-        if not np.isfinite(reduced).all() or not self.regular:
+        if not np.isfinite(reduced).all() or self._factor is None:
             return np.full(len(right), np.nan)
-        found, _ = solve_positive(self.system, reduced)
+        found = cho_solve(self._factor, reduced, check_finite=False)
         return found if self.T is None else self.T @ found
 
     @cached_property

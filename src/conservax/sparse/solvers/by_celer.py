@@ -30,8 +30,10 @@ def celer_start(
         "alphas": [scale / n / size],
         "weights": weights / scale,
         "coef_init": np.ascontiguousarray(start) / size,
-        "tol": tol / n,
+        "tol": tol / 2,  # celer's own is relative to ‖y‖²
         "max_iter": 50,
+        "p0": 100,
+        "prune": True,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it leaves is finished by the working set

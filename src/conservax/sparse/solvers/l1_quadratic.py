@@ -5,20 +5,28 @@ import numpy as np
 _PIVOTS = 20
 
 
+def cholesky(H: np.ndarray) -> tuple[np.ndarray, bool] | None:
+    """The factor of H as SciPy's ``cho_solve`` takes it, or None where H is singular to rounding."""
+    from scipy.linalg import cho_factor
+
+    try:
+        factor = cho_factor(H, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    least = float(np.diagonal(factor[0]).min(initial=np.inf)) ** 2
+    largest = float(np.diagonal(H).max(initial=0.0))
+    return factor if least > 4 * len(H) * np.finfo(float).eps * largest else None
+
+
 def solve_positive(H: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, bool]:
     """H⁻¹ right by Cholesky; where H is singular to rounding, of H + a little I, and False."""
     from scipy.linalg import cho_factor, cho_solve
 
     if not len(H):
         return right, True
+    if (factor := cholesky(H)) is not None:
+        return cho_solve(factor, right, check_finite=False), True
     largest = float(np.diagonal(H).max())
-    try:
-        factor = cho_factor(H, lower=True, check_finite=False)
-        least = float(np.diagonal(factor[0]).min()) ** 2
-        if least > 4 * len(H) * np.finfo(float).eps * largest:
-            return cho_solve(factor, right, check_finite=False), True
-    except np.linalg.LinAlgError:
-        pass
     try:
         shift = 1e-10 * max(largest, np.finfo(float).tiny)
         factor = cho_factor(H + shift * np.eye(len(H)), lower=True, check_finite=False)

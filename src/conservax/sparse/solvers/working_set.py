@@ -19,7 +19,8 @@ _FIRST = 20, 300  # features in the first working set, and one in 20 between
 _MANY = (
     30  # coefficients that join at once, from which on celer finds the signs sooner than pivots do
 )
-_ROUGH = 0.02  # the relative duality gap to which it does
+_ROUGH = 1e-3  # the relative duality gap to which it does on a working set
+_FIRST_GAP = 6e-3  # and at the start, on all features
 _LOOSE = 1e-7  # relative violation up to which round-off may end the progress
 
 
@@ -116,6 +117,11 @@ def working_set(
         best = min(best, largest)
         if idle > 4 and largest <= _LOOSE * scale:
             break
+        if not done and compiled and np.count_nonzero(excess > tol * scale) > _MANY:
+            coef = _by_celer(problem, design.X, problem.penalty, coef, _FIRST_GAP)
+            z = design.predict(coef)
+            gradient = problem.gradient(z)
+            excess = problem.violation(coef, gradient)
         members |= coef != 0
         members[design.penalised :] = True
         outside = np.flatnonzero((excess > max(tol * scale, floor)) & ~members)
@@ -208,30 +214,12 @@ class _Subproblem:
             weights = np.zeros(len(x))
             weights[: self.held] = self.penalty.alpha
             excess = self.penalty.violation(x[: self.held], gradient[: self.held])
-            if self.problem.datafit.quadratic and np.count_nonzero(excess > tol) > _MANY:
-                x = self._by_celer(weights, x)
+            if self.compiled and np.count_nonzero(excess > tol) > _MANY:
+                x = _by_celer(self.problem, self.M[:, : self.held], self.penalty, x, _ROUGH)
             if self.penalty.rho:
                 H = H + np.diag(np.where(np.arange(len(x)) < self.held, self.penalty.rho, 0.0))
             return l1_quadratic(H, c, weights, x, tol)
         return proximal_quadratic(H, c, self.penalty, self.held, x, tol)
-
-    def _by_celer(self, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Nearer the solution, where celer can help: dense columns, every coefficient penalised, no ridge."""
-        held, problem = self.held, self.problem
-        usable = (
-            not is_sparse(self.M) and not getattr(self.penalty, "rho", 0) and weights[:held].all()
-        )
-        if not (usable and self.compiled and available()):
-            return x
-        root = np.sqrt(problem.omega)
-        X, y = self.M[:, :held], problem.y
-        if problem.design.intercept:
-            X, y = X - problem.omega @ X, y - problem.omega @ y
-        found = celer_start(root[:, None] * X, root * y, weights[:held], x[:held], _ROUGH)
-        if not problem.design.intercept:
-            return found
-        shift = problem.omega @ (problem.y - self.M[:, :held] @ found)
-        return np.concatenate([found, [shift]])
 
     def _excess(self, x: np.ndarray, gradient: np.ndarray) -> float:
         inside = self.penalty.violation(x[: self.held], gradient[: self.held])
@@ -261,3 +249,25 @@ class _Subproblem:
                 return new, new_z, True
             t /= 2
         return x, z, False
+
+
+def _by_celer(problem: Problem, X: Any, penalty: Penalty, x: np.ndarray, gap: float) -> np.ndarray:
+    """Nearer the solution, where celer can help: least squares, dense columns X, all penalised, no ridge.
+
+    ``x`` holds the coefficients of the columns, and then the intercept if there is one.
+    """
+    if not isinstance(penalty, L1) or penalty.rho or not np.all(penalty.alpha > 0):
+        return x
+    if not problem.datafit.quadratic or is_sparse(X) or not X.shape[1] or not available():
+        return x
+    columns, weights, y, omega = X, penalty.weights(X.shape[1]), problem.y, problem.omega
+    if problem.design.intercept:
+        X, y = X - omega @ X, y - omega @ y
+    if np.ptp(omega):
+        root = np.sqrt(omega)
+        found = celer_start(root[:, None] * X, root * y, weights, x[: len(weights)], gap)
+    else:  # no copy of X
+        found = celer_start(X, y, weights / omega[0], x[: len(weights)], gap)
+    if not problem.design.intercept:
+        return found
+    return np.concatenate([found, [omega @ (problem.y - columns @ found)]])
