@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from .certificates import norm_bound, rounded_modulus
-from .splitting import length
 
 
 class Resolvent(eqx.Module):
@@ -98,16 +97,21 @@ def norms(coupling: Coupling, like: Any) -> tuple[jax.Array, jax.Array]:
 
     Stops and step sizes rest on them, never a certificate.
     """
+    shifts = jnp.arange(2).astype(like.dtype).reshape(2, *[1] * like.ndim)
+    several = tuple(range(1, like.ndim + 1))
 
-    def largest(forth: Any, back: Any) -> jax.Array:
-        def turn(_: Any, v: jax.Array) -> jax.Array:
-            image = back(forth(v))
-            size = length(image)
-            return image / jnp.where(size > 0, size, 1)
+    def sizes(v: jax.Array) -> jax.Array:
+        return jnp.sqrt(jnp.sum(v * v, several, keepdims=True))
 
-        start = jnp.cos(jnp.arange(like.size, dtype=like.dtype) ** 2 + 1).reshape(like.shape)
-        v = jax.lax.fori_loop(0, 10, turn, start / length(start))
-        return 1.1 * length(forth(v))
+    def turn(_: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        v, _ = state
+        image = shifts * v - jax.vmap(coupling.multiply)(v)  # −W and I − W, both at once
+        back = shifts * image - jax.vmap(coupling.multiply_transposed)(image)
+        size = sizes(back)
+        return back / jnp.where(size > 0, size, 1), sizes(image)
 
-    W, Wt = coupling.multiply, coupling.multiply_transposed
-    return largest(W, Wt), largest(lambda z: z - W(z), lambda z: z - Wt(z))
+    v = jnp.cos(jnp.arange(like.size, dtype=like.dtype) ** 2 + 1).reshape(1, *like.shape)
+    v = jnp.concatenate([v, v]) / sizes(v)
+    _, found = jax.lax.fori_loop(0, 11, turn, (v, jnp.zeros_like(shifts)))
+    found = 1.1 * found.ravel()
+    return found[0], found[1]

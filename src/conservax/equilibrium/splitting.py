@@ -14,7 +14,7 @@ Source: Winston, Kolter, Monotone operator equilibrium networks (NeurIPS 2020), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,6 +25,7 @@ from ..numerics import machine_epsilon
 from ..solution import Status
 
 _PATIENCE = 100  # iterations without progress after which round-off is to blame
+_RUNNING = -1  # no status yet
 _TRIAL = 10  # iterations without progress after which a step that is not known to be safe is halved
 Map = Callable[[jax.Array], jax.Array]
 
@@ -72,18 +73,25 @@ class Found(NamedTuple):
     status: jax.Array
 
 
+class _Memory(NamedTuple):
+    """What Anderson's acceleration knows; after an image that was taken back, still what was before."""
+
+    plain: jax.Array  # the last image, before extrapolation
+    step: jax.Array  # it less its point
+    points: tuple[jax.Array, ...]  # differences of earlier images
+    steps: tuple[jax.Array, ...]  # differences of their steps
+
+
 class _State(NamedTuple):
     turn: jax.Array
+    status: jax.Array  # _RUNNING until it is decided
     point: jax.Array  # u of Peaceman–Rachford, t of forward–backward
-    plain: jax.Array  # the last image, before extrapolation
-    step: jax.Array  # the last image less its point
-    points: jax.Array  # differences of the last images
-    steps: jax.Array  # differences of the last steps
     value: jax.Array  # σ(M t + r)
     error: jax.Array
     best: jax.Array  # the least error so far
     since: jax.Array  # iterations since it fell
-    alpha: jax.Array
+    alpha: jax.Array | None  # None: it stays what it was
+    memory: _Memory | None
 
 
 def length(t: jax.Array) -> jax.Array:
@@ -124,55 +132,65 @@ def solve(equation: Equation, start: jax.Array | None, settings: Settings) -> Fo
     r, dtype = equation.r, equation.r.dtype
     ratio = equation.norm / equation.m
     close = closeness(equation, settings)
-    image = peaceman_rachford if settings.method == "peaceman_rachford" else forward_backward
-
-    def enough(state: _State) -> jax.Array:
-        return close(state.value, state.error)
-
-    def going(state: _State) -> jax.Array:
-        moves = jnp.isfinite(state.error) & (state.since < _PATIENCE)
-        return ~enough(state) & moves & (state.turn < settings.max_steps)
+    peaceman = settings.method == "peaceman_rachford"
+    image = peaceman_rachford if peaceman else forward_backward
 
     def advance(state: _State) -> _State:
-        new, value, gap = image(equation, state.point, state.alpha)
-        step = new - state.point
+        alpha = equation.alpha if state.alpha is None else state.alpha
+        new, value, gap = image(equation, state.point, alpha)
         error = ratio * gap
         since = jnp.where(error < state.best, 0, state.since + 1)
         # what made things worse is taken back: an extrapolation, or a step too long to be safe
-        bad = (state.turn > 0) & (error > 4 * state.best)
-        shorter = (bad | (since >= _TRIAL)) & (state.alpha > equation.safe)
-        alpha = jnp.where(shorter, jnp.maximum(state.alpha / 2, equation.safe), state.alpha)
-        points, steps, point = state.points, state.steps, new
-        if settings.memory:
-            fresh = (state.turn == 0) | bad | shorter
-            points = jnp.roll(points, 1, axis=0).at[0].set(new - state.plain)
-            steps = jnp.roll(steps, 1, axis=0).at[0].set(step - state.step)
-            points, steps = jnp.where(fresh, 0, points), jnp.where(fresh, 0, steps)
-            point = jnp.where(bad, state.plain, extrapolate(new, step, points, steps))
-        plain = jnp.where(bad, state.plain, new)
+        bad = error > 4 * state.best
+        fresh = bad | (state.turn == 0)
+        if state.alpha is not None:
+            shorter = (bad | (since >= _TRIAL)) & (state.alpha > equation.safe)
+            alpha = jnp.where(shorter, jnp.maximum(alpha / 2, equation.safe), alpha)
+            since, fresh = jnp.where(shorter, 0, since), fresh | shorter
+        point, memory = new, state.memory
+        if memory is not None:
+            point, memory = _accelerated(memory, new, new - state.point, bad, fresh)
+        turn = state.turn + 1
+        ended = jnp.where(since < _PATIENCE, _RUNNING, Status.STALLED)
+        ended = jnp.where(turn < settings.max_steps, ended, Status.MAX_ITERATIONS)
+        ended = jnp.where(jnp.isfinite(error), ended, Status.DIVERGED)
+        status = jnp.where(close(value, error), Status.SOLVED, ended).astype(jnp.int8)
+        best = jnp.minimum(error, state.best)
         return _State(
-            state.turn + 1, point, plain, step, points, steps, value, error,
-            jnp.minimum(error, state.best), jnp.where(shorter, 0, since), alpha,
+            turn, status, point, value, error, best, since,
+            None if state.alpha is None else alpha, memory,
         )  # fmt: skip
 
     zero = jnp.zeros_like(r)
-    if start is None:
-        start, point = zero, zero
-    elif settings.method == "peaceman_rachford":
+    start = zero if start is None else start
+    point = start
+    if peaceman and start is not zero:
         point = start + equation.alpha * (equation.multiply(start) + r - start)
-    else:
-        point = start
-    history = jnp.zeros((settings.memory, *r.shape), dtype)
-    none = jnp.zeros((), jnp.int32)
-    infinite = jnp.full((), jnp.finfo(dtype).max, dtype)
-    state = _State(
-        none, point, point, zero, history, history, start, infinite, infinite, none, equation.alpha
-    )
-    state = jax.lax.while_loop(going, advance, state)
-    stalled = jnp.where(state.since < _PATIENCE, Status.MAX_ITERATIONS, Status.STALLED)
-    ended = jnp.where(jnp.isfinite(state.error), stalled, Status.DIVERGED)
-    status = jnp.where(enough(state), Status.SOLVED, ended).astype(jnp.int8)
-    return Found(state.value, state.error, state.turn, status)
+    earlier = (zero,) * (settings.memory - 1)
+    none, infinite = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, dtype)
+    # the decision is part of the state, so that a batch works it out once an iteration
+    state = jax.lax.while_loop(
+        lambda state: state.status == _RUNNING,
+        advance,
+        _State(
+            none, jnp.full((), _RUNNING, jnp.int8), point, start, infinite, infinite, none,
+            None if peaceman else equation.alpha,
+            _Memory(point, zero, earlier, earlier) if settings.memory else None,
+        ),
+    )  # fmt: skip
+    return Found(state.value, state.error, state.turn, state.status)
+
+
+def _accelerated(
+    memory: _Memory, new: jax.Array, step: jax.Array, bad: jax.Array, fresh: jax.Array
+) -> tuple[jax.Array, _Memory]:
+    """Where to go from an image and its step; from the last image where this one is bad."""
+    points = (new - memory.plain, *memory.points)
+    steps = (step - memory.step, *memory.steps)
+    steps = tuple(jnp.where(fresh, 0, d) for d in steps)  # one that vanishes takes no part
+    point = jnp.where(bad, memory.plain, extrapolate(new, step, points, steps))
+    plain = jnp.where(bad, memory.plain, new)
+    return point, _Memory(plain, jnp.where(bad, memory.step, step), points[:-1], steps[:-1])
 
 
 def peaceman_rachford(
@@ -197,7 +215,9 @@ def forward_backward(
     return new, value, length(t - value)
 
 
-def extrapolate(new: jax.Array, step: jax.Array, points: jax.Array, steps: jax.Array) -> jax.Array:
+def extrapolate(
+    new: jax.Array, step: jax.Array, points: Sequence[jax.Array], steps: Sequence[jax.Array]
+) -> jax.Array:
     """Anderson's acceleration: the affine combination of the last images with the least step.
 
     Differences that vanish, or repeat each other, take no part. Written out for one and two, for a
@@ -205,7 +225,6 @@ def extrapolate(new: jax.Array, step: jax.Array, points: jax.Array, steps: jax.A
 
     Source: Walker, Ni, Anderson acceleration for fixed-point iterations (2011).
     """
-    axes = tuple(range(1, points.ndim))
     d = steps[0]
     dd, df = jnp.sum(d * d), jnp.sum(d * step)
     one = jnp.where(dd > 0, df / jnp.where(dd > 0, dd, 1), 0)
@@ -220,10 +239,12 @@ def extrapolate(new: jax.Array, step: jax.Array, points: jax.Array, steps: jax.A
         first = jnp.where(apart, (ee * df - de * ef) / safe, one)
         second = jnp.where(apart, (dd * ef - de * df) / safe, 0)
         return new - first * points[0] - second * points[1]
-    gram = jnp.tensordot(steps, steps, (axes, axes))
-    right = jnp.tensordot(steps, step, (axes, tuple(range(step.ndim))))
+    all_points, all_steps = jnp.stack(points), jnp.stack(steps)
+    axes = tuple(range(1, all_steps.ndim))
+    gram = jnp.tensordot(all_steps, all_steps, (axes, axes))
+    right = jnp.tensordot(all_steps, step, (axes, tuple(range(step.ndim))))
     size = jnp.trace(gram)
     damped = gram + (10 * jnp.finfo(gram.dtype).eps * size + (size == 0)) * jnp.eye(
         len(gram), dtype=gram.dtype
     )
-    return new - jnp.tensordot(jnp.linalg.solve(damped, right), points, 1)
+    return new - jnp.tensordot(jnp.linalg.solve(damped, right), all_points, 1)
