@@ -41,6 +41,34 @@ def test_the_calculus_sees_through_a_layer():
     assert report.verdict == cx.Verdict.REFUTED
 
 
+def test_what_the_unknown_does_not_move_is_proven_without_a_matrix_of_the_layers():
+    """v − ‖z(x)‖² has ∂F/∂v = 1, whatever the kinks of z: here 20,000 unknowns, and one kink at 0."""
+    layer = made(100)
+    x = 0.1 * jax.random.normal(jax.random.key(5), (200, 2))
+
+    def loss(x):
+        return jnp.sum(jax.vmap(layer)(x) ** 2) + jax.nn.relu(x[0, 0] - 1.0)
+
+    x = x.at[0, 0].set(1.0)
+    value = jax.jit(loss)(x)
+    report = cx.check(lambda v, x: v - loss(x), value, x, rtol=1e-9)
+    assert (report.verdict, report.sigma_min) == (cx.Verdict.PROVEN, 1.0)
+    assert len(report.solves) == 1
+    assert {c.verdict for _, c in report.solves} == {cx.Verdict.PROVEN}
+    assert [(kink.operation, kink.distance) for kink in report.kinks] == [("relu", 0.0)]
+
+
+def test_a_verdict_against_a_loss_keeps_its_witness():
+    """0·v + ‖z(x)‖² − ‖z(0)‖²: ∂F/∂v = 0, although every layer is fine."""
+    layer = made()
+    x = jnp.array([0.4, -0.3])
+    target = jnp.sum(layer(x) ** 2)
+    report = cx.check(lambda v, x: 0 * v + jnp.sum(layer(x) ** 2) - target, jnp.ones(()), x)
+    assert report.verdict == cx.Verdict.REFUTED
+    assert report.recheck()[0] == 0
+    assert [c.verdict for _, c in report.solves] == [cx.Verdict.PROVEN]
+
+
 def test_the_monitor_reads_the_certificate():
     layer = made()
     watch = cx.monitor(lambda layer, x: jnp.sum(layer(x) ** 2))

@@ -235,18 +235,27 @@ def check_by_construction(
     point = equation.point(rtol)
     certificate = None if own is None else own(sol, *args, **kwargs)
     form, solves = None, ()
+    kinks, nearest = point.kinks()
     if certificate is None or certificate.verdict != Verdict.PROVEN:
-        form = point.form(equation.inputs((0,)), solves=True)
-        certificate = certify(form, budget=budget)
-        if _holds_at_tolerance(certificate) and not form.given_rules:
-            sizes = entry_sizes(point, equation.inputs((0,)))
-            scaled = sizes and certify_scaled(form, sizes, budget=budget)
-            certificate = scaled or certificate
-        solves = tuple(
-            (place, by_construction(known) or certify(own_form(inner), budget=budget))
-            for (place, inner), known in zip(form.roots, point.own_certificates(), strict=True)
-        )
-    kinks, nearest = point.kinks() if form is None else (form.kinks, form.nearest_inactive)
+        own_solves = [(place, by_construction(known)) for place, known in point.own_certificates()]
+        solves = tuple((place, known) for place, known in own_solves if known is not None)
+        determined = len(solves) == len(own_solves)
+        if determined and solves:
+            form = point.still_form(equation.inputs((0,)))
+            certificate = None if form is None else certify(form, budget=budget)
+        if certificate is None or certificate.verdict != Verdict.PROVEN:
+            form = point.form(equation.inputs((0,)), solves=not determined, determined=determined)
+            kinks, nearest = form.kinks, form.nearest_inactive
+            certificate = certify(form, budget=budget)
+            if _holds_at_tolerance(certificate) and not form.given_rules:
+                sizes = entry_sizes(point, equation.inputs((0,)))
+                scaled = sizes and certify_scaled(form, sizes, budget=budget)
+                certificate = scaled or certificate
+            if not determined:
+                solves = tuple(
+                    (place, known or certify(own_form(inner), budget=budget))
+                    for (place, inner), (_, known) in zip(form.roots, own_solves, strict=True)
+                )
     given_rules = point.cutter.program.given_rules
     if given_rules and certificate.verdict != Verdict.UNKNOWN:
         certificate = replace(certificate, reason=f"given the rules below, {certificate.reason}")

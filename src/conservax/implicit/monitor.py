@@ -265,7 +265,7 @@ def _observe(step: int, call: Invocation, cutter: Cutter) -> Iterator[Observatio
     tolerance = solver_output_tolerance(cutter.program.dtype, worst)
     try:
         point = Point.of(call, cutter.varied, tolerance)
-        own = [by_construction(known) for known in point.own_certificates()]
+        own = [by_construction(known) for _, known in point.own_certificates()]
         proved = all(o is not None for o, e in zip(own, executions, strict=True) if e.executed)
         forms = [] if proved else [own_form(form) for _, form in point.form(solves=True).roots]
     except ConservaxError as error:

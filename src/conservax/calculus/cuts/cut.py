@@ -9,7 +9,7 @@ functions are cut the same way, and then eliminated by their residuals.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,37 +38,12 @@ from ..tracing.locations import Location
 from ..tracing.program import Program, Site
 from .activity import active_slots, is_of_index
 from .assembly import assemble
+from .findings import Findings, Linearised
 from .root_forms import alone, eliminated
+from .sweeps import on_basis, padded
 
 KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
 _MAX_COLUMNS = 1 << 14
-_AT_ONCE = 1 << 25  # numbers in one intermediate result of the sweeps that run together
-
-
-class Findings(NamedTuple):
-    """What the first pass finds: every kink, the outputs, and the size of the terms that made each.
-
-    ``kept``: the values at the solves whose layer has a certificate, in the order of ``Cutter.keepers``.
-    """
-
-    records: Records
-    outputs: list[np.ndarray]
-    sizes: list[np.ndarray]
-    kept: list[list[np.ndarray]]
-
-
-class Linearised(NamedTuple):
-    """(x, r) ↦ (F, z) of a cut program, flat, and where it is differentiated."""
-
-    run: Callable[[jax.Array], jax.Array]
-    at: jax.Array
-    outputs: int
-    unknowns: int
-    dtype: Any
-
-    @property
-    def columns(self) -> int:
-        return int(self.at.size)
 
 
 class Cutter:
@@ -119,10 +94,12 @@ class Cutter:
         active: np.ndarray,
         inputs: Sequence[bool] | None = None,
         solves: bool = False,
+        determined: bool = False,
     ) -> AbsNormal:
         """The abs-normal form in some of the varied inputs, all by default, given which slots are active.
 
-        ``solves``: with the forms of the solves inside.
+        ``solves``: with the forms of the solves inside. ``determined``: each of them is known to have a
+        derivative.
         """
         kinds, natural = self.kinds, records.natural
         leaders = (kinds == "tie") & (natural == 1)
@@ -186,7 +163,8 @@ class Cutter:
                 (place, form(matrix, columns[kept]))
                 for place, (matrix, kept) in zip(places, parts, strict=True)
             )
-        result = form(eliminated(full, np.arange(unknowns.size), unknowns.size, place), columns)
+        drop = np.arange(unknowns.size)
+        result = form(eliminated(full, drop, unknowns.size, place, determined), columns)
         return replace(
             result,
             nearest_inactive=self._nearest_inactive(records, active | leaders),
@@ -194,6 +172,28 @@ class Cutter:
             given_rules=self.program.given_rules,
             roots=roots,
         )
+
+    def still_form(
+        self, leaves: Sequence[Any], records: Records, active: np.ndarray, inputs: Sequence[bool]
+    ) -> AbsNormal | None:
+        """The form where the inputs move no kink and no unknown of a solve; None where they move some.
+
+        It has no kinks. All solves must be known to have a derivative.
+        """
+        unknown = self.kinds == "root"
+        if np.any(active & ~unknown & (self.kinds != "kink")):
+            return None
+        base, none = np.where(active, 0.0, records.natural), np.zeros(0, np.int64)
+        rows = np.flatnonzero((active & ~unknown) | unknown)
+        full = self._jacobian(leaves, base, none, rows, tuple(inputs))
+        if np.any(full[self.outputs :]):
+            return None
+        A = full[: self.outputs]
+        m, n = A.shape
+        return AbsNormal(
+            A, np.zeros((m, 0)), np.zeros((0, n)), np.zeros((0, 0)), (),
+            self._nearest_inactive(records, active), self.program.dtype, self.program.given_rules,
+        )  # fmt: skip
 
     def kink(self, slot: int, records: Records, active: bool, ways: int = 1) -> Kink:
         """The description of a kink at a slot."""
@@ -226,18 +226,19 @@ class Cutter:
         self.keepers = [site for site, _ in tape.kept]
         return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])
 
-    def own_certificates(self, kept: Sequence[Sequence[np.ndarray]]) -> list[list[Any] | None]:
+    def own_certificates(
+        self, kept: Sequence[Sequence[np.ndarray]]
+    ) -> list[tuple[Location, list[Any] | None]]:
         """Of each solve, in the order of ``AbsNormal.roots``, what its layer itself has to say, if anything."""
         values = dict(zip(map(id, self.keepers), kept, strict=True))
-        found: list[list[Any] | None] = []
+        found: list[tuple[Location, list[Any] | None]] = []
         for site in (s for s in self.program.sites if s.kind == "root"):
             for execution in np.ndindex(site.shape[: site.loops]):
-                arrays = values.get(id(site))
-                found.append(
-                    None
-                    if arrays is None
-                    else list(site.node.certificates(site.leaves, [a[execution] for a in arrays]))
-                )
+                arrays, known = values.get(id(site)), None
+                if arrays is not None:
+                    items = [a[execution] for a in arrays]
+                    known = list(site.node.certificates(site.leaves, items))
+                found.append((site.location, known))
         return found
 
     def _run_linearise(
@@ -253,11 +254,9 @@ class Cutter:
         """Jacobian of (F, z[rows]) in (x, r[columns]); padded columns point beyond the tape."""
         cut, point = self._cut_program(args, constants, base, columns, rows, inputs)
         if forward:
-            return _on_basis(
-                lambda dx: jax.jvp(cut, (point,), (dx,))[1], point, self.program.size
-            ).T
+            return on_basis(lambda dx: jax.jvp(cut, (point,), (dx,))[1], point, self.program.size).T
         value, pull = jax.vjp(cut, point)
-        return _on_basis(lambda dy: pull(dy)[0], value, self.program.size)
+        return on_basis(lambda dy: pull(dy)[0], value, self.program.size)
 
     def _cut_program(
         self,
@@ -310,7 +309,7 @@ class Cutter:
         inputs: tuple[bool, ...],
     ) -> np.ndarray:
         # pad to powers of two, so that a point with another number of active kinks compiles nothing new
-        padded_columns, padded_rows = _padded(columns, self.program.size), _padded(rows, 0)
+        padded_columns, padded_rows = padded(columns, self.program.size), padded(rows, 0)
         n = sum(int(np.size(a)) for a, v in zip(leaves, inputs, strict=True) if v)
         m = self.outputs
         cheaper = "forward" if n + padded_columns.size <= 2 * (m + padded_rows.size) else "reverse"
@@ -397,9 +396,15 @@ class Point:
                 return cls(cutter, call.leaves, records, active, found.kept)
             rounds = needed
 
-    def form(self, inputs: Sequence[bool] | None = None, solves: bool = False) -> AbsNormal:
-        """The abs-normal form in some of the varied inputs, all by default; ``solves``: with its ``roots``."""
-        return self.cutter.cut(self.leaves, self.records, self.active, inputs, solves)
+    def form(
+        self, inputs: Sequence[bool] | None = None, solves: bool = False, determined: bool = False
+    ) -> AbsNormal:
+        """The abs-normal form in some of the varied inputs, all by default; as in ``Cutter.cut``."""
+        return self.cutter.cut(self.leaves, self.records, self.active, inputs, solves, determined)
+
+    def still_form(self, inputs: Sequence[bool]) -> AbsNormal | None:
+        """As in ``Cutter.still_form``."""
+        return self.cutter.still_form(self.leaves, self.records, self.active, inputs)
 
     def linearised(self, inputs: tuple[bool, ...]) -> Linearised | None:
         """The cut program in some of the inputs; None where kinks are no scalar ones, or there are solves."""
@@ -418,7 +423,7 @@ class Point:
         )
         return tuple(kinks), cutter._nearest_inactive(records, self.active)
 
-    def own_certificates(self) -> list[list[Any] | None]:
+    def own_certificates(self) -> list[tuple[Location, list[Any] | None]]:
         """Of each solve inside, in the order of ``AbsNormal.roots``, its layer's own certificates."""
         return self.cutter.own_certificates(self.kept)
 
@@ -478,20 +483,3 @@ def require_finite(named: Sequence[tuple[str, Any]]) -> None:
                 raise InvalidInputError(
                     f"{name}{jax.tree_util.keystr(path)} holds NaN or infinity; pass finite values."
                 )
-
-
-def _on_basis(linear: Callable[[jax.Array], jax.Array], like: jax.Array, tape: int) -> jax.Array:
-    """A linear map at every unit vector: all at once, or in chunks where that takes too much memory."""
-    chunk = max(1, _AT_ONCE // max(tape, like.size, 1))
-    if chunk >= like.size:
-        return jax.vmap(linear)(jnp.eye(like.size, dtype=like.dtype))
-
-    def at(i: jax.Array) -> jax.Array:
-        return linear(jax.nn.one_hot(i, like.size, dtype=like.dtype))
-
-    return jax.lax.map(at, jnp.arange(like.size), batch_size=chunk)
-
-
-def _padded(index: np.ndarray, filler: int) -> np.ndarray:
-    size = 0 if index.size == 0 else 1 << (int(index.size) - 1).bit_length()
-    return np.concatenate([index, np.full(size - index.size, filler)]).astype(np.int32)

@@ -14,15 +14,20 @@ from ...numerics import singular_value_floor
 from ..tracing.locations import Location
 
 
-def eliminated(full: np.ndarray, drop: np.ndarray, unknowns: int, place: Location) -> np.ndarray:
-    """The Jacobian without some of its unknowns (last columns), by their residuals (last rows)."""
+def eliminated(
+    full: np.ndarray, drop: np.ndarray, unknowns: int, place: Location, determined: bool = False
+) -> np.ndarray:
+    """The Jacobian without some of its unknowns (last columns), by their residuals (last rows).
+
+    ``determined``: it is known that they can be solved for.
+    """
     if drop.size == 0:
         return full
     rows, columns = full.shape[0] - unknowns + drop, full.shape[1] - unknowns + drop
     keep_rows = np.setdiff1d(np.arange(full.shape[0]), rows)
     keep_columns = np.setdiff1d(np.arange(full.shape[1]), columns)
     block = full[np.ix_(rows, columns)]
-    if is_singular(block):
+    if not determined and is_singular(block):
         smallest = np.linalg.svd(block, compute_uv=False)[-1]
         raise SingularError(
             f"{place}: the equations of a solve are singular at the base selection (σ_min = {smallest:.3g}), "
