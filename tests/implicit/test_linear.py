@@ -158,3 +158,55 @@ def test_a_singular_system_that_could_be_solved_is_refused_all_the_same(n):
     A = np.diag(np.r_[0.0, np.linspace(1, 2, n - 1)])
     b = np.r_[0.0, np.random.default_rng(0).normal(size=n - 1)]
     assert np.all(np.isnan(solved(A, b)))
+
+
+def few_coupled(n, coupled, seed=0):
+    """I − A with nonzero rows of A in ``coupled`` alone: what a proximal step leaves of n unknowns."""
+    A = np.zeros((n, n))
+    A[coupled] = np.random.default_rng(seed).normal(size=(len(coupled), n)) / np.sqrt(n)
+    return np.eye(n) - A
+
+
+@pytest.mark.parametrize(
+    "coupled", [[], [3], range(10, 30), range(0, 100, 3), range(60), range(100)]
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rows_and_columns_of_the_identity(coupled, transposed):
+    """The smaller system, its last size (33 of 100) and the whole one, in both directions."""
+    B = few_coupled(100, list(coupled))
+    matrix, b = B.T if transposed else B, np.random.default_rng(1).normal(size=100)
+    np.testing.assert_allclose(
+        solved(matrix, b, structure="coupled"), np.linalg.solve(matrix, b), atol=1e-11
+    )
+    pulled = on_numpy(
+        lambda b: jax.vjp(lambda b: linear_solve(lambda v: matrix @ v, b, structure="coupled"), b)[
+            1
+        ](b)[0]
+    )(b)
+    np.testing.assert_allclose(pulled, np.linalg.solve(matrix.T, b), atol=1e-11)
+
+
+def test_rows_and_columns_of_the_identity_at_once():
+    """An unknown that moves others and none that moves it, and the other way round."""
+    B = few_coupled(100, list(range(20)))
+    B[:, 10:30] = np.eye(100)[:, 10:30]
+    b = np.random.default_rng(2).normal(size=100)
+    np.testing.assert_allclose(solved(B, b, structure="coupled"), np.linalg.solve(B, b), atol=1e-11)
+
+
+def test_a_batch_whose_systems_couple_different_numbers_of_unknowns():
+    rng = np.random.default_rng(3)
+    B = np.stack([few_coupled(80, list(range(k)), k) for k in (0, 5, 26, 70)])
+    b = rng.normal(size=(4, 80))
+    want = np.linalg.solve(B, b[..., None])[..., 0]
+    for part in (slice(0, 3), slice(0, 4)):  # all of them small, and one of them not
+        each = jax.vmap(lambda B, b: linear_solve(lambda v: B @ v, b, structure="coupled"))
+        np.testing.assert_allclose(on_numpy(each)(B[part], b[part]), want[part], atol=1e-11)
+
+
+def test_few_coupled_unknowns_that_are_singular():
+    B = few_coupled(100, [4, 7, 9])
+    B[7] = 0
+    B[9] = B[4]  # of rank 98
+    for b in (np.ones(100), B @ np.arange(1.0, 101)):
+        assert np.all(np.isnan(solved(B, b, structure="coupled")))

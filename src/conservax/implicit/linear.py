@@ -15,15 +15,17 @@ from jax.scipy import linalg as dense
 from jax.scipy.sparse import linalg as krylov
 
 from ..numerics import machine_epsilon
+from .coupled import coupled_solve, probe_like
 
 if TYPE_CHECKING:
     import lineax as lx
 
-Structure = Literal["general", "symmetric", "positive_definite"]
+Structure = Literal["general", "symmetric", "positive_definite", "coupled"]
 Singular = Literal["error", "least_norm"]
 Solve = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
 
 _DENSE = 300  # up to this many unknowns one factorisation is as cheap as a Krylov method, and surer
+_WIDE = 64  # below so many unknowns one small factorisation is as fast as to look which are coupled
 _DENSE_LEAST_NORM = 2000  # up to this many a singular value decomposition is affordable
 
 
@@ -48,7 +50,8 @@ def linear_solve(
         solve: None (dense LU or Cholesky up to 300 unknowns, a Krylov method beyond), a lineax
             solver, or a function ``solve(matvec, b)`` as in jaxopt.
         singular: "error" or "least_norm" (the pseudo-inverse).
-        structure: what is known of B: "general", "symmetric", "positive_definite".
+        structure: what is known of B: "general", "symmetric", "positive_definite", or "coupled", the
+            identity in most rows or columns.
         known: False where there is nothing to differentiate.
     """
     known = jax.lax.stop_gradient(jnp.asarray(known))
@@ -71,7 +74,7 @@ def linear_solve(
         b,
         solve=partial,
         transpose_solve=partial,
-        symmetric=structure != "general",
+        symmetric=structure in ("symmetric", "positive_definite"),
     )
 
 
@@ -106,6 +109,7 @@ def _operator(operator: Any, b: jax.Array, structure: Structure) -> lx.AbstractL
 
     tags = {
         "general": (),
+        "coupled": (),
         "symmetric": lx.symmetric_tag,
         "positive_definite": (lx.symmetric_tag, lx.positive_semidefinite_tag),
     }[structure]
@@ -116,12 +120,18 @@ def _matrix(operator: Any, b: jax.Array) -> jax.Array:
     return jax.vmap(operator, out_axes=1)(jnp.eye(b.size, dtype=b.dtype))
 
 
-def probe_like(b: jax.Array) -> jax.Array:
-    """A right-hand side that no singular matrix can solve: b may lie in its range, and hide it."""
-    return jnp.cos(jnp.arange(b.size, dtype=b.dtype) + 1)
-
-
 def _dense(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
+    """One factorisation; of the unknowns that are coupled, where they are said to be few and are."""
+
+    def whole(part: Any, rhs: jax.Array) -> jax.Array:
+        return _factorised(part, rhs, structure)
+
+    if structure != "coupled" or b.size < _WIDE:
+        return whole(operator, b)
+    return coupled_solve(operator, b, whole, b.size // 3)
+
+
+def _factorised(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
     """One factorisation, two right-hand sides: b and a probe."""
     matrix = _matrix(operator, b)
     probe = probe_like(b)

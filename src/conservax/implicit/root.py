@@ -56,7 +56,8 @@ def custom_root(
         selection: which selection F uses at its kinks, as in ``cx.select``.
         singular: "error" (SingularError when called eagerly, NaN under jit and vmap) or "least_norm"
             (the pseudo-inverse in place of B⁻¹).
-        structure: what is known of B: "general", "symmetric" or "positive_definite".
+        structure: what is known of B: "general", "symmetric", "positive_definite", or "coupled", the identity
+            in most rows or columns, as where a proximal operator returns zeros: what is coupled is factorised.
         on_failure: where the solver returned no root: "raise" (NotARootError when called eagerly; NaN
             under jit and vmap), "nan" (NaN and no error, for a singular B too), or "keep" (what the
             formula says at that point).

@@ -53,6 +53,10 @@ class Fista(Algorithm):
     def residual(self, y: Any, theta: Any) -> Any:
         return jax.tree.map(lambda a, b: a - b, y, self._forward_backward(y, theta))
 
+    def solution(self, y: Any, theta: Any, **linear: Any) -> Any:
+        # where the prox returns zeros its rows are those of the identity
+        return super().solution(y, theta, **{"structure": "coupled", **linear})
+
     def step_bounds(self, x0: Any, theta: Any) -> tuple[StepBound, ...]:
         L = largest_curvature(self.smooth, floats(x0, self.name), theta)
         # beyond 1/L the proof ends, beyond 4/(3 L) the iteration diverges on quadratics

@@ -29,6 +29,10 @@ class ForwardBackward(Algorithm):
         slope = jax.grad(self.smooth)(state, theta)
         return self.prox(jax.tree.map(lambda x, g: x - size * g, state, slope), theta, size)
 
+    def solution(self, y: Any, theta: Any, **linear: Any) -> Any:
+        # where the prox returns zeros its rows are those of the identity
+        return super().solution(y, theta, **{"structure": "coupled", **linear})
+
     def step_bounds(self, x0: Any, theta: Any) -> tuple[StepBound, ...]:
         L = largest_curvature(self.smooth, floats(x0, self.name), theta)
         return (StepBound("step", float(at(self.size, theta)), 2 / L, "2/L"),)
