@@ -1,5 +1,6 @@
 """Transformations, status, errors, memory and repeat calls of the estimators."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -223,6 +224,42 @@ def test_in_a_batch_a_failed_item_fails_alone():
 def test_bad_input(make, text):
     with pytest.raises(cx.errors.InvalidInputError, match=text):
         make()
+
+
+def test_shapes_that_do_not_match_are_named():
+    kinds = (
+        it.implicit(DESCENT),
+        it.unroll(DESCENT, 3),
+        it.piggyback(DESCENT, 3),
+        it.one_step(DESCENT),
+    )
+    for estimator in (*kinds, jax.jit(kinds[0]), functools.partial(it.check, DESCENT)):
+        with pytest.raises(
+            cx.errors.InvalidInputError,
+            match=r"cannot step from x0 \(float64\[2\]\) with theta \(float64\[3\]\)",
+        ):
+            estimator(jnp.zeros(2), jnp.ones(3))
+    with pytest.raises(
+        cx.errors.InvalidInputError, match=r"theta \(\['a'\]: float64\[\]\): KeyError: 'b'"
+    ):
+        it.implicit(it.from_step(lambda x, t: x / 2 + t["b"]))(1.0, {"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("step", "x0", "text"),
+    [
+        (lambda x, t: x / 2 + t, 0.0, r"keep the shape .* makes float64\[2\] of state, float64\[\]"),
+        (lambda x, t: x / 2 + t, jnp.zeros(2, jnp.float32), r"keep the dtype .* theta of one dtype"),
+        (lambda x, t: {"a": x["a"] + t}, {"a": jnp.zeros(1)}, r"makes float64\[2\] of state\['a'\]"),
+        (lambda x, t: (x, t), jnp.zeros(2), "a state like the one it was given"),
+        (lambda x, t: None, jnp.zeros(2), r"it returns PyTreeDef\(None\)"),
+    ],
+)  # fmt: skip
+def test_a_step_that_changes_its_state_is_named(step, x0, text):
+    x0 = jax.tree.map(jnp.asarray, x0)
+    for estimator in (it.implicit, lambda alg: it.unroll(alg, 3)):
+        with pytest.raises(cx.errors.InvalidInputError, match=text):
+            estimator(it.from_step(step))(x0, T0)
 
 
 def test_a_singular_fixed_point_is_refused():

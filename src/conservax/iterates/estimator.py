@@ -16,6 +16,7 @@ from ..implicit.masks import poisoned
 from ..solution import Solution, Status
 from .contract import Algorithm, floats, require_finite
 from .running import Run, Stats, change, frozen
+from .shapes import require_steps
 
 T = TypeVar("T")
 TOLERANCE = 1e-10
@@ -35,6 +36,7 @@ class Estimator(ABC):
         self._solving = jax.jit(self._solve)
         self._settling = jax.jit(self._settle)
         self._running = jax.jit(alg.solve)
+        self._stepping: set[Hashable] = set()  # shapes and dtypes from which the algorithm steps
 
     @abstractmethod
     def __call__(self, x0: Any, theta: Any) -> Any:
@@ -92,6 +94,11 @@ class Estimator(ABC):
         x0 = None if x0 is None else floats(x0, name)
         if not traced(x0, theta):
             self.alg.validate(x0, theta)
+        leaves, tree = jax.tree.flatten((x0, theta))
+        kind = tree, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        if kind not in self._stepping:
+            require_steps(self.alg, x0, theta)
+            self._stepping.add(kind)
         return x0, theta
 
     def _vouched(self, x: Any, run: Run, x0: Any, theta: Any) -> Any:
