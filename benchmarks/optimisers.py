@@ -53,6 +53,15 @@ def stepper(optimiser):
     return once
 
 
+def cells(row: dict) -> list[list[str]]:
+    """Lines of the table: an optimiser's milliseconds a step, and their ratio to Adam's."""
+    return [
+        [f"`{name}`", f"{row[name]['warm_ms']:.3g}", f"{row[name]['ratio_to_adam']:.2f}"]
+        for name in contenders()
+        if name in row
+    ]
+
+
 def measure(tick: Tick) -> list[dict]:
     """One row: milliseconds of a step, and its ratio to Adam's in the same round."""
     times = warm({name: stepper(opt) for name, opt in contenders().items()}, ROUNDS, tick)

@@ -303,6 +303,21 @@ what the implicit and the piggyback derivative of an elastic net cost against on
 """
 
 
+def optimisers_section(rows: list[dict]) -> str:
+    """Optimisers beside optax's Adam; empty before they were measured."""
+    lines = [line for row in own(rows, "optimisers") for line in optimisers.cells(row)]
+    if not lines:
+        return ""
+    return f"""
+## Optimisers
+
+A step with its update, jitted, buffers donated, on {optimisers.LAYERS * optimisers.SIZE:,} parameters in
+float32, beside optax's Adam. A ratio below 1 is faster than Adam.
+
+{table(["optimiser", "ms", "ratio to Adam"], lines)}
+"""
+
+
 def flows_section(rows: list[dict]) -> str:
     """Flows beside diffrax; empty before they were measured."""
     cells = [flows_vs_diffrax.cells(row) for row in own(rows, "flows")]
@@ -390,6 +405,7 @@ celer's path of 100 points.
 SECTIONS = (
     solvers_section,
     iterates_section,
+    optimisers_section,
     flows_section,
     sparse_models_section,
     equilibrium_section,

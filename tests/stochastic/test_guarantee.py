@@ -181,6 +181,77 @@ def test_other_methods():
     assert not report.holds
 
 
+BALL = S.heavy_ball(STEPS, S.schedules.inverse_power(0.9, 0.75))
+
+
+@pytest.mark.parametrize(
+    ("parts", "exact", "sampled"),
+    [
+        ([S.clip_by_global_norm(1.0), S.sgd(STEPS)], "holds", "assumed"),
+        (
+            [S.weight_decay(0.1), S.clip_by_global_norm(1.0), S.incremental(STEPS)],
+            "holds",
+            "assumed",
+        ),
+        ([S.clip_by_global_norm(1.0), S.incremental(STEPS, batches=2)], "assumed", "assumed"),
+        ([S.clip_by_global_norm(1.0), S.weight_decay(0.1), S.sgd(STEPS)], "assumed", "assumed"),
+        ([S.clip(1.0), S.sgd(STEPS)], "assumed", "assumed"),
+        ([S.clip_by_global_norm(1.0), BALL], "assumed", "assumed"),
+    ],
+)
+def test_clipping_changes_the_directions(parts, exact, sampled):
+    """A shorter step of a gradient is one; a mean of shorter gradients, or of their entries, is none."""
+    optimiser = S.chain(*parts)
+    report = S.guarantee(lambda w: absolute(w, 0), optimiser, STEPS, W)
+    assert report["directions in D"].status.value == exact
+    assert report.strength == "all"
+    report = S.guarantee(absolute, optimiser, STEPS, W, 0)
+    assert report["directions in D"].status.value == sampled
+    assert "≤ 1 from some step on" in report["directions in D"].reason
+
+
+def test_a_mean_of_clipped_gradients_leads_elsewhere():
+    """Why it is assumed: of 3w and −w, −w the gradients 3 and −1, −1 have mean ⅓; clipped at 1 it is −⅓."""
+    slopes, w = np.array([3.0, -1.0, -1.0]), np.zeros(())
+    plain = S.sgd(0.1)
+    clipped = S.chain(S.clip_by_global_norm(1.0), plain)
+    moves = [
+        np.mean([opt.update(jnp.asarray(g), opt.init(w), w)[0] for g in slopes])
+        for opt in (plain, clipped)
+    ]
+    np.testing.assert_allclose(moves, [-0.1 / 3, 0.1 / 3], rtol=1e-12)
+
+
+def test_weight_decay_belongs_to_the_loss():
+    optimiser = S.chain(S.weight_decay(0.1), BALL)
+    report = S.guarantee(absolute, optimiser, STEPS, W, 0)
+    assert report["weight decay"].status.value == "holds"
+    assert report.conclusion.startswith("the loss + (0.1/2)‖w‖² converges")
+    masked = S.chain(
+        S.weight_decay(0.1, {"a": True, "b": False}), S.sgd(S.schedules.inverse_log(0.1, 1.0))
+    )
+    report = S.guarantee(lambda w: jnp.sum(w["a"] + w["b"]), masked, None, {"a": W, "b": W})
+    assert report.strength == "essential"
+    assert report.conclusion.endswith("of the loss + (0.1/2)‖the decayed part of w‖²")
+    after = S.guarantee(absolute, S.chain(S.sgd(STEPS), S.weight_decay(0.1)), STEPS, W, 0)
+    assert {h.name for h in after.failing} == {"weight decay"}
+    assert not after.holds
+    assert "before the optimiser" in str(after)
+
+
+def test_what_follows_the_optimiser_and_what_is_not_known():
+    status = lambda parts: statuses(S.guarantee(absolute, S.chain(*parts), None, W, 0))  # noqa: E731
+    assert status([S.sgd(STEPS), S.clip(0.1)])["clipped steps"] == "holds"
+    assert status([S.sgd(0.1), S.clip(0.1)])["clipped steps"] == "assumed"
+    assert status([S.adagrad_norm(0.1), S.clip(0.1)])["clipped steps"] == "assumed"
+    for parts in ([optax.clip(1.0), S.sgd(STEPS)], [optax.scale_by_adam(), S.sgd(STEPS)]):
+        report = S.guarantee(absolute, S.chain(*parts), STEPS, W, 0)
+        assert {h.name for h in report.failing} == {"method"}
+        assert not report.holds
+    report = S.guarantee(absolute, optax.chain(S.clip(1.0), S.sgd(STEPS)), None, W, 0)
+    assert "cx.stochastic.chain" in report["method"].reason
+
+
 def rough(w, batch):
     steps = jnp.floor(w)  # the floor
     return jnp.sum(jnp.sqrt(jnp.abs(w))) + jnp.sum(steps)  # the root
@@ -252,6 +323,25 @@ def test_reports_as_text_json_and_html():
         (lambda: S.guarantee(lambda w, b: w, S.sgd(0.1), 0.1, W, 0), "one number"),
         (lambda: S.guarantee(absolute, S.sgd(0.1), 0.1, W * jnp.nan, 0), "NaN"),
         (lambda: S.guarantee(absolute, S.sgd(bad), bad, W, 0), "α_1 = -1"),
+        (lambda: S.guarantee(absolute, S.sgd(0.1), 0.1, jnp.zeros(0), 0), "nothing to train"),
+        (lambda: S.guarantee(lambda w: jnp.zeros(()), S.sgd(0.1), 0.1, {}), "nothing to train"),
+        (
+            lambda: S.guarantee(absolute, S.sgd(0.1), 0.1, {"a": "b"}, 0),
+            r"params\['a'\] must be an array",
+        ),
+        (
+            lambda: S.guarantee(lambda w, b: jnp.nan * w[0], S.sgd(0.1), 0.1, W, 0),
+            "the loss is nan at params",
+        ),
+        (
+            lambda: S.guarantee(lambda w, b: jnp.log(w[0] - 2), S.sgd(0.1), 0.1, W, 0),
+            r"loss is nan at params \(log at test_guarantee.py:\d+: log is unbounded",
+        ),
+        (lambda: S.chain(S.clip(1.0)), "holds 0 optimisers"),
+        (lambda: S.chain(S.sgd(0.1), S.chain(S.clip(1.0), S.sgd(0.1))), "holds 2 optimisers"),
+        (lambda: S.chain(S.clip, S.sgd(0.1)), "part 1 of the chain"),
+        (lambda: S.clip(-1.0), "delta=-1.0 must be a positive number"),
+        (lambda: S.weight_decay(np.nan), "rate=nan must be"),
         (
             lambda: S.guarantee(S.expected(absolute, jax.random.normal), S.sgd(0.1), 0.1, W, 0),
             "leave out batch",

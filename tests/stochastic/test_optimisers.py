@@ -145,6 +145,19 @@ def test_all_compose_with_optax_and_keep_precision():
                 assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(again)), name
 
 
+def test_a_chain_is_that_of_optax():
+    s, own = cx.stochastic, optimisers()["heavy_ball"]
+    inner = s.chain(s.clip(0.5), own)
+    ours = s.chain(s.weight_decay(0.1, {"a": True, "b": False}), inner, s.clip_by_global_norm(0.2))
+    theirs = optax.chain(
+        optax.add_decayed_weights(0.1, {"a": True, "b": False}),
+        optax.clip(0.5),
+        own,
+        optax.clip_by_global_norm(0.2),
+    )
+    jax.tree.map(np.testing.assert_array_equal, run(ours), run(theirs))
+
+
 def test_states_survive_a_checkpoint():
     for name, opt in optimisers().items():
         params, state = run(opt, 5)

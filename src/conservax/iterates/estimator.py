@@ -95,7 +95,7 @@ class Estimator(ABC):
         if not traced(x0, theta):
             self.alg.validate(x0, theta)
         leaves, tree = jax.tree.flatten((x0, theta))
-        kind = tree, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        kind = tree, *((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
         if kind not in self._stepping:
             require_steps(self.alg, x0, theta)
             self._stepping.add(kind)

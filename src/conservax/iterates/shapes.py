@@ -50,6 +50,9 @@ def described(tree: Any) -> str:
 
 
 def _array(leaf: Any) -> str:
-    """A dtype and a shape, such as float64[3,2]."""
-    aval = jax.typeof(leaf) if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+    """A dtype and a shape, such as float64[3,2]; the type of what is no array."""
+    try:
+        aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+    except TypeError:
+        return type(leaf).__name__
     return f"{aval.dtype}[{','.join(map(str, aval.shape))}]"

@@ -1,6 +1,7 @@
 """Training with guarantees: step sizes with proofs, optimisers with theorems, criticality."""
 
 from . import schedules
+from .composition import Chain, chain, clip, clip_by_global_norm, weight_decay
 from .criticality import Criticality, criticality, escape
 from .guarantee import Guarantee, Hypothesis, guarantee
 from .integral import Expectation, ExpectedJacobian, Finite, expected, finite
@@ -16,6 +17,7 @@ from .optimisers import (
 from .schedules import Schedule
 
 __all__ = [
+    "Chain",
     "Criticality",
     "Expectation",
     "ExpectedJacobian",
@@ -25,6 +27,9 @@ __all__ = [
     "Optimiser",
     "Schedule",
     "adagrad_norm",
+    "chain",
+    "clip",
+    "clip_by_global_norm",
     "criticality",
     "escape",
     "expected",
@@ -36,4 +41,5 @@ __all__ = [
     "random_start",
     "schedules",
     "sgd",
+    "weight_decay",
 ]

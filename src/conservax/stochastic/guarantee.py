@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +16,11 @@ from ..errors import ConservaxError, InvalidInputError
 from ..implicit import monitor
 from ..invertibility import Verdict
 from ..report import COLOURS, MARKS, WIDTH
+from .composition import Chain
 from .integral import Expectation, Finite
 from .optimisers import Optimiser, require_optimiser
 from .schedules import Status
-from .theorems import CONCLUSIONS, NONE, steps_of
+from .theorems import NONE, chained, conclusion_of, steps_of
 
 __all__ = ["Guarantee", "Hypothesis", "guarantee"]
 
@@ -156,7 +158,8 @@ _REMEDIES = {
     "α_k = o(1/log k)": "take cx.stochastic.schedules.inverse_log(scale, power=1.5), or any faster decay",
     "Σα_k² < ∞": "take cx.stochastic.schedules.inverse_power(0.1, 0.75), or any power in (½, 1]",
     "α_k/β_k → r > 0": "give beta the decay of alpha: heavy_ball(inverse_power(a, p), inverse_power(b, p))",
-    "method": "take an optimiser of cx.stochastic",
+    "method": "take an optimiser of cx.stochastic, alone or in a cx.stochastic.chain",
+    "weight decay": "put cx.stochastic.weight_decay before the optimiser",
 }
 
 
@@ -174,7 +177,7 @@ def guarantee(
     Args:
         loss: f(params, batch), or f(params) where ``batch`` is None, a scalar; or an
             ``cx.stochastic.expected`` mean, then ``batch`` is None.
-        optimiser: one of ``cx.stochastic``.
+        optimiser: one of ``cx.stochastic``, or a ``cx.stochastic.chain`` around one.
         schedule: its step sizes, as handed to the optimiser; None takes the optimiser's own.
         params: the start, a pytree. batch: one batch of the data, a pytree.
 
@@ -183,8 +186,8 @@ def guarantee(
 
     Raises:
         InvalidInputError: no optax transformation, a schedule other than the optimiser's, step sizes that
-        are negative or not finite, params or batch that hold NaN or infinity, or a loss that is not one
-        real number.
+        are negative or not finite, params without numbers, params or batch that hold NaN or infinity, or a
+        loss that is not one real and, at params, finite number.
 
     Source: Bolte, Le, Pauwels, Silveti-Falls (NeurIPS 2021), Theorem 3; Le (JOTA 2024); Castera and
     others (JMLR 2021); Bolte, Pauwels, Ríos-Zertuche (SIAM J. Optim. 2022); docs/training.md.
@@ -204,6 +207,7 @@ def guarantee(
     ('none', ['α_k → 0', 'α_k = o(1/log k)'])
     """
     require_optimiser(optimiser)
+    _require_parameters(params)
     require_finite([("params", params), ("batch", batch)])
     fun, args, data = _objective(loss, params, batch)
     shape = jax.eval_shape(fun, *args)
@@ -216,6 +220,7 @@ def guarantee(
     if not jnp.issubdtype(kind, jnp.floating):
         raise InvalidInputError(f"the loss must be a real floating-point number; it is {kind}.")
     about = definability(_of_params(fun, args), params)
+    _require_number(fun(*args), about)
     hypotheses = [
         _definable(about),
         *_lipschitz(about),
@@ -224,24 +229,65 @@ def guarantee(
         data,
     ]
     strength, source = NONE, ""
-    if isinstance(optimiser, Optimiser):
+    if isinstance(optimiser, Optimiser | Chain):
         method = optimiser.method
         steps = steps_of(method, _agreed(method.schedule, schedule))
         hypotheses += [Hypothesis(name, p.status, p.reason) for name, p in steps.hypotheses]
         strength, source = steps.strength, steps.source
         random = bool(method.numbers.get("random"))
+        if isinstance(optimiser, Chain):
+            exact = batch is None and not isinstance(loss, Expectation)
+            hypotheses += [
+                Hypothesis(n, p.status, p.reason) for n, p in chained(optimiser, exact, strength)
+            ]
     else:
-        why = "it is none of cx.stochastic's, and no theorem for it is known here"
+        why = (
+            "it is none of cx.stochastic's, and no theorem for it is known here (optax.chain forgets its "
+            "parts, cx.stochastic.chain does not)"
+        )
         hypotheses.append(Hypothesis("method", Status.FAILS, why))
         random = False
     hypotheses.append(_bounded(about))
     hypotheses.append(_random(random))
-    structural = ("definable", "locally Lipschitz", "implicit layers", "method")
+    structural = ("definable", "locally Lipschitz", "implicit layers", "method", "weight decay")
     if any(h.status == Status.FAILS and h.name in structural for h in hypotheses):
         strength, source = NONE, ""
-    conclusion = CONCLUSIONS[strength]
     return Guarantee(
-        tuple(hypotheses), conclusion, strength, source if strength != NONE else "", about
+        tuple(hypotheses),
+        conclusion_of(strength, optimiser),
+        strength,
+        source if strength != NONE else "",
+        about,
+    )
+
+
+def _require_parameters(params: Any) -> None:
+    """InvalidInputError unless params are arrays, with some real number among them."""
+    entries = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        try:
+            kind = jax.typeof(leaf).dtype
+        except TypeError:
+            raise InvalidInputError(
+                f"params{jax.tree_util.keystr(path)} must be an array, got {type(leaf).__name__}."
+            ) from None
+        entries += jnp.size(leaf) if jnp.issubdtype(kind, jnp.floating) else 0
+    if not entries:
+        raise InvalidInputError(
+            "params hold no floating-point numbers, so that there is nothing to train. Pass the start as "
+            "a pytree of arrays such as jnp.zeros(3)."
+        )
+
+
+def _require_number(value: Any, about: Definability) -> None:
+    """InvalidInputError where the loss at the start is NaN or infinite; it names the lines in question."""
+    found = float(value)
+    if math.isfinite(found):
+        return
+    lines = "; ".join(f"{o.operation} at {o.place}: {o.why}" for o in about.offending)
+    where = f" ({lines})" if lines else ""
+    raise InvalidInputError(
+        f"the loss is {found} at params{where}. Start where it is finite, or mend the loss."
     )
 
 

@@ -3,12 +3,14 @@
 steps         Σα = ∞ and α = o(1/log k): values converge, all accumulation points are critical
               Σα = ∞ and α → 0 alone: the essential accumulation points are
 heavy ball    besides Σα² < ∞, and α_k/β_k → r > 0: F + (r/2)‖y‖² decreases along the flow
+weight decay  the same of F + (λ/2)‖w‖²; clipping: docs/training.md#optimisers
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from .composition import Chain, Effect
 from .optimisers import Method
 from .schedules import Proof, Property, Schedule, Status, proof_of
 
@@ -79,6 +81,88 @@ def _adaptive() -> Steps:
         "it follows if Σ‖g‖² grows faster than log²k; where the gradients fade away sooner, the steps stay",
     )
     return Steps((("Σα_k = ∞", divergent), ("α_k = o(1/log k)", decay)), ALL, _SAMPLING)
+
+
+def conclusion_of(strength: str, optimiser: Any) -> str:
+    """What the theorem says, of the loss with its weight decay where there is one."""
+    penalties = [
+        f"({e.number:g}/2)‖{'the decayed part of w' if e.partial else 'w'}‖²"
+        for e in (optimiser.before if isinstance(optimiser, Chain) else ())
+        if e.name == "weight_decay"
+    ]
+    text = CONCLUSIONS[strength]
+    if strength == NONE or not penalties:
+        return text
+    total = " + ".join(["the loss", *penalties])
+    return (
+        text.replace("the loss", total, 1) if text.startswith("the loss") else f"{text}, of {total}"
+    )
+
+
+def chained(optimiser: Chain, exact: bool, strength: str) -> list[tuple[str, Property]]:
+    """The hypotheses that clipping and weight decay add.
+
+    ``exact``: nothing is sampled; ``strength``: what the steps allow by themselves.
+    """
+    before, after = optimiser.before, optimiser.after
+    found = []
+    if "" in {e.name for e in (*before, *after)}:
+        why = (
+            "the chain holds a transformation for which no theorem is known here; clip, clip_by_global_norm "
+            "and weight_decay of cx.stochastic are optax's own, and say what they are"
+        )
+        found.append(("method", Property(Status.FAILS, why)))
+    found += [
+        ("directions in D", _clipped(optimiser, e, n, exact))
+        for n, e in enumerate(before)
+        if "clip" in e.name
+    ]
+    for e in before:
+        if e.name == "weight_decay":
+            told = f"{e.number:g} w is the gradient of ({e.number:g}/2)‖w‖², which joins the loss"
+            found.append(("weight decay", Property(Status.HOLDS, told)))
+    for e in after:
+        if e.name == "weight_decay":
+            why = "after the optimiser it adds λw to the step, away from 0: put it before the optimiser"
+            found.append(("weight decay", Property(Status.FAILS, why)))
+        elif e.name:
+            found.append(
+                (
+                    "clipped steps",
+                    _late(strength != NONE and optimiser.method.name != "adagrad_norm"),
+                )
+            )
+    return found
+
+
+def _clipped(optimiser: Chain, effect: Effect, place: int, exact: bool) -> Property:
+    c, method = f"{effect.number:g}", optimiser.method
+    plain = method.name == "sgd" or (
+        method.name == "incremental" and method.numbers["batches"] == 1
+    )
+    last = place == len(optimiser.before) - 1
+    if exact and plain and last and effect.name == "clip_by_global_norm":
+        told = (
+            f"the clip shortens the step by a factor of at least min(1, {c}/L), L a bound on ‖v‖ for bounded "
+            "iterates: Σα_k = ∞ and α_k → 0 stay"
+        )
+        return Property(Status.HOLDS, told)
+    size = "‖v_k‖" if effect.name == "clip_by_global_norm" else "‖v_k‖_∞"
+    why = "the mean of clipped gradients" if not exact else "a clipped gradient"
+    what = "the momentum of clipped gradients" if exact and not plain and size == "‖v_k‖" else why
+    return Property(
+        Status.ASSUMED,
+        f"where the clip acts, {what} is no element of D; assumed: {size} ≤ {c} from some step on",
+    )
+
+
+def _late(vanishing: bool) -> Property:
+    if not vanishing:
+        return Property(
+            Status.ASSUMED,
+            "steps that vanish do not reach the clip from some step on; these may not",
+        )
+    return Property(Status.HOLDS, "steps that vanish do not reach the clip from some step on")
 
 
 def ratio_of(alpha: Any, beta: Any) -> Property:
