@@ -138,7 +138,8 @@ def integrate(
         )
         size = jnp.maximum(size, w)
         u, w = u / size, w / size  # only its direction matters, and it must not overflow
-        return (u, w), jnp.max(jnp.abs(error), initial=0.0) / size / (options.rtol + options.atol)
+        error = jnp.sqrt(jnp.mean(error**2)) / size
+        return (u, w), error / (options.rtol + options.atol)
 
     def advance(s: _State) -> _State:
         left = times[jnp.minimum(s.row, rows - 1)] - s.t
