@@ -11,6 +11,7 @@ import conservax as cx
 from conservax.errors import InvalidInputError, UnboundedError
 from conservax.minimisers.simplex import on_simplex, shortest
 from conservax.reproduce import nonsmooth_functions as nonsmooth
+from conservax.solution import Status
 
 METHODS = ("bfgs", "bundle", "gradient_sampling", "min_norm")
 
@@ -46,10 +47,12 @@ def test_fifty_variables_and_fewer_evaluations_by_bundles():
     assert fewer >= 3
 
 
+@pytest.mark.parametrize("method", ["auto", "bundle"])
 @pytest.mark.parametrize("problem", nonsmooth.CRESCENTS, ids=lambda p: p.name)
-def test_crescents_are_certified(problem):
+def test_crescents_are_certified(problem, method):
+    """No tangent that a bundle meets at first shows that they are not convex: f falls below its bound."""
     n = 10
-    result = cx.minimise(problem.fun, problem.start(n), tol=1e-4)
+    result = cx.minimise(problem.fun, problem.start(n), method=method, tol=1e-4)
     assert result.certificate.recheck()
     assert -1e-9 <= result.stats.value <= 1e-6  # the starts lead to the minimiser here
 
@@ -59,6 +62,22 @@ def test_rosenbrocks_in_two_variables_are_certified(problem):
     result = cx.minimise(problem.fun, problem.start(2), tol=1e-4)
     assert result.certificate.recheck()
     assert result.stats.value <= 1e-6
+
+
+@pytest.mark.parametrize("problem", nonsmooth.ROSENBROCKS, ids=lambda p: p.name)
+def test_rosenbrocks_in_three_variables_are_followed_to_their_end(problem):
+    """BFGS stands still on the way, and goes on from where the search for a certificate walked."""
+    result = cx.minimise(problem.fun, problem.start(3), tol=1e-4, max_evaluations=20_000)
+    assert result.certificate.recheck()
+    np.testing.assert_allclose(result.value, 1.0, atol=1e-2)
+    assert result.stats.value <= 1e-6
+
+
+def test_solved_means_certified():
+    assert cx.minimise(corner, jnp.array([2.5, 3.3]), tol=1e-5).status == Status.SOLVED
+    few = cx.minimise(corner, jnp.array([2.5, 3.3]), tol=1e-5, max_evaluations=6)
+    assert (few.status, few.certificate) == (Status.MAX_ITERATIONS, None)
+    assert few.stats.evaluations <= 6
 
 
 def corner(x):
@@ -162,6 +181,7 @@ def test_programs_on_the_simplex():
     np.testing.assert_allclose(shortest(np.array([[1.0, 1.0], [1.0, -3.0]])), [0.75, 0.25])
 
 
+@pytest.mark.parametrize("method", ["auto", "bfgs"])
 @pytest.mark.parametrize(
     ("start", "dtype"),
     [
@@ -169,14 +189,17 @@ def test_programs_on_the_simplex():
         ((-0.5, 0.25), jnp.float32),
         ((1.0, 1.0), jnp.float64),
         ((0.0, 1.0), jnp.float64),
-        ((2.0, 4.0), jnp.float32),  # BFGS has no digits left to turn the corner: bundles take over
+        ((2.0, 4.0), jnp.float32),  # no digits left to turn the corner, but for a second round
         ((2.0, 4.0), jnp.float64),
     ],
 )
-def test_a_start_on_a_kink_is_left(start, dtype):
+def test_a_start_on_a_kink_is_left(start, dtype, method):
     """AD's gradient of |x₁ − x₀²| there is 0, that of no piece: BFGS would stall where it stands."""
     found = cx.minimise(
-        lambda x: jnp.abs(x[0]) + 10 * jnp.abs(x[1] - x[0] ** 2), jnp.array(start, dtype), tol=1e-3
+        lambda x: jnp.abs(x[0]) + 10 * jnp.abs(x[1] - x[0] ** 2),
+        jnp.array(start, dtype),
+        method=method,
+        tol=1e-3,
     )
     assert found.certificate.recheck()
     np.testing.assert_allclose(found.value, 0, atol=1e-3)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InvalidInputError
+from ..numerics import machine_epsilon
 from ..solution import Status
 from .bfgs import bfgs
 from .bundle import bundle
@@ -22,7 +23,8 @@ _METHODS: dict[str, Method] = {
     "min_norm": min_norm,
 }
 _SHARE = 0.1  # of the evaluations are kept for the certificate
-_WALKS = 20  # of the search for one, before the next method takes over
+_WALKS = 20  # of the search for one, before a method goes on from there
+_WORTH = 1e-9  # relative decrease of f that makes another round of a method worth it
 
 
 class Statistics(NamedTuple):
@@ -39,7 +41,10 @@ class Statistics(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """``value``: x, like x0; ``status`` of the method; ``stats``; ``certificate``, None if none was found."""
+    """``value``: x, like x0; ``status``; ``stats``; ``certificate``, None if none was found.
+
+    The status is SOLVED with a certificate; without one MAX_ITERATIONS, or STALLED where evaluations are left.
+    """
 
     value: Any
     status: Status
@@ -63,15 +68,16 @@ def minimise(
     Args:
         fun: f(x, *args), one number; its gradients are AD's. x0: where to start, an array or a pytree.
         method: "bfgs" (weak Wolfe line search), "bundle" (proximal), "gradient_sampling", "min_norm" (on
-            the conservative gradient), or "auto": bfgs, and bundle from there if no certificate is found.
+            the conservative gradient), or "auto": bfgs, and bundle from there if no certificate is found. Where
+            the search for a certificate walks down instead, the method goes on from there.
         tol, delta: the certificate's ε and δ; methods try to reach tol, too.
         radius: for convex f only, R with a minimiser in B(x, R): ``stats.gap`` then bounds f(x) − min f.
         max_evaluations: of f with its gradient, in all; a tenth is kept for the certificate.
         seed: of the random points.
 
     Returns:
-        A Minimum: x like x0; the status of the method; statistics; the certificate, or None, which
-        proves nothing. x is the best point met, or where the search for a certificate went from there.
+        A Minimum: x like x0; status; statistics; the certificate, or None, which proves nothing. x is the
+        best point met, or where the search for a certificate went from there.
 
     Raises:
         InvalidInputError: an unknown method, x0 with NaN, fun of other than one number, NaN at x0.
@@ -105,16 +111,25 @@ def minimise(
         raise InvalidInputError("fun or its gradient is no number at x0; start where it is finite.")
     order = ("bfgs", "bundle") if method == "auto" else (method,)
     outcome, certificate = Outcome(start, f0, Status.MAX_ITERATIONS, 0), None
-    iterations = 0
-    for number, name in enumerate(order):
-        if certificate is not None or (number and oracle.left <= 0):
-            break
-        outcome = _run(_METHODS[name], oracle, outcome, settings, max_evaluations)
-        iterations += outcome.iterations
-        walks = None if name == order[-1] else _WALKS
-        certificate, x, f = certify(oracle, outcome.x, outcome.f, delta, tol, settings.rng, walks)
+    iterations, worth = 0, max(_WORTH, 8 * machine_epsilon(oracle.dtype))
+    for name in order:
+        fell = True
+        while certificate is None and fell and (oracle.left > 0 or not iterations):
+            before = outcome.f
+            outcome = _run(_METHODS[name], oracle, outcome, settings, max_evaluations)
+            iterations += outcome.iterations
+            certificate, x, f = certify(
+                oracle, outcome.x, outcome.f, delta, tol, settings.rng, _WALKS
+            )
+            outcome = outcome._replace(x=x, f=f)
+            # a search that walked is away from where the method stood still: it may go on
+            fell = f < before - worth * max(1.0, abs(f))
+    if certificate is None:
+        certificate, x, f = certify(oracle, outcome.x, outcome.f, delta, tol, settings.rng)
         outcome = outcome._replace(x=x, f=f)
-    status = outcome.status
+    status = Status.SOLVED
+    if certificate is None:
+        status = Status.STALLED if oracle.left > 0 else Status.MAX_ITERATIONS
     gap = np.nan
     if radius is not None:
         gaps = [outcome.model_error + radius * outcome.model_norm]
