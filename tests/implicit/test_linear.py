@@ -6,6 +6,7 @@ import lineax as lx
 import numpy as np
 import pytest
 
+import conservax as cx
 from conservax.implicit.linear import linear_solve
 from helpers import central_difference, on_numpy
 
@@ -210,3 +211,16 @@ def test_few_coupled_unknowns_that_are_singular():
     B[9] = B[4]  # of rank 98
     for b in (np.ones(100), B @ np.arange(1.0, 101)):
         assert np.all(np.isnan(solved(B, b, structure="coupled")))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision(dtype):
+    """y = relu(y/2 + a) is 2a for a > 0; a singular matrix is as singular in single precision."""
+    solver = cx.custom_root(lambda y, a: y - jax.nn.relu(y / 2 + a))(
+        lambda init, a: jnp.maximum(2 * a, 0)
+    )
+    slope = jax.grad(lambda a: jnp.sum(solver(None, a)))(jnp.array([1.0, -1.0, 3.0], dtype))
+    assert slope.dtype == dtype
+    assert slope.tolist() == [2.0, 0.0, 2.0]
+    matrix = jnp.array([[1.0, 2.0], [0.5, 1.0]], dtype)
+    assert jnp.isnan(linear_solve(lambda v: matrix @ v, jnp.ones(2, dtype))).all()

@@ -312,3 +312,13 @@ def test_a_large_problem_of_cvxpy_is_sparse_by_itself():
     grads, solvers = zip(*map(gradient, layers), strict=True)
     assert solvers == (Solver.CLARABEL, Solver.INTERIOR_POINT)
     np.testing.assert_allclose(*grads, atol=1e-8)
+
+
+@pytest.mark.parametrize(("dtype", "verdict"), [(np.float64, 1), (np.float32, 0)])
+def test_weakly_active_rows_that_are_nearly_dependent(dtype, verdict):
+    """Two rows at an angle of 1e-3, both weakly active: GGᵀ has the eigenvalue 5e-7, float32 hides it."""
+    G = sparse.csr_array(np.array([[1.0, 0.0], [1.0, 1e-3]], dtype))
+    P = sparse.eye_array(2, dtype=dtype, format="csr")
+    info = ConeProgram(Cones(nonnegative=2))(P, np.zeros(2, dtype), G, np.zeros(2, dtype)).info
+    assert info.verdict == verdict
+    assert (0 < info.margin < 6e-7) if verdict else info.margin == 0

@@ -133,9 +133,9 @@ def _dense(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
 
 def _factorised(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
     """One factorisation, two right-hand sides: b and a probe."""
-    matrix = _matrix(operator, b)
-    probe = probe_like(b)
-    rhs = jnp.stack([b, probe], axis=1)
+    wide = jnp.promote_types(b.dtype, jnp.float32)  # LAPACK has no half precision
+    matrix, probe = _matrix(operator, b).astype(wide), probe_like(b).astype(wide)
+    rhs = jnp.stack([b.astype(wide), probe], axis=1)
     # JAX's own factorisations, for their compile time: lineax's take three times as long to trace
     if structure == "positive_definite":
         x, proof = dense.cho_solve(dense.cho_factor(matrix), rhs).T
@@ -145,7 +145,8 @@ def _factorised(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
     scale = jnp.linalg.norm(matrix) * jnp.linalg.norm(proof)
     size = jnp.linalg.norm(probe)
     bound = size / (8 * machine_epsilon(b.dtype))
-    return jnp.where((residual <= _tolerance(b.dtype) * size) & (scale <= bound), x, jnp.nan)
+    sound = (residual <= _tolerance(b.dtype) * size) & (scale <= bound)
+    return jnp.where(sound, x, jnp.nan).astype(b.dtype)
 
 
 def _krylov(operator: Any, b: jax.Array, structure: Structure) -> jax.Array:
