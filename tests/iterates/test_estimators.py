@@ -158,6 +158,21 @@ def test_a_step_beyond_its_bound_is_named():
         assert int(estimator.solve(jnp.zeros(2), jnp.ones(2)).status) == Status.DIVERGED
 
 
+@pytest.mark.parametrize("size", [-0.1, 0.0, np.nan])
+def test_a_step_that_a_function_makes_negative_is_named(size):
+    for alg in (
+        it.gradient_descent(quadratic, lambda t: size + 0 * t[0]),
+        it.forward_backward(quadratic, lambda v, t, step: v, lambda t: size),
+    ):
+        with pytest.raises(cx.errors.NotConvergedError, match="step is not positive at theta"):
+            it.implicit(alg)(jnp.zeros(2), T0)
+        x, J = jax.jit(
+            jax.value_and_grad(lambda t, alg=alg: it.implicit(alg)(jnp.zeros(2), t).sum())
+        )(T0)
+        assert np.all(np.isnan(x))
+        assert np.all(np.isnan(J))
+
+
 def test_the_bounds_of_the_other_algorithms():
     def f(x, t):
         return 5 * jnp.sum((x - t) ** 2)
@@ -217,6 +232,10 @@ def test_in_a_batch_a_failed_item_fails_alone():
         (lambda: it.implicit(DESCENT)(jnp.array([1.0, np.nan]), T0), "x0 holds NaN"),
         (lambda: it.implicit(DESCENT)(jnp.zeros(2), jnp.array([np.inf, 1])), "theta holds NaN or infinity"),
         (lambda: it.implicit(DESCENT)("abc", T0), "x0 must be an array of real numbers, got str"),
+        (lambda: it.implicit(DESCENT)(jnp.zeros(2), {"a": "b"}), r"theta\['a'\] must be an array .* got str"),
+        (lambda: it.implicit(DESCENT)(jnp.zeros(2) * 1j, T0), "x0 must be an array .* got complex128"),
+        (lambda: it.implicit(DESCENT)(jnp.full(2, jnp.nan, jnp.bfloat16), T0), "x0 holds NaN"),
+        (lambda: it.implicit(it.gradient_descent(quadratic, jnp.abs))(jnp.zeros(2), T0), r"one number.*\(2,\)"),
         (lambda: it.implicit(DESCENT)(None, T0), "x0 holds no arrays"),
         (lambda: it.piggyback(DESCENT, 3)(jnp.zeros(2), jnp.arange(2)), "no real numbers to differentiate"),
     ],

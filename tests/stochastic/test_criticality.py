@@ -176,6 +176,10 @@ def test_escape_has_nowhere_to_go_from_a_minimum():
 def test_bad_input_is_named():
     with pytest.raises(errors.InvalidInputError, match="scalar functions"):
         critical(lambda w: jnp.abs(w), jnp.zeros(2))
+    with pytest.raises(errors.InvalidInputError, match="scalar functions"):
+        cx.stochastic.escape(lambda w: w, jnp.zeros(2))
+    with pytest.raises(errors.InvalidInputError, match="holds nothing"):
+        cx.stochastic.criticality(jnp.sum, jnp.zeros(0))
     with pytest.raises(errors.InvalidInputError, match="radius"):
         critical(jnp.abs, 0.0, radius=-1.0)
     with pytest.raises(errors.InvalidInputError, match="NaN"):

@@ -129,6 +129,7 @@ def test_every_transformation_of_a_sampled_mean():
         (lambda: finite(1.0), "leading axis"),
         (lambda: finite(np.ones((0, 2))), "at least 1"),
         (lambda: finite({}), "no arrays"),
+        (lambda: finite({"x": np.array([1.0, math.nan])}), r"points\['x'\] holds NaN"),
         (lambda: expected(jnp.add, 3), "distribution=3"),
         (lambda: expected(jnp.add, uniform)(0.0), "key and samples"),
         (lambda: expected(jnp.add, uniform)(0.0, key=jax.random.key(0), samples=0), "samples=0"),

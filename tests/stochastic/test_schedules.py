@@ -132,3 +132,13 @@ def test_series_near_the_harmonic_one_are_told_apart_by_their_logarithms(schedul
 def test_a_schedule_that_returns_no_finite_number_is_named(value):
     with pytest.raises(errors.InvalidInputError, match="α_1 = "):
         schedules.proof_of(lambda k: value)
+
+
+def test_steps_that_pause_are_steps():
+    """0.1/k at odd k and none at even ones: the sum still diverges, and nobody says that it does not."""
+    proof = schedules.proof_of(lambda k: 0.1 / (k + 1) if k % 2 else 0.0)
+    assert {p.status for p in (proof.divergent, proof.vanishing, proof.sublogarithmic)} == {
+        Status.ASSUMED
+    }
+    assert "up and down" in proof.divergent.reason
+    assert schedules.proof_of(lambda k: 0.1 if k % 2 else 0.0).vanishing.status == Status.FAILS

@@ -116,8 +116,22 @@ class Algorithm(ABC):
 
 
 def at(value: Scalar, theta: Any) -> Any:
-    """A step size: a number, or the function of θ at θ."""
-    return value(theta) if callable(value) else value
+    """A step size: a number, or the function of θ at θ, NaN where that is not positive."""
+    if not callable(value):
+        return value
+    found = number_at(value, theta)
+    return jnp.where(found > 0, found, jnp.nan)
+
+
+def number_at(value: Scalar, theta: Any) -> Any:
+    """A number, or the function of θ at θ; InvalidInputError for an array with dimensions."""
+    found: Any = value(theta) if callable(value) else value
+    if jnp.ndim(found):
+        raise InvalidInputError(
+            "a step size must be one number; its function of theta returns an array of shape "
+            f"{jnp.shape(found)}."
+        )
+    return found
 
 
 def positive(value: Scalar, name: str, of: str) -> Scalar:
@@ -162,7 +176,8 @@ def floats(x0: Any, of: str) -> Any:
             array = None
         if array is None or jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise InvalidInputError(
-                f"{of}: x0{keystr(path)} must be an array of real numbers, got {type(leaf).__name__}."
+                f"{of}: x0{keystr(path)} must be an array of real numbers, got "
+                f"{type(leaf).__name__ if array is None else array.dtype}."
             )
         return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
@@ -170,11 +185,17 @@ def floats(x0: Any, of: str) -> Any:
 
 
 def require_finite(tree: Any, name: str, of: str) -> None:
-    """Raise InvalidInputError where a concrete pytree holds NaN or infinity."""
+    """Raise InvalidInputError where a pytree holds no arrays, or concrete ones with NaN or infinity."""
     for path, leaf in tree_leaves_with_path(tree):
-        if isinstance(leaf, Tracer) or np.asarray(leaf).dtype.kind not in "fc":
+        try:
+            kind = jax.typeof(leaf).dtype
+        except TypeError:
+            raise InvalidInputError(
+                f"{of}: {name}{keystr(path)} must be an array of real numbers, got {type(leaf).__name__}."
+            ) from None
+        if isinstance(leaf, Tracer) or not jnp.issubdtype(kind, jnp.inexact):
             continue
-        if not np.all(np.isfinite(np.asarray(leaf, dtype=np.float64))):
+        if not np.all(np.isfinite(np.asarray(leaf))):
             raise InvalidInputError(
                 f"{of}: {name}{keystr(path)} holds NaN or infinity; pass finite values."
             )

@@ -120,13 +120,19 @@ def refuse(alg: Algorithm, run: Run, tol: float, x0: Any, theta: Any) -> NoRetur
     else:
         what = f"{alg.name} did not reach tol={tol:.3g}: after {steps} steps its change was {moved:.3g}"
     beyond = (
-        [] if traced(x0, theta) else [b for b in alg.step_bounds(x0, theta) if b.value >= b.bound]
+        []
+        if traced(x0, theta)
+        else [b for b in alg.step_bounds(x0, theta) if not 0 < b.value < b.bound]
     )
     for b in beyond:
         what += (
             f". {b.name} = {b.value:.6g} is not below its bound {b.formula} = {b.bound:.6g} at x0"
+            if b.value > 0
+            else f". {b.name} is not positive at theta"
         )
-    remedy = f"take {beyond[0].name} < {beyond[0].bound:.3g}" if beyond else status.remedy
+    remedy = (
+        f"take {beyond[0].name} < {beyond[0].bound:.3g}, and positive" if beyond else status.remedy
+    )
     raise NotConvergedError(f"{what}. Remedy: {remedy}.")
 
 

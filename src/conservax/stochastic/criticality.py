@@ -219,8 +219,8 @@ def criticality(
 
 
 def flattened(w: Any) -> tuple[jax.Array, Callable[[Any], Any]]:
-    """w as one vector, and the way back; InvalidInputError unless w holds floats alone."""
-    kinds = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(w)}
+    """w as one vector, and the way back; InvalidInputError unless w holds floats alone, at least one."""
+    kinds = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(w) if jnp.size(leaf)}
     if not kinds or not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
         raise InvalidInputError(
             f"w must hold floating-point numbers; it holds {', '.join(sorted(kinds)) or 'nothing'}."
@@ -310,7 +310,6 @@ def escape(
     True
     """
     flat, unravel = flattened(w)
-    before = float(fun(w, *args))
     for attempt in range(4):
         report = criticality(fun, w, *args, radius=radius / 10**attempt, key=key)
         if report.verdict == Verdict.PROVEN:
@@ -321,7 +320,7 @@ def escape(
             continue
         direction = ravel_pytree(report.direction)[0]
         squared = float(jnp.sum(jnp.square(direction)))
-        step = 1.0
+        step, before = 1.0, float(fun(w, *args))
         while step * np.sqrt(squared) > machine_epsilon(flat.dtype) * max(
             1.0, float(jnp.max(jnp.abs(flat)))
         ):

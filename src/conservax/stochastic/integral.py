@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..calculus import ConservativeJacobian, conservative_jacobian
+from ..calculus.cuts.cut import require_finite
 from ..calculus.sets.hull import nearest_point
 from ..calculus.tracing.flattening import without_duplicates
 from ..errors import InvalidInputError, TooManyKinksError
@@ -50,8 +52,8 @@ def finite(points: Any, weights: Any = None) -> Finite:
         weights: p (N,), non-negative, of sum 1; equal by default.
 
     Returns:
-        A Finite. Raises InvalidInputError for weights that are no distribution, and for leaves whose
-        leading axes differ.
+        A Finite. Raises InvalidInputError for weights that are no distribution, for points that hold NaN or
+        infinity, and for leaves whose leading axes differ.
 
     >>> finite(jnp.arange(3.0)).weights.round(4).tolist()
     [0.3333, 0.3333, 0.3333]
@@ -71,6 +73,8 @@ def finite(points: Any, weights: Any = None) -> Finite:
         raise InvalidInputError(
             f"weights has shape {p.shape}, but there are {n} points: pass ({n},)."
         )
+    if not any(isinstance(leaf, Tracer) for leaf in leaves):
+        require_finite([("points", points)])
     # round-off of a float32 sum, at most
     if not np.all(p >= 0) or not abs(float(p.sum()) - 1) <= 1e-6 * math.sqrt(n):
         raise InvalidInputError(

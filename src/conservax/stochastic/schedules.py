@@ -265,14 +265,12 @@ _PLACES = np.unique(np.round(np.geomspace(1, 1e9, 16)).astype(np.int64))
 
 
 def _looked_at(schedule: Callable[[Any], Any]) -> Proof:
-    values = np.array([_number(schedule(np.int32(k)), k) for k in _PLACES])
-    broken = ~np.isfinite(values) | (values < 0)
-    if np.any(broken):
-        k, value = _PLACES[broken][0], values[broken][0]
-        raise InvalidInputError(
-            f"the schedule gives α_{k} = {value}: a step size must be a finite number of at least 0."
-        )
+    values = _values(schedule, _PLACES)
+    after = _values(schedule, _PLACES + 1)
+    low, values = np.minimum(values, after), np.maximum(values, after)
     last, seen = values[-1], "looked at up to k = 10⁹, not proved"
+    if np.any((low < values / 2)[_PLACES > 100]):  # the next step is of another size
+        return _of_unsteady(values, seen)
     if last == values[-4]:
         proof = _ending_in(float(last), f"α_k = {last:g} from some k on ({seen})")
         return Proof(*(p._replace(status=Status.FAILS if p.status == Status.FAILS else Status.ASSUMED)
@@ -295,6 +293,17 @@ def _looked_at(schedule: Callable[[Any], Any]) -> Proof:
         guess(bool(product[-1] < product[-4])),
         guess(slope < -0.5),
     )
+
+
+def _values(schedule: Callable[[Any], Any], places: np.ndarray) -> np.ndarray:
+    values = np.array([_number(schedule(np.int32(k)), k) for k in places])
+    broken = ~np.isfinite(values) | (values < 0)
+    if np.any(broken):
+        k, value = places[broken][0], values[broken][0]
+        raise InvalidInputError(
+            f"the schedule gives α_{k} = {value}: a step size must be a finite number of at least 0."
+        )
+    return values
 
 
 def _of_unsteady(values: np.ndarray, seen: str) -> Proof:

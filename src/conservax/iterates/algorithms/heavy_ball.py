@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ...errors import InvalidInputError
-from ..contract import Algorithm, Scalar, StepBound, at, called, floats, positive
+from ..contract import Algorithm, Scalar, StepBound, at, called, floats, number_at, positive
 from .curvature import largest_curvature
 
 
@@ -36,7 +36,7 @@ class HeavyBall(Algorithm):
         return HeavyBallState(x0, x0)
 
     def step(self, state: HeavyBallState, theta: Any) -> HeavyBallState:
-        size, beta = at(self.size, theta), at(self.beta, theta)
+        size, beta = at(self.size, theta), number_at(self.beta, theta)
         slope = jax.grad(self.smooth)(state.x, theta)
         after = jax.tree.map(
             lambda x, before, g: x - size * g + beta * (x - before), state.x, state.before, slope
@@ -54,7 +54,7 @@ class HeavyBall(Algorithm):
 
     def step_bounds(self, x0: Any, theta: Any) -> tuple[StepBound, ...]:
         L = largest_curvature(self.smooth, floats(x0, self.name), theta)
-        bound = 2 * (1 + float(at(self.beta, theta))) / L
+        bound = 2 * (1 + float(number_at(self.beta, theta))) / L
         return (StepBound("step", float(at(self.size, theta)), bound, "2(1 + β)/L"),)
 
 
