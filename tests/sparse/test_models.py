@@ -8,10 +8,11 @@ from celer.datasets import make_correlated_data
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse as sp
+from scipy.optimize import linprog
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
 import conservax as cx
-from conservax.errors import InvalidInputError, SingularError
+from conservax.errors import InvalidInputError, NotConvergedError, SingularError
 from conservax.sparse.solvers import working_set
 from sparse.sparse_cases import cases, data
 
@@ -317,6 +318,33 @@ def test_samples_of_weight_zero_take_no_part_in_a_dual(name):
     model, C = getattr(cx.sparse, name), case.parameters[0]
     beta = model(case.X, case.y, C, sample_weight=kept.astype(float))
     np.testing.assert_allclose(beta, model(case.X[kept], case.y[kept], C), atol=1e-9)
+
+
+@pytest.mark.parametrize(("scale", "rtol"), [(1e2, 1e-9), (1e4, 1e-6), (1e6, 1e-3)])
+def test_a_machine_of_large_features_is_the_linear_programs(scale, rtol):
+    """β(sX) = β(X, s²C)/s, and where C is large the mean hinge loss alone decides.
+
+    The dual's Gram matrix grows by s², and the rounding of its gradient with it.
+    """
+    X, y = data(40, 6, 3, labels=True)
+    n, p = X.shape
+    program = linprog(
+        np.r_[np.zeros(p), np.ones(n)],
+        A_ub=np.hstack([-y[:, None] * X, -np.eye(n)]),
+        b_ub=-np.ones(n),
+        bounds=[(None, None)] * p + [(0, None)] * n,
+    )
+    rounds = []
+
+    def solver(problem, start):
+        rounds.append(working_set(problem, start, rounds=10))
+        return rounds[-1]
+
+    beta = cx.sparse.svm(scale * X, y, 2.0, solver=solver)
+    np.testing.assert_allclose(scale * beta, program.x[:p], rtol=rtol)
+    assert rounds[0].solved
+    with pytest.raises(NotConvergedError):  # nothing is left of the gradient
+        cx.sparse.svm(1e10 * X, y, 2.0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 31.0])

@@ -10,7 +10,8 @@ from .l1_quadratic import solve_positive
 _BURST = 30
 _ROUNDS = 400
 _PATIENT = 40  # rounds of whole Newton steps
-_RIDGE = 1e-10  # of the trace, on a singular face
+_SINGULAR = 1e-12  # share of the largest eigenvalue, up to which one is zero on a face
+_FAR = 1e20  # times the coefficients: a step without an end of its own
 _SHORTEST = 1e-3  # share of a Newton step
 Vector = np.ndarray
 
@@ -34,7 +35,9 @@ def proximal_quadratic(
         inside = penalty.violation(v[:held], gradient[:held])
         return max(inside.max(initial=0.0), np.abs(gradient[held:]).max(initial=0.0))
 
+    size = np.abs(H)
     for done in range(_ROUNDS):
+        tol = max(tol, rounding(size, x))
         # a face that is not the solution's should be left, not crept along, unless nothing else helps
         shortest = 1.0 if done < _PATIENT else _SHORTEST
         x = _newton(H, c, penalty, x, held, excess, tol, shortest)
@@ -47,9 +50,11 @@ def proximal_quadratic(
 def _along_faces(H: np.ndarray, c: np.ndarray, penalty: Penalty, x: Vector, held: int) -> Vector:
     """Newton steps cut where the face ends, until one is whole: each lowers the objective.
 
-    A singular face (more free samples than features) has a direction too, by a slight ridge.
+    A singular face (more free samples than features) is left along its null space, where the objective
+    falls without an end, if it does; otherwise the shortest Newton step stays on it.
     Source: the subspace phase of Moré, Toraldo (1991), by factorisation.
     """
+    size = np.abs(H)
     for _ in range(held):
         face = penalty.face(x[:held])
         rows = np.concatenate([face.rows, np.arange(held, len(x))])
@@ -59,9 +64,10 @@ def _along_faces(H: np.ndarray, c: np.ndarray, penalty: Penalty, x: Vector, held
         gradient = (H @ x - c)[rows]
         gradient[: len(face.rows)] += face.slope
         system = T.T @ H[np.ix_(rows, rows)] @ T
-        ridge = _RIDGE * max(float(np.trace(system)), np.finfo(float).tiny)
-        delta, regular = solve_positive(system + ridge * np.eye(len(system)), -(T.T @ gradient))
-        if not regular or not np.isfinite(delta).all():
+        delta, regular = solve_positive(system, -(T.T @ gradient))
+        if not regular:
+            delta = _descent(system, T.T @ gradient, rounding(size, x), _FAR * np.abs(x).max())
+        if not np.isfinite(delta).all():
             break
         along = np.zeros_like(x)
         along[rows] = T @ delta
@@ -72,6 +78,21 @@ def _along_faces(H: np.ndarray, c: np.ndarray, penalty: Penalty, x: Vector, held
         if cut[1]:
             break
     return x
+
+
+def _descent(system: np.ndarray, gradient: np.ndarray, noise: float, far: float) -> np.ndarray:
+    """−(the gradient's part in the null space), ``far``; where that is noise, the shortest Newton step."""
+    values, vectors = np.linalg.eigh(system)
+    null = values <= _SINGULAR * values[-1]
+    inside = vectors[:, null] @ (vectors[:, null].T @ gradient)
+    if np.abs(inside).max(initial=0.0) > noise:
+        return -far / np.abs(inside).max() * inside
+    return -vectors[:, ~null] @ (vectors[:, ~null].T @ gradient / values[~null])
+
+
+def rounding(size: np.ndarray, x: np.ndarray) -> float:
+    """What rounding leaves of the gradient H x, ``size`` = |H|."""
+    return 8 * np.finfo(float).eps * float((size @ np.abs(x)).max(initial=0.0))
 
 
 def _accelerated(

@@ -11,7 +11,7 @@ from ..design import Design, gram, is_sparse
 from ..penalties import L1, Penalty
 from .by_celer import available, celer_start
 from .l1_quadratic import l1_quadratic
-from .proximal import proximal_quadratic
+from .proximal import proximal_quadratic, rounding
 
 ROUNDS = 100
 _NEWTON = 60
@@ -22,6 +22,7 @@ _MANY = (
 _ROUGH = 1e-3  # the relative duality gap to which it does on a working set
 _FIRST_GAP = 6e-3  # and at the start, on all features
 _LOOSE = 1e-7  # relative violation up to which round-off may end the progress
+_EXCUSED = 1e-3  # and up to which a Gram matrix too large for the gradient excuses it
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +136,8 @@ def working_set(
         if not problem.datafit.quadratic and len(outside):
             target = max(target, largest / 10)
         coef[rows] = state.minimise(coef[rows], z, target)
+        if state.H is not None:
+            floor = max(floor, min(rounding(np.abs(state.H), coef[rows]), _EXCUSED * scale))
     z = design.predict(coef)
     gradient = problem.gradient(z)
     left = float(problem.violation(coef, gradient).max(initial=0.0))
