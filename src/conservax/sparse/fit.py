@@ -15,7 +15,7 @@ from jax.core import ShapedArray, Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from ..errors import NotConvergedError, SingularError
+from ..errors import NotConvergedError, SingularError, UnsupportedOperationError
 from .datafits import Datafit
 from .derivative import Reduced
 from .design import Design, is_sparse
@@ -318,6 +318,61 @@ def _transpose(
 
 
 ad.primitive_transposes[push_p] = _transpose
+
+
+def _again(primitive: Primitive, known: Callable[[Call], slice], linear: Callable[[Call], slice]):
+    """The rule by which a derivative is differentiated, exact where it is locally constant.
+
+    It is linear in the operands ``linear``. In those of ``known`` it does not move where least squares are
+    penalised so that solutions are piecewise affine in all that moves: on a face both matrix and right-hand
+    side stand still.
+    """
+
+    def rule(primals: Any, tangents: Any, *, call: Call, levels: Levels, moving: tuple[str, ...]):
+        static: dict[str, Any] = {"call": call, "levels": levels, "moving": moving}
+        found = primitive.bind(*primals, **static)
+        moved = {
+            name
+            for name, tangent in zip(call.traced, tangents[known(call)], strict=True)
+            if type(tangent) is not ad.Zero
+        }
+        if moved:
+            kind = getattr(call.penalty, "func", call.penalty)  # of a partial
+            affine = ("y", *getattr(kind, "affine", ())) if call.datafit.quadratic else ()
+            if bent := (moved | set(moving)) - set(affine):
+                raise UnsupportedOperationError(
+                    f"{call.name} has no second derivative in {', '.join(sorted(bent))}: differentiate the "
+                    "gradient by finite differences, away from kinks. Second derivatives of least squares "
+                    "in α and y are exact."
+                )
+        parts = list(primals)
+        if all(type(tangent) is ad.Zero for tangent in tangents[linear(call)]):
+            return found, [jnp.zeros_like(part) for part in found]
+        parts[linear(call)] = map(ad.instantiate_zeros, tangents[linear(call)])
+        return found, primitive.bind(*parts, **static)
+
+    return rule
+
+
+ad.primitive_jvps[push_p] = _again(
+    push_p,
+    lambda call: slice(1, 1 + len(call.traced)),
+    lambda call: slice(1 + len(call.traced), None),
+)
+ad.primitive_jvps[pull_p] = _again(pull_p, lambda call: slice(2, None), lambda call: slice(0, 1))
+
+
+def _transpose_pull(
+    cotangents: Any, *operands: Any, call: Call, levels: Levels, moving: tuple[str, ...]
+) -> list[Any]:
+    """The transpose of a gradient in its cotangent: the derivative forwards."""
+    parts = map(ad.instantiate_zeros, cotangents)  # as all gradients, they have every mapped axis
+    own = tuple((*level[1:], *(True for _ in moving)) for level in levels)
+    found = push_p.bind(*operands[1:], *parts, call=call, levels=own, moving=moving)
+    return [*found, *(None for _ in operands[1:])]
+
+
+ad.primitive_transposes[pull_p] = _transpose_pull
 
 
 def concrete(value: Any) -> bool:

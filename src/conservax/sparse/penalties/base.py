@@ -91,6 +91,9 @@ class Penalty(ABC):
     largest_step = np.inf
     """Up to it the proximal map is single-valued."""
 
+    affine: tuple[str, ...] = ()
+    """Parameters in which the solutions of least squares are piecewise affine."""
+
     @abstractmethod
     def value(self, beta: np.ndarray) -> float:
         """φ(β)."""

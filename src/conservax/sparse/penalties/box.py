@@ -22,6 +22,7 @@ class Box(Penalty):
     bound: np.ndarray
     epsilon: np.ndarray | None = None
     two_sided: bool = False
+    affine = ("target", "bound", "epsilon")
 
     @property
     def _margin(self) -> float:

@@ -18,6 +18,7 @@ class L1(Penalty):
 
     alpha: np.ndarray
     rho: float = 0.0
+    affine = ("alpha",)
 
     def weights(self, size: int) -> np.ndarray:
         """α, one a coefficient."""

@@ -20,6 +20,7 @@ class SortedL1(Penalty):
     """
 
     alpha: np.ndarray
+    affine = ("alpha",)
 
     def value(self, beta: np.ndarray) -> float:
         return float(self.alpha @ np.sort(np.abs(beta))[::-1])
