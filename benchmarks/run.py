@@ -375,7 +375,13 @@ def sparse_models_section(rows: list[dict]) -> str:
     """Hypergradients and searches of sparse models; empty before they were measured."""
     mine = [row for row in rows if row["benchmark"] == "sparse models"]
     slopes = [sparse_models.cells(row) for row in mine if "ms" in row]
-    searches = [line for row in mine if "ways" in row for line in sparse_models.ways(row)]
+    searches, *others = [sparse_models.ways(row) for row in mine if "ways" in row] or [[]]
+    elsewhere = [line for lines in others for line in lines]
+    beyond = [
+        [row["problem"], name, f"{value:.3g}"]
+        for row in mine
+        for name, value in (row.get("beyond") or row.get("memory") or {}).items()
+    ]
     if not mine:
         return ""
     header = [
@@ -386,6 +392,7 @@ def sparse_models_section(rows: list[dict]) -> str:
         "celer's solve",
         "gradient to celer",
         "to solve",
+        "to sparse-ho",
     ]
     return f"""
 ## Sparse models
@@ -399,6 +406,15 @@ The penalty by cross-validation, 1000 samples, 5000 features, five folds, one ru
 celer's path of 100 points.
 
 {table(["way", "s", "error", "above"], searches)}
+
+The elastic net's two penalties beside a grid, and a penalty a feature beside one for all (errors on new
+samples); errors relative to the last of each pair.
+
+{table(["way", "s", "error", "above"], elsewhere)}
+
+Milliseconds beyond the solve; memory and time of a sparse design.
+
+{table(["problem", "what", "value"], beyond)}
 """
 
 
