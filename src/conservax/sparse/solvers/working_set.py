@@ -138,8 +138,9 @@ def working_set(
         coef[rows] = state.minimise(coef[rows], z, target)
         if state.H is not None:
             floor = max(floor, min(rounding(np.abs(state.H), coef[rows]), _EXCUSED * scale))
-    z = design.predict(coef)
-    gradient = problem.gradient(z)
+    else:
+        z = design.predict(coef)
+        gradient = problem.gradient(z)
     left = float(problem.violation(coef, gradient).max(initial=0.0))
     scale = float(np.abs(gradient).max(initial=problem.penalty.scale))
     solved = bool(np.isfinite(left) and left <= max(max(tol, _LOOSE) * scale, floor))
