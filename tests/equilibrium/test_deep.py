@@ -101,6 +101,15 @@ def test_the_penalty_estimates_the_norm_of_the_jacobian():
     assert abs(np.mean(penalties) - exact) < 4 * np.std(penalties) / np.sqrt(len(keys))
 
 
+@pytest.mark.parametrize("solver", ["fixed_point", "anderson", "broyden"])
+def test_tiny_numbers_are_no_solution_by_themselves(solver):
+    """z = z/2 + x is 2x also where x² is no float32."""
+    x = jnp.array([1e-25, -3e-24], jnp.float32)
+    solution = Equilibrium(lambda z, x: z / 2 + x, solver=solver).solve(x)
+    assert solution.status == Status.SOLVED
+    np.testing.assert_allclose(solution.value, 2 * x, rtol=1e-5)
+
+
 def test_divergence_is_a_status_and_no_number():
     deq = Equilibrium(lambda z, x: 3 * z + x * z**2 + 1, solver="fixed_point", max_steps=2000)
     solution = deq.solve(jnp.ones(2))

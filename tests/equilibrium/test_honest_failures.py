@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from conservax import equilibrium
 from conservax.equilibrium import certified_radius
-from conservax.errors import InvalidInputError
+from conservax.errors import InvalidInputError, SelectionError
 from conservax.solution import Status
 
 KEY = jax.random.key(0)
@@ -83,6 +84,20 @@ def test_a_monotone_layer_that_is_unrolled_says_whether_it_arrived():
         (lambda: MonotoneEquilibrium(3, 4, memory=1.5, key=KEY), "memory=1.5"),
         (lambda: MonotoneEquilibrium(3, 4, max_steps=2.5, key=KEY), "max_steps=2.5"),
         (lambda: MonotoneEquilibrium(3, 4, tol=np.inf, key=KEY), "tol=inf"),
+        (lambda: MonotoneEquilibrium(3, True, key=KEY), "size=True"),
+        (lambda: MonotoneEquilibrium(3, 4, selection=2.0, key=KEY), "selection=2.0"),
+        (lambda: MonotoneEquilibrium(3, 4, selection="middle", key=KEY), "selection='middle'"),
+        (lambda: MonotoneEquilibrium(3, 4, key=KEY, dtype=jnp.bfloat16), "dtype=bfloat16"),
+        (lambda: MonotoneEquilibrium(3, 4, key=KEY, dtype=int), "dtype=int"),
+        (lambda: MonotoneEquilibrium(3, 4, key=KEY)(jnp.full(3, 1j)), "x is complex"),
+        (lambda: Equilibrium(jnp.add)(jnp.full(3, 1j)), "x is complex"),
+        (lambda: Equilibrium(jnp.add)(jnp.ones(3, jnp.float16)), "dtype=float16"),
+        (
+            lambda: jax.jit(lambda a: a + MonotoneEquilibrium(3, 4, key=KEY).certificate.margin)(
+                1.0
+            ),
+            "outside jit",
+        ),
         (lambda: MonotoneEquilibrium(3, 4, backward=Phantom(2.5), key=KEY), "steps=2.5"),
         (lambda: MonotoneTierEquilibrium(1, 3, (4, 4), key=KEY), "channels=3"),
         (lambda: Equilibrium(jnp.add, tol=-1.0), "tol=-1"),
@@ -93,8 +108,39 @@ def test_a_monotone_layer_that_is_unrolled_says_whether_it_arrived():
     ],
 )
 def test_what_is_no_setting_is_refused_by_name(make, names):
-    with pytest.raises(InvalidInputError, match=names):
+    with pytest.raises((InvalidInputError, SelectionError), match=names):
         make()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e30])
+def test_numbers_whose_squares_leave_float32(scale):
+    """z(s x) = s z(x) for relu without bias, and the gradient of s·z is s times that of z."""
+    layer = MonotoneEquilibrium(3, 8, m=0.5, key=KEY, dtype=jnp.float32)
+    zero = jnp.zeros(8, jnp.float32)
+    layer = eqx.tree_at(lambda f: (f.A, f.B, f.b), layer, (2 * layer.A, 2 * layer.B, zero))
+    x, s = jnp.array([0.3, -0.2, 0.5], jnp.float32), jnp.float32(scale)
+
+    @jax.jit
+    def run(s, t):
+        def paired(x):
+            solution = layer.solve(s * x)
+            return jnp.sum(solution.value) * (t / s), solution
+
+        return jax.grad(paired, has_aux=True)(x)
+
+    of_x, solution = run(s, s)
+    exact_of_x, exact = run(jnp.float32(1), jnp.float32(1))
+    assert solution.status == Status.SOLVED
+    np.testing.assert_allclose(solution.value / s, exact.value, rtol=2e-5, atol=1e-7)
+    np.testing.assert_allclose(of_x / s, exact_of_x, rtol=2e-5, atol=1e-7)
+
+
+def test_a_guess_of_another_precision():
+    layer = MonotoneEquilibrium(3, 4, key=KEY, dtype=jnp.float32)
+    x = jnp.ones(3, jnp.float32)
+    guessed = layer(x, init=jnp.ones(4, jnp.float64))
+    assert guessed.dtype == jnp.float32
+    np.testing.assert_allclose(guessed, layer(x), atol=1e-5)
 
 
 def test_a_shape_may_be_a_list():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -132,9 +133,20 @@ class Activation(eqx.Module):
 
 def selected(activation: Activation, selection: Any, v: jax.Array) -> Callable[..., jax.Array]:
     """σ with a selection at its kinks: a policy or dict of ``cx.select``, or one weight q for all."""
-    if isinstance(selection, float | int):
-        selection = {site.name: float(selection) for site in sites(activation)(v)}
+    if isinstance(selection, float):
+        selection = {site.name: selection for site in sites(activation)(v)}
     return select(activation, selection)
+
+
+def selection_of(given: Any) -> Any:
+    """The selection that a user means, checked: one weight for all kinks, or what ``cx.select`` takes."""
+    if isinstance(given, Real) and not isinstance(given, bool):
+        weight = float(given)
+        if not 0 <= weight <= 1:
+            raise InvalidInputError(f"selection={given!r} must lie in [0, 1].")
+        return weight
+    select(jax.nn.relu, given)  # raises for what it does not know
+    return given
 
 
 def _onto(v: jax.Array, kink: float, radius: Any) -> jax.Array:

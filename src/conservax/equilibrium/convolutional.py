@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from . import phantom
-from .activations import GroupSoftThreshold, Softmax, activation_of
+from .activations import GroupSoftThreshold, Softmax, activation_of, selection_of
 from .convolutions import DENSE, Convolution, Padding, Tiers, convolution_bound, convolve
 from .monotone import Monotone, require_monotone, require_sizes, settings_of, uniform
 
@@ -97,14 +97,13 @@ class MonotoneConvEquilibrium(Monotone):
         require_monotone(m, alpha, self.activation, method)
         self.m, self.alpha = float(m), alpha
         self.settings = settings_of(method, memory, max_steps, tol)
-        self.backward, self.selection = phantom.backward_of(backward), selection
+        self.backward, self.selection = phantom.backward_of(backward), selection_of(selection)
         window = (kernel_size, kernel_size)
-        keys, inputs = jax.random.split(key, 4), kernel_size**2
-        square = (channels, channels, *window)
-        self.A, self.B = (uniform(k, square, channels * inputs, dtype) for k in keys[:2])
-        wide = (channels, in_channels, *window)
-        self.U = uniform(keys[2], wide, in_channels * inputs, dtype)
-        self.b = uniform(keys[3], (channels,), in_channels * inputs, dtype)
+        square = (channels, channels, *window), channels * kernel_size**2
+        wide, inputs = (channels, in_channels, *window), in_channels * kernel_size**2
+        self.A, self.B, self.U, self.b = uniform(
+            key, square, square, (wide, inputs), ((channels,), inputs), dtype=dtype
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -194,18 +193,22 @@ class MonotoneTierEquilibrium(Monotone):
         require_monotone(m, alpha, self.activation, method)
         self.m, self.alpha = float(m), alpha
         self.settings = settings_of(method, memory, max_steps, tol)
-        self.backward, self.selection = phantom.backward_of(backward), selection
+        self.backward, self.selection = phantom.backward_of(backward), selection_of(selection)
         window, inputs = (kernel_size, kernel_size), kernel_size**2
-        keys = iter(jax.random.split(key, 4 * len(channels) + 1))
 
-        def kernel(out: int, into: int) -> jax.Array:
-            return uniform(next(keys), (out, into, *window), into * inputs, dtype)
+        def kernel(out: int, into: int) -> tuple[tuple[int, ...], int]:
+            return (out, into, *window), into * inputs
 
-        self.A = tuple(kernel(c, c) for c in channels)
-        self.B = tuple(kernel(c, c) for c in channels)
-        self.C = tuple(kernel(b, a) for a, b in pairwise(channels))
-        self.U = kernel(channels[0], in_channels)
-        self.b = tuple(uniform(next(keys), (c,), c * inputs, dtype) for c in channels)
+        square = [kernel(c, c) for c in channels]
+        down = [kernel(b, a) for a, b in pairwise(channels)]
+        biases = [((c,), c * inputs) for c in channels]
+        drawn = iter(
+            uniform(
+                key, *square, *square, *down, kernel(channels[0], in_channels), *biases, dtype=dtype
+            )
+        )
+        self.A, self.B = (tuple(islice(drawn, len(channels))) for _ in range(2))
+        self.C, self.U, self.b = tuple(islice(drawn, len(down))), next(drawn), tuple(drawn)
 
     @property
     def shape(self) -> tuple[int, ...]:

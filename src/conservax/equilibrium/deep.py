@@ -18,7 +18,7 @@ from ..solution import Solution, Status
 from .activations import Activation, activation_of
 from .certificates import EquilibriumCertificate, contraction_certificate
 from .fixed_points import SOLVERS, Residuals, find, judged
-from .monotone import require_sizes, require_tolerance, uniform
+from .monotone import require_precision, require_real, require_sizes, require_tolerance, uniform
 from .phantom import backward_of, damped
 
 
@@ -150,11 +150,13 @@ class Equilibrium(eqx.Module):
         return lambda z: cell(z, x, *args)
 
     def _start(self, x: jax.Array, init: Any) -> jax.Array:
+        require_real(x, "x")
         if not isinstance(x, Tracer) and not np.all(np.isfinite(x)):
             raise InvalidInputError("x holds NaN or infinity; pass finite values.")
         shape = x.shape if self.shape is None else self.shape
         dtype = jnp.result_type(x.dtype, jnp.float32 if x.dtype == jnp.float32 else x.dtype)
         dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+        require_precision(dtype)
         if init is None:
             return jnp.zeros(shape, dtype)
         init = jnp.asarray(init, dtype)
@@ -222,10 +224,9 @@ class SpectralCell(eqx.Module):
             raise InvalidInputError(f"bound={bound} must lie strictly between 0 and 1.")
         self.activation = activation_of(activation, (size,))
         self.bound = float(bound)
-        one, two, three = jax.random.split(key, 3)
-        self.V = uniform(one, (size, size), size, dtype)
-        self.U = uniform(two, (size, in_size), in_size, dtype)
-        self.b = uniform(three, (size,), in_size, dtype)
+        self.V, self.U, self.b = uniform(
+            key, ((size, size), size), ((size, in_size), in_size), ((size,), in_size), dtype=dtype
+        )
 
     @property
     def lipschitz(self) -> float:

@@ -45,7 +45,7 @@ def find(
     small = machine_epsilon(dtype) ** 0.8 if tol is None else tol
 
     def enough(state: _State) -> jax.Array:
-        close = state.residual <= small * jnp.maximum(length(state.image), length(first))
+        close = state.residual <= small * jnp.maximum(size(state.image), size(first))
         return close & jnp.isfinite(state.residual)
 
     def going(state: _State) -> jax.Array:
@@ -56,12 +56,13 @@ def find(
         image = map_(point)
         step = image - point
         one, two = _remember(solver, state, point, image, step)
-        return _State(state.turn + 1, point, image, step, length(step), one, two)
+        return _State(state.turn + 1, point, image, step, size(step), one, two)
 
     first = map_(start)
+    size = _measure(first)
     history = jnp.zeros((memory if solver != "fixed_point" else 0, *start.shape), dtype)
     gap = first - start
-    state = _State(jnp.ones((), jnp.int32), start, first, gap, length(gap), history, history)
+    state = _State(jnp.ones((), jnp.int32), start, first, gap, size(gap), history, history)
     state = jax.lax.while_loop(going, body, state)
     ended = jnp.where(jnp.isfinite(state.residual), Status.MAX_ITERATIONS, Status.DIVERGED)
     status = jnp.where(enough(state), Status.SOLVED, ended).astype(jnp.int8)
@@ -76,11 +77,20 @@ def judged(
     z = jax.lax.stop_gradient(z)
     small = machine_epsilon(z.dtype) ** 0.8 if tol is None else tol
     image = map_(z)
-    residual = length(z - image)
-    close = residual <= small * jnp.maximum(length(image), length(map_(start)))
+    first = map_(start)
+    size = _measure(first)
+    residual = size(z - image)
+    close = residual <= small * jnp.maximum(size(image), size(first))
     close = close & jnp.isfinite(residual)
     ended = jnp.where(jnp.isfinite(residual), Status.MAX_ITERATIONS, Status.DIVERGED)
     return jnp.where(close, Status.SOLVED, ended).astype(jnp.int8), residual
+
+
+def _measure(first: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """‖t‖₂ for t of about this size, whose squares may leave the precision."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(first), initial=0))
+    unit = jnp.maximum(largest, jnp.finfo(first.dtype).tiny)
+    return lambda t: length(t, unit)
 
 
 def _next(solver: str, state: _State) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from jax.core import Tracer
 from ..errors import InvalidInputError
 from ..solution import Solution, Status
 from . import phantom
-from .activations import Activation, activation_of
+from .activations import Activation, activation_of, selection_of
 from .certificates import EquilibriumCertificate, monotone_certificate, norm_bound
 from .couplings import Coupling, Dense, norms, product
 from .node import Prepared, Problem, Stats, equilibrium, linearised, slopes_at
@@ -74,6 +75,7 @@ class Monotone(eqx.Module):
         x = self._input(x, self.in_shape, "x")
         init = None if init is None else self._input(init, self.shape, "init")
         coupling, c = self.coupling(), self.drive(x)
+        init = None if init is None else init.astype(c.dtype)
         prepared, problem = self.prepare(coupling, c), self._problem
         if self.backward == "unrolled":
             return phantom.unrolled(problem, coupling, prepared, c, init)
@@ -90,6 +92,7 @@ class Monotone(eqx.Module):
         x = self._input(x, self.in_shape, "x")
         cotangent = self._input(cotangent, self.shape, "cotangent")
         coupling, c = self.coupling(), self.drive(x)
+        cotangent = cotangent.astype(c.dtype)
         prepared, problem = self.prepare(coupling, c), self._problem
         z, status, _ = equilibrium(problem, coupling, prepared, c, None)
         slopes = slopes_at(problem, prepared, z, coupling.multiply(z) + c, c)
@@ -125,7 +128,13 @@ class Monotone(eqx.Module):
 
         The layer must hold concrete values: call it outside jit, vmap and grad.
         """
-        return self._certified(self.coupling(), self.drive_bound())
+        coupling = self.coupling()
+        if any(isinstance(a, Tracer) for a in jax.tree.leaves(coupling)):
+            raise InvalidInputError(
+                "certificate: the weights are traced, and a certificate is of numbers. Read it outside jit, "
+                "vmap and grad."
+            )
+        return self._certified(coupling, self.drive_bound())
 
     def check(self, x: Any, *, rtol: float | None = None) -> Any:
         """``cx.check`` of this layer's own equation at its equilibrium for x, kink by kink."""
@@ -143,6 +152,7 @@ class Monotone(eqx.Module):
     @staticmethod
     def _input(x: Any, shape: tuple[int, ...], name: str) -> jax.Array:
         x = jnp.asarray(x)
+        require_real(x, name)
         if x.shape != shape:
             raise InvalidInputError(
                 f"{name} has shape {x.shape}; one input of this layer has shape {shape}. "
@@ -176,6 +186,20 @@ def is_positive(value: Any) -> bool:
         return False
 
 
+def require_real(x: jax.Array, name: str) -> None:
+    """No complex numbers."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise InvalidInputError(f"{name} is complex; pass real numbers, such as its parts.")
+
+
+def require_precision(dtype: Any) -> None:
+    """float32 or float64."""
+    if dtype not in (jnp.float32, jnp.float64):
+        raise InvalidInputError(
+            f"dtype={dtype.name}: an equilibrium is computed in float32 or float64."
+        )
+
+
 def require_tolerance(tol: Any) -> None:
     """None, or a positive number."""
     if tol is not None and not is_positive(tol):
@@ -201,7 +225,7 @@ def require_monotone(m: float, alpha: float | None, activation: Activation, meth
 def require_sizes(**sizes: Any) -> None:
     """Positive whole numbers, by name."""
     for name, size in sizes.items():
-        if not (isinstance(size, int | np.integer) and size >= 1):
+        if isinstance(size, bool) or not (isinstance(size, int | np.integer) and size >= 1):
             raise InvalidInputError(f"{name}={size!r} must be a positive whole number.")
 
 
@@ -274,21 +298,16 @@ class MonotoneEquilibrium(Monotone):
         self.m, self.alpha = float(m), alpha
         self.settings = settings_of(method, memory, max_steps, tol)
         self.backward = phantom.backward_of(backward)
-        self.selection = selection
-        keys = jax.random.split(key, 4)
+        self.selection = selection_of(selection)
         square, wide = (size, size), (size, in_size)
-        self.A, self.B = (uniform(k, square, size, dtype) for k in keys[:2])
-        self.U, self.b = (
-            uniform(keys[2], wide, in_size, dtype),
-            uniform(keys[3], (size,), in_size, dtype),
+        self.A, self.B, self.U, self.b = uniform(
+            key, (square, size), (square, size), (wide, in_size), ((size,), in_size), dtype=dtype
         )
 
     @property
     def W(self) -> jax.Array:  # noqa: N802
         """(1 − m) I − AᵀA + B − Bᵀ."""
-        one = jnp.eye(self.shape[0], dtype=self.A.dtype)
-        # in this order rounding keeps B − Bᵀ antisymmetric (``rounded_modulus``)
-        return ((1 - self.m) * one - product(self.A.T, self.A)) + (self.B - self.B.T)
+        return _coupled(self.A, self.B, self.m)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -308,8 +327,28 @@ class MonotoneEquilibrium(Monotone):
         return norm_bound(self.U)
 
 
-def uniform(key: jax.Array, shape: tuple[int, ...], inputs: int, dtype: Any) -> jax.Array:
-    """Uniform in ±1/√inputs."""
-    bound = 1 / math.sqrt(inputs)
-    dtype = jnp.result_type(float) if dtype is None else dtype
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+@partial(jax.jit, static_argnums=2, inline=True)
+def _coupled(A: jax.Array, B: jax.Array, m: float) -> jax.Array:
+    one = jnp.eye(len(A), dtype=A.dtype)
+    # in this order rounding keeps B − Bᵀ antisymmetric (``rounded_modulus``)
+    return ((1 - m) * one - product(A.T, A)) + (B - B.T)
+
+
+def uniform(
+    key: jax.Array, *arrays: tuple[tuple[int, ...], int], dtype: Any
+) -> tuple[jax.Array, ...]:
+    """Arrays of these shapes, uniform in ±1/√inputs, from pairs (shape, inputs); in one draw."""
+    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    require_precision(dtype)
+    return _uniform(key, arrays, dtype)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _uniform(key: jax.Array, arrays: Any, dtype: Any) -> tuple[jax.Array, ...]:
+    sizes = [math.prod(shape) for shape, _ in arrays]
+    drawn = jax.random.uniform(key, (sum(sizes),), dtype, -1, 1)
+    parts = jnp.split(drawn, np.cumsum(sizes)[:-1])
+    return tuple(
+        part.reshape(shape) / math.sqrt(inputs)
+        for part, (shape, inputs) in zip(parts, arrays, strict=True)
+    )

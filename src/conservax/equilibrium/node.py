@@ -141,9 +141,10 @@ def slopes_at(
     Where a selection is asked for, so is what the error of z may keep from it; with "jax" either side of
     such a kink is a valid choice, and the nearer one is more likely right.
     """
-    reach = machine_epsilon(a.dtype) * (prepared.norm * length(z) + jnp.abs(c))
+    unit = jnp.maximum(jnp.max(jnp.abs(z)), jnp.finfo(z.dtype).tiny)
+    reach = machine_epsilon(a.dtype) * (prepared.norm * length(z, unit) + jnp.abs(c))
     if problem.selection != "jax":
-        error = prepared.norm / problem.m * length(z - problem.activation(a))
+        error = prepared.norm / problem.m * length(z - problem.activation(a), unit)
         reach = reach + prepared.norm * error
     a = a + jax.lax.stop_gradient(problem.activation.snap(a, reach) - a)
     return problem.activation.slopes(a, problem.selection)

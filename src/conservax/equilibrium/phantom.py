@@ -105,9 +105,10 @@ def unrolled(
         point, _, _ = carry
         return image(equation, point, equation.alpha), None
 
-    start = (point, jnp.zeros_like(c), jnp.zeros((), c.dtype))
+    start = (point, jnp.zeros_like(c), jnp.zeros_like(c))
     (_, z, gap), _ = jax.lax.scan(body, start, None, length=problem.settings.max_steps)
-    error = jax.lax.stop_gradient(prepared.norm / problem.m * gap)
+    gap = splitting.length(jax.lax.stop_gradient(gap), equation.unit())
+    error = jax.lax.stop_gradient(prepared.norm / problem.m) * gap
     status = splitting.judged(equation, problem.settings, z, error)
     count = jnp.full((), problem.settings.max_steps, jnp.int32)
     return Solution(poisoned(z, status == Status.SOLVED), status, Stats(count, error))

@@ -63,6 +63,11 @@ class Equation(NamedTuple):
     m: float
     norm: jax.Array
 
+    def unit(self) -> jax.Array:
+        """The largest entry of r and σ(r): measured in it, squares neither vanish nor overflow."""
+        largest = jnp.maximum(jnp.max(jnp.abs(self.r)), jnp.max(jnp.abs(self.sigma(self.r))))
+        return jnp.maximum(jax.lax.stop_gradient(largest), jnp.finfo(self.r.dtype).tiny)
+
 
 class Found(NamedTuple):
     """What a splitting found: the point, a bound on its distance to the solution, steps, status."""
@@ -77,7 +82,7 @@ class _Memory(NamedTuple):
     """What Anderson's acceleration knows; after an image that was taken back, still what was before."""
 
     plain: jax.Array  # the last image, before extrapolation
-    step: jax.Array  # it less its point
+    step: jax.Array  # it less its point, in units
     points: tuple[jax.Array, ...]  # differences of earlier images
     steps: tuple[jax.Array, ...]  # differences of their steps
 
@@ -94,23 +99,26 @@ class _State(NamedTuple):
     memory: _Memory | None
 
 
-def length(t: jax.Array) -> jax.Array:
-    """‖t‖₂ of an array of any shape."""
-    return jnp.sqrt(jnp.sum(t * t))
+def length(t: jax.Array, unit: Any = None) -> jax.Array:
+    """‖t‖₂ of an array of any shape, measured in a unit if one is given."""
+    if unit is None:
+        return jnp.sqrt(jnp.sum(t * t))
+    t = t / unit
+    return unit * jnp.sqrt(jnp.sum(t * t))
 
 
 def closeness(
-    equation: Equation, settings: Settings
+    equation: Equation, settings: Settings, unit: jax.Array
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Of a value and its error: whether the error is small against the solution."""
     dtype = equation.r.dtype
-    size = length(equation.r) / (1 + equation.norm)
+    size = length(equation.r, unit) / (1 + equation.norm)
     # round-off leaves the preactivation this uncertain, and the solution ‖M‖/m times as much
     floor = 4 * machine_epsilon(dtype) * (1 + equation.norm / equation.m)
     tol = jnp.maximum(settings.tolerance(dtype), floor)
 
     def close(value: jax.Array, error: jax.Array) -> jax.Array:
-        scale = jnp.maximum(length(value), size)
+        scale = jnp.maximum(length(value, unit), size)
         return (error <= tol * scale) & jnp.isfinite(scale)
 
     return close
@@ -119,7 +127,7 @@ def closeness(
 def judged(equation: Equation, settings: Settings, value: jax.Array, error: jax.Array) -> jax.Array:
     """The status of a value that all the iterations led to."""
     ended = jnp.where(jnp.isfinite(error), Status.MAX_ITERATIONS, Status.DIVERGED)
-    close = closeness(equation, settings)(value, error)
+    close = closeness(equation, settings, equation.unit())(value, error)
     return jax.lax.stop_gradient(jnp.where(close, Status.SOLVED, ended).astype(jnp.int8))
 
 
@@ -131,14 +139,15 @@ def solve(equation: Equation, start: jax.Array | None, settings: Settings) -> Fo
     """
     r, dtype = equation.r, equation.r.dtype
     ratio = equation.norm / equation.m
-    close = closeness(equation, settings)
+    unit = equation.unit()
+    close = closeness(equation, settings, unit)
     peaceman = settings.method == "peaceman_rachford"
     image = peaceman_rachford if peaceman else forward_backward
 
     def advance(state: _State) -> _State:
         alpha = equation.alpha if state.alpha is None else state.alpha
         new, value, gap = image(equation, state.point, alpha)
-        error = ratio * gap
+        error = ratio * length(gap, unit)
         since = jnp.where(error < state.best, 0, state.since + 1)
         # what made things worse is taken back: an extrapolation, or a step too long to be safe
         bad = error > 4 * state.best
@@ -149,7 +158,8 @@ def solve(equation: Equation, start: jax.Array | None, settings: Settings) -> Fo
             since, fresh = jnp.where(shorter, 0, since), fresh | shorter
         point, memory = new, state.memory
         if memory is not None:
-            point, memory = _accelerated(memory, new, new - state.point, bad, fresh)
+            step = (new - state.point) / unit
+            point, memory = _accelerated(memory, new, step, bad, fresh)
         turn = state.turn + 1
         ended = jnp.where(since < _PATIENCE, _RUNNING, Status.STALLED)
         ended = jnp.where(turn < settings.max_steps, ended, Status.MAX_ITERATIONS)
@@ -196,27 +206,30 @@ def _accelerated(
 def peaceman_rachford(
     equation: Equation, u: jax.Array, alpha: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """u⁺, t̃ = σ(M t̂ + r) and ‖t̂ − t̃‖, where M t̂ costs nothing: (I − M) t̂ = (h + αr − t̂)/α."""
+    """u⁺, t̃ = σ(M t̂ + r) and t̂ − t̃, where M t̂ costs nothing: (I − M) t̂ = (h + αr − t̂)/α."""
     assert equation.resolvent is not None
     t = equation.prox(u, alpha)
     h = 2 * t - u
     hat = equation.resolvent(h + alpha * equation.r)
     value = equation.sigma(hat + (hat - h) / alpha)
-    return 2 * hat - h, value, length(hat - value)
+    return 2 * hat - h, value, hat - value
 
 
 def forward_backward(
     equation: Equation, t: jax.Array, alpha: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """t⁺, t̃ = σ(M t + r) and ‖t − t̃‖."""
+    """t⁺, t̃ = σ(M t + r) and t − t̃."""
     before = equation.multiply(t) + equation.r
     value = equation.sigma(before)
     new = equation.prox(t + alpha * (before - t), alpha)
-    return new, value, length(t - value)
+    return new, value, t - value
 
 
 def extrapolate(
-    new: jax.Array, step: jax.Array, points: Sequence[jax.Array], steps: Sequence[jax.Array]
+    new: jax.Array,
+    step: jax.Array,
+    points: Sequence[jax.Array] | jax.Array,
+    steps: Sequence[jax.Array] | jax.Array,
 ) -> jax.Array:
     """Anderson's acceleration: the affine combination of the last images with the least step.
 
@@ -239,7 +252,7 @@ def extrapolate(
         first = jnp.where(apart, (ee * df - de * ef) / safe, one)
         second = jnp.where(apart, (dd * ef - de * df) / safe, 0)
         return new - first * points[0] - second * points[1]
-    all_points, all_steps = jnp.stack(points), jnp.stack(steps)
+    all_points, all_steps = jnp.asarray(points), jnp.asarray(steps)
     axes = tuple(range(1, all_steps.ndim))
     gram = jnp.tensordot(all_steps, all_steps, (axes, axes))
     right = jnp.tensordot(all_steps, step, (axes, tuple(range(step.ndim))))
