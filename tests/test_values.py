@@ -103,6 +103,8 @@ def test_a_maximiser_that_is_none():
 def test_bad_input():
     with pytest.raises(InvalidInputError, match="sense"):
         cx.value(lambda x, y: x * y, jnp.ones(2), sense="sup")
+    with pytest.raises(InvalidInputError, match="tol"):
+        cx.value(lambda x, y: x * y, lambda x: x, project=lambda y: y, tol=-1.0)
     with pytest.raises(InvalidInputError, match="first axis"):
         cx.value(lambda x, y: x * y, jnp.zeros((0, 2)))
     with pytest.raises(InvalidInputError, match="stacked"):

@@ -63,6 +63,8 @@ def value(
     """
     if sense not in ("max", "min"):
         raise InvalidInputError(f"sense={sense!r} is not 'max' or 'min'.")
+    if tol is not None and not tol > 0:
+        raise InvalidInputError(f"tol={tol} must be positive.")
     finite = not callable(maximiser)
     if finite:
         leaves = jax.tree.leaves(maximiser)

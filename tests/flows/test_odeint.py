@@ -220,3 +220,33 @@ def test_slopes_stand_under_the_keys_of_the_state():
     end = cx.flows.odeint(lambda t, x: {"b": -2 * x["b"], "a": -x["a"]}, state, times, **TIGHT)
     np.testing.assert_allclose(end["a"][-1], np.exp(-1.0), rtol=1e-8)
     np.testing.assert_allclose(end["b"][-1], 2 * np.exp(-2.0), rtol=1e-8)
+
+
+@pytest.mark.parametrize("solve", [cx.flows.odeint, cx.flows.sensitivity_set])
+@pytest.mark.parametrize("bad", ["mode", jnp.tanh, np.array(["mode"])])
+def test_arguments_that_are_no_arrays_are_named(solve, bad):
+    with pytest.raises(InvalidInputError, match=r"args\[1\]\['how'\]"):
+        solve(lambda t, x, k, rest: -k * x, jnp.ones(1), jnp.array([0.0, 1.0]), 1.0, {"how": bad})
+
+
+def test_a_state_without_entries_is_named():
+    with pytest.raises(InvalidInputError, match="no entries"):
+        cx.flows.odeint(lambda t, x: -x, jnp.zeros(0), jnp.array([0.0, 1.0]))
+
+
+def test_reverse_mode_keeps_three_states_and_one_side_of_each_kink_a_step():
+    """Not the stages of a step, nor what its slopes went through: bytes by the compiler's own account."""
+    n, kinks = 32, 48
+    A, B = jnp.ones((kinks, n)) / n, jnp.ones((n, kinks)) / kinks
+
+    def used(steps):
+        def loss(x0, A, B):
+            times = jnp.array([0.0, 1.0])
+            field = lambda t, x, A, B: B @ jax.nn.relu(A @ x)  # noqa: E731
+            return jnp.sum(cx.flows.odeint(field, x0, times, A, B, max_steps=steps)[-1])
+
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(jnp.ones(n), A, B).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    a_step = (used(2048) - used(1024)) / 1024 / 8
+    assert a_step <= 3 * n + kinks + 8  # times and slots beside them

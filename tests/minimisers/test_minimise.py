@@ -146,6 +146,10 @@ def test_trees_and_arguments():
 def test_bad_input():
     with pytest.raises(UnboundedError, match="unbounded"):
         cx.minimise(lambda x: -jnp.abs(x[0]) * 1e25 - x[0], jnp.ones(1))
+    with pytest.raises(UnboundedError, match="unbounded"):
+        cx.minimise(lambda x: -x[0], jnp.ones(1))
+    with pytest.raises(InvalidInputError, match="max_evaluations"):
+        cx.minimise(corner, jnp.ones(2), max_evaluations=2.5)
     with pytest.raises(InvalidInputError, match="one number"):
         cx.minimise(jnp.abs, jnp.ones(2))
     with pytest.raises(InvalidInputError, match="NaN"):

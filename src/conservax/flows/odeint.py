@@ -65,7 +65,7 @@ def odeint(
         solver: an explicit Runge–Kutta method of diffrax; Tsit5 by default.
         selection: the slope of kinks that the trajectory starts on and stays on: "jax", "lower" or "upper".
         rtol, atol: of a step's error; by default 1e-8 and 1e-8 in float64, 1e-5 and 1e-6 in float32.
-        max_steps: the steps there may be; memory is that many states.
+        max_steps: the steps there may be; memory is that many states, three times that many in reverse mode.
 
     Returns:
         The states at ``times``, a pytree like x0 with a leading axis T. Works under jit, vmap, jvp, vjp,
@@ -87,6 +87,7 @@ def odeint(
     (7.39, 7.39)
     """
     x0, times, options = settings(x0, times, solver, selection, rtol, atol, max_steps)
+    require_arrays(args)
     call = Invocation.of(field, (times[0], x0, *args))
     key = ("odeint", type(options.method.solver).__name__, *options[1:])
     inputs = (x0, times, args)
@@ -120,6 +121,8 @@ def settings(
     leaves = jax.tree.leaves(x0)
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise InvalidInputError("x0 must hold real floating-point numbers.")
+    if not any(leaf.size for leaf in leaves):
+        raise InvalidInputError("x0 has no entries: a state holds one number at least.")
     if not all(isinstance(leaf, Tracer) or np.all(np.isfinite(leaf)) for leaf in leaves):
         raise InvalidInputError("x0 holds NaN or infinity: start from finite numbers.")
     dtype = jnp.result_type(*leaves)
@@ -139,6 +142,19 @@ def settings(
     if options.max_steps != max_steps or max_steps < 1:
         raise InvalidInputError(f"max_steps={max_steps} must be a whole number of at least 1.")
     return x0, times, options
+
+
+def require_arrays(args: tuple[Any, ...]) -> None:
+    """Raise InvalidInputError where an argument of the field holds what is no array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(args):
+        try:
+            jnp.result_type(leaf)
+            jnp.shape(leaf)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"args{jax.tree_util.keystr(path)} is {leaf!r}, no array or number: let the field close over "
+                "it, as in functools.partial."
+            ) from error
 
 
 def _solve(

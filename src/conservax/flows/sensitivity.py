@@ -14,7 +14,7 @@ import scipy
 from ..calculus.tracing.invocation import Invocation, require_values
 from ..errors import SelectionError, TooManyKinksError
 from .integrate import Options, integrate
-from .odeint import prepare, require_solved, settings
+from .odeint import prepare, require_arrays, require_solved, settings
 from .pieces import Pieces
 
 _MOST = 6  # kinks stayed on at once: 2⁶ matrices a moment
@@ -144,6 +144,7 @@ def sensitivity_set(
         atol,
         max_steps,
     )
+    require_arrays(args)
     call = Invocation.of(field, (times[0], x0, *args))
     key = ("sensitivity_set", type(options.method.solver).__name__, *options[1:])
     run = call.kept(key, lambda: jax.jit(functools.partial(_along, field, options)))

@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from ..errors import UnboundedError
 from ..solution import Status
-from .oracle import Oracle
+from .oracle import Oracle, unbounded
 from .run import Outcome, Settings, start_at
 
 _ARMIJO, _WOLFE = 1e-4, 0.5
 _BISECTIONS = 60
+_ENDLESS = 1e15  # relative length of a step on which f has fallen at half its first rate or faster
 _FLAT = 1e-13  # relative decrease that counts as none
 
 
@@ -66,7 +68,10 @@ def bfgs(oracle: Oracle, x: np.ndarray, settings: Settings) -> Outcome:
 def weak_wolfe(
     oracle: Oracle, x: np.ndarray, f: float, d: np.ndarray, slope: float, t: float
 ) -> tuple[float, float, np.ndarray] | None:
-    """(t, f, g) of a weak Wolfe step; the last Armijo step where bisection ends; None if there is none."""
+    """(t, f, g) of a weak Wolfe step; the last Armijo step where bisection ends; None if there is none.
+
+    Raises UnboundedError where f falls along d without end.
+    """
     low, high, held = 0.0, np.inf, None
     for _ in range(_BISECTIONS):
         if oracle.left <= 0:
@@ -81,4 +86,8 @@ def weak_wolfe(
         t = 2 * low if np.isinf(high) else 0.5 * (low + high)
         if high < np.inf and high - low <= 1e-15 * high:
             break
+    if held is not None and np.isinf(high):
+        length = held[0] * float(np.linalg.norm(d))
+        if length > _ENDLESS * (1 + float(np.linalg.norm(x))):
+            raise UnboundedError(unbounded(held[1]))
     return held

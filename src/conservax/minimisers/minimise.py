@@ -81,7 +81,7 @@ def minimise(
 
     Raises:
         InvalidInputError: an unknown method, x0 with NaN, fun of other than one number, NaN at x0.
-        UnboundedError: f fell below −10³⁰.
+        UnboundedError: f fell below −10³⁰, or along a line without end.
 
     Source: of each method in its file; certificates as in Goldstein (Math. Program. 1977).
 
@@ -99,6 +99,8 @@ def minimise(
     for name, number in (("tol", tol), ("delta", delta), ("max_evaluations", max_evaluations)):
         if not number > 0:
             raise InvalidInputError(f"{name}={number} must be positive.")
+    if max_evaluations != int(max_evaluations):
+        raise InvalidInputError(f"max_evaluations={max_evaluations} must be a whole number.")
     if radius is not None and not radius > 0:
         raise InvalidInputError(f"radius={radius} must be positive.")
     oracle = Oracle(fun, x0, args, max_evaluations)
@@ -141,6 +143,7 @@ def minimise(
     return Minimum(oracle.unravel(outcome.x.astype(oracle.dtype)), status, stats, certificate)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a method may leap: what is no number it then drops
 def _run(
     method: Method, oracle: Oracle, before: Outcome, settings: Settings, budget: int
 ) -> Outcome:

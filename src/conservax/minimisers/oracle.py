@@ -93,10 +93,10 @@ class Oracle:
             g = self._element(x)
         if not np.isfinite(f) or not np.all(np.isfinite(g)):
             if f == -np.inf:
-                raise UnboundedError(_unbounded(f))
+                raise UnboundedError(unbounded(f))
             f, g = np.inf, np.zeros_like(g)
         elif f < _UNBOUNDED:
-            raise UnboundedError(_unbounded(f))
+            raise UnboundedError(unbounded(f))
         self.points.append(np.array(x, np.float64))
         self.values.append(f)
         self.gradients.append(g)
@@ -143,7 +143,8 @@ def _compiled(call: Invocation, unravel: Callable[[Any], Any]) -> tuple[Any, Any
     return jax.jit(both), jax.jit(jax.vmap(both, (0, None)))
 
 
-def _unbounded(f: float) -> str:
+def unbounded(f: float) -> str:
+    """What is told of a function that fell to f."""
     return (
         f"fun fell to {f:.3g}: it is unbounded below, or as good as. Add a constraint or a penalty that "
         "bounds x, or start elsewhere."
