@@ -133,6 +133,14 @@ def test_flat_tails_are_certified_and_f_is_told():
     assert result.stats.value > -1e-6
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_descent_too_slow_to_be_endless_overflows_quietly():
+    """−log(1 + |x|) has a slope of 1/(1 + |x|): certified far out."""
+    result = cx.minimise(lambda x: -jnp.log1p(jnp.abs(x[0])), jnp.ones(1))
+    assert result.certificate.recheck()
+    assert result.stats.value < -np.log(1e6)
+
+
 def test_trees_and_arguments():
     result = cx.minimise(
         lambda p, c: jnp.abs(p["a"] - c).sum() + p["b"] ** 2,
