@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..operations.tape import Records
+from ..operations.discover import Records
 
 
 class Findings(NamedTuple):
