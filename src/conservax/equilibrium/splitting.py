@@ -103,7 +103,7 @@ def length(t: jax.Array, unit: Any = None) -> jax.Array:
     """‖t‖₂ of an array of any shape, measured in a unit if one is given."""
     if unit is None:
         return jnp.sqrt(jnp.sum(t * t))
-    t = t / unit
+    t = t * (1 / unit)
     return unit * jnp.sqrt(jnp.sum(t * t))
 
 
