@@ -18,6 +18,8 @@ from programs.compiled import both_ways
 N, OWN, DEPENDENT, EQUATIONS = 5, 2, 2, 1
 ROWS = OWN + DEPENDENT
 
+pytestmark = pytest.mark.usefixtures("sparse_factors")
+
 
 def every_entry(matrix):
     """All entries stored, so that it may be traced."""

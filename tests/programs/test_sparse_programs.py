@@ -16,8 +16,10 @@ from conservax.errors import (
     UnsupportedOperationError,
 )
 from conservax.programs import ConeProgram, Cones, CvxpyLayer, Solver, Status, cone_program
+from conservax.programs.host import calls
 from programs.compiled import with_jacobian
 
+pytestmark = pytest.mark.usefixtures("sparse_factors")
 CASES = {
     "polyhedral": Cones(zero=2, nonnegative=8),
     "symmetric": Cones(zero=1, nonnegative=5, second_order=(3,), semidefinite=(2,)),
@@ -66,8 +68,12 @@ def sample(name: str) -> Sample:
     return Sample(CASES[name])
 
 
+@pytest.mark.parametrize("small", [0, 150], ids=["sparse factors", "dense factors"])
 @pytest.mark.parametrize("name", CASES)
-def test_solution_and_derivative_in_every_stored_entry_are_those_of_the_dense_program(name):
+def test_solution_and_derivative_in_every_stored_entry_are_those_of_the_dense_program(
+    name, small, monkeypatch
+):
+    monkeypatch.setattr(calls, "SMALL", small)
     own = sample(name)
 
     def outputs(solve):

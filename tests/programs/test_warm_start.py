@@ -16,6 +16,8 @@ from conservax.solvers import host
 ROWS, UNKNOWNS = 12, 6
 COLD = ConeProgram(Cones(nonnegative=ROWS), solver="clarabel")
 
+pytestmark = pytest.mark.usefixtures("sparse_factors")
+
 
 def draw():
     rng = np.random.default_rng(0)

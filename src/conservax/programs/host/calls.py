@@ -21,7 +21,7 @@ import numpy as np
 from ...numerics import machine_epsilon
 from ...solvers import Cones, ConicPoint, host
 from ...solvers.equilibrate import Data
-from ...solvers.matrices import SparseMatrix, symmetric_part
+from ...solvers.matrices import SparseMatrix, dense, symmetric_part
 from ..cone_inputs import items_of
 from ..forward import Settings
 from .engine import place_of, solve_programs
@@ -29,6 +29,7 @@ from .leads import Columns, broadcast, flat, lead_of, summed, summed_product
 from .place import Place
 
 _KEPT = 1 << 27  # bytes of places
+SMALL = 150  # variables and rows up to which dense factors are quicker than sparse ones
 _QUIETLY = np.errstate(all="ignore")  # a failed item has its status
 
 
@@ -139,6 +140,8 @@ def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
         return flat(np.asarray(part), 2, lead, shared=True)
 
     P, A = matrix(P), matrix(A)
+    if max(A.shape[-2:]) <= SMALL:
+        P, A = dense(P), dense(A)
     if isinstance(P, SparseMatrix) or not np.array_equal(P, np.swapaxes(P, -1, -2)):
         P = symmetric_part(P)
     return Data(P, flat(np.asarray(c), 1, lead), A, flat(np.asarray(b), 1, lead))
