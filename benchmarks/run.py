@@ -16,6 +16,7 @@ import cvxpy_layer
 import flows_vs_diffrax
 import implicit_vs_jaxopt
 import jax
+import minimisation
 import optimisers
 import programs_vs_cvxpylayers
 import select_overhead
@@ -41,6 +42,7 @@ MODULES = {
     "sparse programs": sparse_programs,
     "iterates": iterates,
     "optimisers": optimisers,
+    "minimisation": minimisation,
     "flows": flows_vs_diffrax,
     "sparse models": sparse_models,
     "equilibrium": equilibrium,
@@ -318,6 +320,22 @@ float32, beside optax's Adam. A ratio below 1 is faster than Adam.
 """
 
 
+def minimisation_section(rows: list[dict]) -> str:
+    """Nonsmooth minimisation by method; empty before it was measured."""
+    lines = [minimisation.cells(row) for row in own(rows, "minimisation")]
+    if not lines:
+        return ""
+    return f"""
+## Nonsmooth minimisation
+
+Evaluations until the value is within {minimisation.GOAL:.0e} of the minimum, relative to max(1, |f*|), of
+at most {minimisation.BUDGET:,}; else how far off the run ends. ★: it ended with a certificate of criticality at
+ε = δ = {minimisation.TOL:.0e} that its own points verify. SciPy's BFGS gets the same gradients.
+
+{table(["function", "variables", *(f'`"{m}"`' for m in minimisation.METHODS), "SciPy"], lines)}
+"""
+
+
 def flows_section(rows: list[dict]) -> str:
     """Flows beside diffrax; empty before they were measured."""
     cells = [flows_vs_diffrax.cells(row) for row in own(rows, "flows")]
@@ -422,6 +440,7 @@ SECTIONS = (
     solvers_section,
     iterates_section,
     optimisers_section,
+    minimisation_section,
     flows_section,
     sparse_models_section,
     equilibrium_section,

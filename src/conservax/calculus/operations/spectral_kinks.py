@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import UnsupportedOperationError
+from ...numerics import machine_epsilon
 from ..tracing.program import Program, Site
 from .spectra import EIGENVALUES
 
@@ -104,7 +105,7 @@ def resolve(
     for meeting in meetings:
         places = np.vectorize(place_of.__getitem__)(meeting.slots)
         b = jacobian[first_increment + places]  # (rows, r, n + k)
-        small = _TOLERANCE * float(np.finfo(dtype).eps)
+        small = _TOLERANCE * machine_epsilon(dtype)
         maker = _Vanishing if meeting.site.kind == "null" else _Equal
         base = maker(meeting, b, jacobian[:, n:], places, small).run()
         for place, row in base:
