@@ -195,6 +195,11 @@ TORN = {
     ),
     "the two largest, a tie with the third": (two_largest, [2.0, 1.0, 1.0]),
     "the maximum, where it ties": (lambda x: x[0] * (x[0] >= jnp.max(x)), [1.0, 1.0]),
+    "entries of two iterations": (
+        lambda x: jnp.sum(jax.lax.scan(lambda c, e: (e, jnp.where(c >= e, e, 0.0)), x[2], x)[1]),
+        [1.0, 1.0, 3.0],
+    ),
+    "an entry and its negative": (lambda x: jnp.where(x[0] >= -x[0], 1 + x[0], 0.0), [0.0]),
     "sides that are zero at this point alone": (
         lambda x: jnp.where(jnp.where(x[0] > 0, x[0], 2 * x[0]) >= 0, x[1], 0.0),
         [0.0, 1.0],
