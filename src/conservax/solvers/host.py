@@ -16,7 +16,7 @@ import scipy
 from ..errors import MissingPackageError
 from ..solution import Status
 from .cones import Cones, Curved, SecondOrder, Semidefinite, Zero, triangle
-from .matrices import SparseMatrix
+from .matrices import SparseMatrix, column_major
 
 _TOLERANCE, _ROUGH = 1e-8, 1e-7
 _LAST_RESORT = 2000  # iterations of SCS, where nobody else has decided
@@ -66,17 +66,23 @@ def _module(solver: Solver) -> str:
     return "moreau_cpu" if solver == Solver.MOREAU else solver.name.lower()
 
 
-def matrix_of_item(matrix: Any, item: int) -> "scipy.sparse.csc_matrix":
-    """One matrix of a batch, dense or sparse, for SciPy, in double precision; one may serve all items."""
-    values = matrix.values if isinstance(matrix, SparseMatrix) else matrix
-    item = item if len(values) > 1 else 0
-    if isinstance(matrix, SparseMatrix):
-        rows, columns = matrix.shape
-        inside = (matrix.rows < rows) & (matrix.columns < columns)  # the rest fills up
-        places = matrix.rows[inside], matrix.columns[inside]
-        values = np.asarray(matrix.values[item][inside], np.float64)
-        return scipy.sparse.csc_matrix((values, places), shape=matrix.shape)
-    return scipy.sparse.csc_matrix(np.asarray(matrix[item], np.float64))
+def matrices_of(matrix: Any) -> "Callable[[int], scipy.sparse.csc_matrix]":
+    """k ↦ the k-th matrix of a batch, dense or sparse, for SciPy, in double precision; one may serve all.
+
+    Where the entries stand is found once for the batch.
+    """
+    if not isinstance(matrix, SparseMatrix):
+        values = np.asarray(matrix, np.float64)
+        return lambda item: scipy.sparse.csc_matrix(values[item if len(values) > 1 else 0])
+    shape, matrix = matrix.shape, column_major(matrix)
+    values, indices = np.asarray(matrix.values, np.float64), matrix.rows.astype(np.int32)
+    pointers = np.searchsorted(matrix.columns, np.arange(shape[1] + 1)).astype(np.int32)
+
+    def of_item(item: int) -> "scipy.sparse.csc_matrix":
+        own = values[item if len(values) > 1 else 0]
+        return scipy.sparse.csc_matrix((own, indices, pointers), shape=shape)
+
+    return of_item
 
 
 def threaded(run: Callable[[int], Any], count: int) -> list[Any]:
@@ -103,8 +109,12 @@ def nothing(status: Status, n: int, m: int) -> Answer:
 
 
 @functools.cache
-def rows_for_clarabel(cones: Cones) -> tuple[Any, Any]:
+def rows_for_clarabel(cones: Cones) -> tuple[Any, Any] | None:
     """R and R⁻¹ with s_Clarabel = R s: matrices by upper triangles, and no duals of curved cones."""
+    if not cones.semidefinite and not any(
+        isinstance(block, Curved) and block.dual for block, _ in cones.pieces
+    ):
+        return None  # the identity
     forth, back = [], []
     for block, _ in cones.pieces:
         R: Any = scipy.sparse.eye(block.size)
@@ -144,7 +154,7 @@ def _clarabel(
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
     if max_iterations is not None:
         settings.max_iter = max_iterations
-    forth, back = rows_for_clarabel(cones)
+    turned = rows_for_clarabel(cones)
     kinds: list[Any] = []
     for block, _ in cones.pieces:
         if isinstance(block, Zero):
@@ -168,25 +178,30 @@ def _clarabel(
     }
 
     def solve(P: Any, c: np.ndarray, A: Any, b: np.ndarray) -> Answer:
-        upper = scipy.sparse.csc_matrix(scipy.sparse.triu(P))
+        rows, right = (A, b) if turned is None else (turned[0] @ A, turned[0] @ b)
+        rows = scipy.sparse.csc_matrix(rows)
         try:
-            found = clarabel.DefaultSolver(
-                upper,
-                c,
-                scipy.sparse.csc_matrix(forth @ A),
-                forth @ b,
-                kinds,
-                settings,
-            ).solve()
+            found = clarabel.DefaultSolver(_upper(P), c, rows, right, kinds, settings).solve()
         except BaseException as panic:  # Clarabel's own, where an eigenvalue routine meets NaN
             if type(panic).__name__ != "PanicException":
                 raise
             return nothing(Status.STALLED, len(c), len(b))
         status = statuses.get(str(found.status), Status.STALLED)
-        y, s = forth.T @ np.array(found.z), back @ np.array(found.s)
+        y, s = np.array(found.z), np.array(found.s)
+        if turned is not None:
+            y, s = turned[0].T @ y, turned[1] @ s
         return Answer(status, found.iterations, np.array(found.x), y, s)
 
     return solve
+
+
+def _upper(P: "scipy.sparse.csc_matrix") -> "scipy.sparse.csc_matrix":
+    """The upper triangle of a CSC matrix."""
+    n = P.shape[1]
+    columns = np.repeat(np.arange(n), np.diff(P.indptr))
+    kept = P.indices <= columns
+    pointers = np.searchsorted(columns[kept], np.arange(n + 1)).astype(P.indptr.dtype)
+    return scipy.sparse.csc_matrix((P.data[kept], P.indices[kept], pointers), shape=P.shape)
 
 
 def _scs(cones: Cones, tolerance: float, max_iterations: int | None) -> Callable[..., Answer]:
@@ -212,7 +227,7 @@ def _scs(cones: Cones, tolerance: float, max_iterations: int | None) -> Callable
 
     def solve(P: Any, c: np.ndarray, A: Any, b: np.ndarray) -> Answer:
         data = {
-            "P": scipy.sparse.csc_matrix(scipy.sparse.triu(P)),
+            "P": _upper(P),
             "A": scipy.sparse.csc_matrix(A),
             "b": np.array(b),
             "c": np.array(c),

@@ -125,6 +125,8 @@ def column_norms(matrix: Matrix, weights: Array | None = None) -> Array:
 
 def plus_diagonal(matrix: Matrix, diagonal: Array) -> Any:
     """M + diag(d) for d (batch, n)."""
+    if namespace(diagonal) is np and not diagonal.any():
+        return matrix
     if isinstance(matrix, SparseMatrix):
         xp = namespace(matrix.values, diagonal)
         own = xp.arange(diagonal.shape[-1], dtype=matrix.rows.dtype)
@@ -136,8 +138,6 @@ def plus_diagonal(matrix: Matrix, diagonal: Array) -> Any:
             matrix.shape,
         )
     xp = namespace(matrix, diagonal)
-    if xp is np and not diagonal.any():
-        return matrix
     return matrix + diagonal[..., None] * xp.eye(diagonal.shape[-1], dtype=matrix.dtype)
 
 
@@ -152,6 +152,24 @@ def symmetric_part(matrix: Matrix) -> Any:
             matrix.shape,
         )
     return (matrix + namespace(matrix).swapaxes(matrix, -1, -2)) / 2
+
+
+def column_major(matrix: SparseMatrix) -> SparseMatrix:
+    """NumPy's entries column by column, each once, none outside the shape."""
+    rows, columns = np.asarray(matrix.rows), np.asarray(matrix.columns)
+    height, width = matrix.shape
+    values = np.asarray(matrix.values)
+    inside = (rows < height) & (columns < width)
+    key = columns.astype(np.int64) * height + rows
+    if inside.all() and np.all(key[1:] > key[:-1]):
+        return matrix
+    kept = np.flatnonzero(inside)
+    order = kept[np.argsort(key[kept], kind="stable")]
+    key, values = key[order], values[:, order]
+    firsts = np.flatnonzero(np.diff(key, prepend=-1))
+    if len(firsts) < len(key):
+        values, order = np.add.reduceat(values, firsts, axis=1), order[firsts]
+    return SparseMatrix(values, rows[order], columns[order], matrix.shape)
 
 
 def dense(matrix: Matrix) -> Array:

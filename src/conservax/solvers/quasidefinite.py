@@ -44,10 +44,12 @@ class QuasiDefinite:
     def __init__(self, P: Any, A: Any, d: np.ndarray, near: "QuasiDefinite | None" = None) -> None:
         self.P, self.A, self.d, self.near = P, A, d, near
         self.rows = np.flatnonzero(d > 0)
-        self.matrix = assemble(P, self.held(self.rows), 1 - d[self.rows])
+        self.B = weighted_rows(A, np.sqrt(d))
         self.size = P.shape[0]
-        self.signs = np.where(np.arange(self.matrix.shape[0]) < self.size, 1.0, -1.0)
-        self.norm = float(abs(self.matrix).sum(axis=1).max())
+        self.signs = np.ones(self.size + len(self.rows))
+        self.signs[self.size :] = -1.0
+        self.matrix = self._shifted(0.0)
+        self.norm = float(np.bincount(self.matrix.indices, abs(self.matrix.data)).max(initial=0.0))
         self.factors: dict[float, SuperLU] = {}
         self._bordered: Bordered | None = None
 
@@ -65,9 +67,9 @@ class QuasiDefinite:
         in_a_row = self.factor(_SHIFT).nnz / len(self.signs)
         return close and bool(_SOLVES * np.sum(self.d != d) <= in_a_row)
 
-    def held(self, rows: np.ndarray) -> Any:
-        """B in these rows of A."""
-        return scipy.sparse.diags(np.sqrt(self.d[rows])) @ self.A[rows]
+    def _shifted(self, shift: float) -> Any:
+        """The matrix with this multiple of diag(I, −I) added."""
+        return assemble(self.P, self.B, 1 - self.d[self.rows], shift)
 
     def solve(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The solution for right-hand sides (n + k, columns), and for which of them it is one.
@@ -88,8 +90,7 @@ class QuasiDefinite:
     def factor(self, shift: float) -> "SuperLU":
         """The factors of the matrix with this multiple of diag(I, −I) added."""
         if shift not in self.factors:
-            shifted = self.matrix + scipy.sparse.diags(shift * self.signs)
-            self.factors[shift] = factorise(scipy.sparse.csc_matrix(shifted))
+            self.factors[shift] = factorise(self._shifted(shift))
             self.near = self._bordered = None
         return self.factors[shift]
 
@@ -134,10 +135,11 @@ class Bordered:
         self.shared = np.concatenate([np.arange(n), n + np.flatnonzero(kept)])
         in_system = np.searchsorted(system.rows, rows[kept])
         self.own = np.concatenate([np.arange(n), n + in_system])
-        self.added = n + np.searchsorted(system.rows, added)
+        of_system = np.searchsorted(system.rows, added)
+        self.added = n + of_system
         self.F = np.zeros((self.size, len(dropped) + len(added)))
         self.F[dropped, np.arange(len(dropped))] = 1.0
-        self.F[:n, len(dropped) :] = system.held(added).T.toarray()
+        self.F[:n, len(dropped) :] = system.B[of_system].T.toarray()
         self.factor = known.factor(_SHIFT)
         self.solved_F = self.factor.solve(self.F)
         corner = np.concatenate([np.zeros(len(dropped)), 1 - system.d[added] + _SHIFT])
@@ -167,16 +169,33 @@ def _largest(columns: np.ndarray) -> np.ndarray:
     return np.abs(columns).max(axis=0, initial=0.0)
 
 
-def assemble(P: Any, B: Any, corner: np.ndarray) -> Any:
-    """[[P, Bᵀ], [B, −diag(corner)]]."""
+def weighted_rows(A: Any, weights: np.ndarray) -> "scipy.sparse.csr_matrix":
+    """diag(weights) A for CSR A, in the rows whose weight is positive."""
+    counts = np.diff(A.indptr)
+    held = weights > 0
+    kept = np.repeat(held, counts)
+    pointers = np.concatenate([np.zeros(1, A.indptr.dtype), np.cumsum(counts[held])])
+    values = (A.data * np.repeat(weights, counts))[kept]
+    shape = len(pointers) - 1, A.shape[1]
+    return scipy.sparse.csr_matrix((values, A.indices[kept], pointers), shape=shape)
+
+
+def assemble(P: Any, B: Any, corner: np.ndarray, shift: float = 0.0) -> Any:
+    """[[P + shift·I, Bᵀ], [B, −diag(corner) − shift·I]] for CSC P and CSR B, what is zero left out."""
     n, k = P.shape[0], len(corner)
-    P, B, own = scipy.sparse.coo_matrix(P), scipy.sparse.coo_matrix(B), np.arange(n, n + k)
-    rows = np.concatenate([P.row, B.row + n, B.col, own])
-    columns = np.concatenate([P.col, B.col, B.row + n, own])
-    values = np.concatenate([P.data, B.data, B.data, -corner])
+    own, of_B, of_P = np.arange(n + k), _majors(B) + n, _majors(P)
+    rows = np.concatenate([P.indices, of_B, B.indices, own])
+    columns = np.concatenate([of_P, B.indices, of_B, own])
+    diagonal = np.concatenate([np.full(n, shift), -corner - shift])
+    values = np.concatenate([P.data, B.data, B.data, diagonal])
     matrix = scipy.sparse.csc_matrix((values, (rows, columns)), shape=(n + k, n + k))
     matrix.eliminate_zeros()
     return matrix
+
+
+def _majors(matrix: Any) -> np.ndarray:
+    """The row of each entry of a CSR matrix, the column of a CSC one."""
+    return np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(matrix.indptr))
 
 
 def factorise(matrix: Any) -> "SuperLU":
@@ -193,20 +212,29 @@ def factorise(matrix: Any) -> "SuperLU":
 def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
     """A lower bound near ``shift`` on the least eigenvalue of P + BᵀB, or 0 if it is smaller or unclear.
 
+    P is CSC, B is CSR.
+
     By the inertia of P + BᵀB − shift·I or, where that would be dense, of [[P − shift·I, Bᵀ], [B, −I]]:
     the pivots of L D Lᵀ = M − E, with ‖E‖ at most γ ‖|L||U|‖∞ + ‖|L||U − DLᵀ|‖∞ (Higham 2002,
     Theorem 9.3; Sylvester's law). Of the second matrix n positive pivots make (1 − ‖E‖)(shift − ‖E‖).
     """
-    n, k, B = P.shape[0], B.shape[0], scipy.sparse.csr_matrix(B)
-    shifted = P - shift * scipy.sparse.eye(n)
+    n, k = P.shape[0], B.shape[0]
     products = float(np.sum(np.diff(B.indptr).astype(float) ** 2))
     formed = products <= _DENSER * (B.nnz + n)
     if formed:
-        matrix, k = scipy.sparse.csc_matrix(shifted + B.T @ B), 0
-        sizes = abs(B)
+        gram, k = B.T @ B, 0
+        both = np.concatenate([P.data, gram.data, np.full(n, -shift)])
+        own = np.arange(n)
+        rows = np.concatenate([P.indices, gram.indices, own])
+        columns = np.concatenate([_majors(P), _majors(gram), own])
+        matrix = scipy.sparse.csc_matrix((both, (rows, columns)), shape=(n, n))
+        sizes, of_B = abs(B.data), _majors(B)
+        of_rows = np.bincount(of_B, sizes, B.shape[0])
+        of_columns = np.bincount(B.indices, sizes * of_rows[of_B], n)
         terms = int(np.bincount(B.indices, minlength=1).max()) + 3
-        rounding = terms * _EPS * float((sizes.T @ (sizes @ np.ones(n))).max(initial=0.0))
+        rounding = terms * _EPS * float(of_columns.max(initial=0.0))
     else:
+        shifted = P - shift * scipy.sparse.eye(n, format="csc")
         matrix, rounding = assemble(shifted, B, np.ones(k)), 0.0
     try:
         factor = factorise(matrix)
@@ -215,14 +243,23 @@ def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
     if np.any(factor.perm_r != factor.perm_c):
         return 0.0
     L, U = factor.L, factor.U
-    pivots, one = U.diagonal(), np.ones(n + k)
+    pivots, size = U.diagonal(), n + k
     terms = int(np.bincount(L.indices, minlength=1).max()) + 2  # of the longest sum
-    asymmetry = abs(U - scipy.sparse.diags(pivots) @ L.T) @ one
-    bounds = abs(L) @ (2 * terms * _EPS * (abs(U) @ one) + asymmetry)
+    sums = 2 * terms * _EPS * np.bincount(U.indices, abs(U.data), size) + _asymmetry(L, U, pivots)
+    bounds = np.bincount(L.indices, abs(L.data) * sums[_majors(L)], size)
     error = float(np.max(bounds, initial=0.0)) + rounding
     if np.sum(pivots > 0) != n or not error < min(shift, 0.5):
         return 0.0
     return (shift - error) * (1.0 if formed else 1 - error)
+
+
+def _asymmetry(L: Any, U: Any, pivots: np.ndarray) -> np.ndarray:
+    """|U − DLᵀ| 1 for CSC L and U."""
+    Lt = L.tocsr()  # the columns of Lᵀ, sorted
+    U.sort_indices()
+    if not (np.array_equal(Lt.indptr, U.indptr) and np.array_equal(Lt.indices, U.indices)):
+        return abs(U - scipy.sparse.diags(pivots) @ L.T) @ np.ones(len(pivots))
+    return np.bincount(U.indices, abs(U.data - pivots[U.indices] * Lt.data), len(pivots))
 
 
 class RecentFactors:

@@ -21,7 +21,7 @@ import numpy as np
 from ...numerics import machine_epsilon
 from ...solvers import Cones, ConicPoint, host
 from ...solvers.equilibrate import Data
-from ...solvers.matrices import SparseMatrix, dense, symmetric_part
+from ...solvers.matrices import SparseMatrix, column_major, dense, symmetric_part
 from ..cone_inputs import items_of
 from ..forward import Settings
 from .engine import place_of, solve_programs
@@ -131,12 +131,7 @@ def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
 
     def matrix(part: Any) -> Any:
         if isinstance(part, SparseMatrix):
-            rows, columns = np.asarray(part.rows), np.asarray(part.columns)
-            values = flat(np.asarray(part.values), 1, lead)
-            inside = (rows < part.shape[0]) & (columns < part.shape[1])  # the rest fills up
-            if not inside.all():
-                values, rows, columns = values[:, inside], rows[inside], columns[inside]
-            return SparseMatrix(values, rows, columns, part.shape)
+            return column_major(part.with_values(flat(np.asarray(part.values), 1, lead)))
         return flat(np.asarray(part), 2, lead, shared=True)
 
     P, A = matrix(P), matrix(A)
@@ -144,6 +139,8 @@ def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
         P, A = dense(P), dense(A)
     if isinstance(P, SparseMatrix) or not np.array_equal(P, np.swapaxes(P, -1, -2)):
         P = symmetric_part(P)
+    if isinstance(P, SparseMatrix):
+        P = column_major(P)
     return Data(P, flat(np.asarray(c), 1, lead), A, flat(np.asarray(b), 1, lead))
 
 

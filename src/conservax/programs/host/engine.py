@@ -76,7 +76,7 @@ def _portions(user: Data) -> Iterator[np.ndarray]:
     batch, n = user.c.shape
     m = user.b.shape[1]
     if isinstance(user.A, SparseMatrix):
-        count = min(batch, 4 * host.PROCESSORS)
+        count = min(batch, 2 * host.PROCESSORS)
     else:
         work = batch * (n + m) * max(n, m) ** 2
         count = max(

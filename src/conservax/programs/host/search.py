@@ -186,11 +186,13 @@ def _of_solver(
         limits = settings.tolerance, settings.max_iterations
         solve = host.solver_of_item(solver, cones, *limits, stage.rough)
 
+    if solver == Solver.MOREAU and not isinstance(data.A, SparseMatrix):
+        P_of, A_of = (lambda item, part=part: part[item % len(part)] for part in (data.P, data.A))
+    else:
+        P_of, A_of = host.matrices_of(data.P), host.matrices_of(data.A)
+
     def one(item: int) -> tuple[host.Answer, float]:
-        if solver == Solver.MOREAU and not isinstance(data.A, SparseMatrix):
-            P, A = data.P[item % len(data.P)], data.A[item % len(data.A)]
-        else:
-            P, A = host.matrix_of_item(data.P, item), host.matrix_of_item(data.A, item)
+        P, A = P_of(item), A_of(item)
         answer = solve(P, data.c[item], A, data.b[item])
         if solver == Solver.MOREAU:  # complementary by construction
             return answer, 0.0
@@ -202,6 +204,7 @@ def _of_solver(
 def _starts(data: Data, settings: Settings) -> Callable[[int], tuple[host.Answer, float]]:
     starts = settings.warm_start() if settings.warm_start is not None else None
     n, m = data.c.shape[1], data.b.shape[1]
+    P_of = host.matrices_of(data.P)
 
     def one(item: int) -> tuple[host.Answer, float]:
         start = None
@@ -210,8 +213,7 @@ def _starts(data: Data, settings: Settings) -> Callable[[int], tuple[host.Answer
         if start is None:
             return host.nothing(Status.DIVERGED, n, m), np.nan
         answer = host.Answer(Status.SOLVED, 0, *np.split(start, [n, n + m]))
-        P = host.matrix_of_item(data.P, item)
-        return answer, host.relative_gap(P, data.c[item], data.b[item], answer)
+        return answer, host.relative_gap(P_of(item), data.c[item], data.b[item], answer)
 
     return one
 

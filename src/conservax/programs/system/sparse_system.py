@@ -12,9 +12,9 @@ import numpy as np
 import scipy
 
 from ...solvers.cones import Cones, Orthant, Zero
-from ...solvers.host import matrix_of_item
+from ...solvers.host import matrices_of
 from ...solvers.matrices import SparseMatrix
-from ...solvers.quasidefinite import RecentFactors, eigenvalue_bound
+from ...solvers.quasidefinite import RecentFactors, eigenvalue_bound, weighted_rows
 from .spectrum import Spectrum, basis_matrices
 from .system import Solver, System
 from .two_tests import TwoTests
@@ -29,7 +29,7 @@ def by_sparse_factor(system: System, probed: bool) -> Solver:
     Where it has no solution, ``probed`` or not decides between NaN and what comes nearest. Probed, a
     right-hand side of noise has to be met as well, which has no preimage if the system is singular.
     """
-    parts = _Parts(system.P, system.A, basis_matrices(system.basis, system.cones))
+    parts = _Parts.of(system.P, system.A, basis_matrices(system.basis, system.cones))
 
     def symmetric(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _solve_batch(system.cones, parts, system.d, probed, upper, lower)
@@ -41,24 +41,28 @@ def sparse_two_tests(
     P: SparseMatrix, A: SparseMatrix, parts: Spectrum, cones: Cones, eps: float
 ) -> TwoTests:
     """``two_tests`` for sparse data; the margin is the bound that was tried, not the best one."""
-    given = _Parts(P, A, basis_matrices(parts.basis, cones))
+    given = _Parts.of(P, A, basis_matrices(parts.basis, cones))
     verdict, margin = _test_batch(cones, given, parts.low, parts.high, eps)
     known = parts.bounded | (verdict < 0)
     return TwoTests(np.where(known, verdict, 0).astype(np.int8), np.where(known, margin, 0.0))
 
 
 class _Parts(NamedTuple):
-    """What a system is made of but d: P, A, and T of its curved blocks."""
+    """What a system is made of but d: P and A by item, and T of its curved blocks."""
 
     P: Any
     A: Any
     T: tuple[Any, ...]
 
+    @staticmethod
+    def of(P: SparseMatrix, A: SparseMatrix, T: tuple[Any, ...]) -> "_Parts":
+        return _Parts(matrices_of(P), matrices_of(A), T)
+
     def item(self, k: int, cones: Cones) -> tuple[Any, Any]:
-        """P and TᵀA of one item."""
-        P, A = matrix_of_item(self.P, k), matrix_of_item(self.A, k)
+        """P, CSC, and TᵀA, CSR, of one item."""
+        P, A = self.P(k), self.A(k)
         if not self.T:
-            return P, scipy.sparse.csr_matrix(A)
+            return P, A.tocsr()
         blocks, turned = [], iter(self.T)
         for block, _ in cones.pieces:
             if not isinstance(block, Zero | Orthant):
@@ -115,13 +119,13 @@ def _test_batch(
             system = RECENT_FACTORS.system(P, turned_A, d)
             if not system.solve(_noise(len(system.signs)))[1].all():
                 return -1, 0.0
-        held = low[item] > 0
-        B = scipy.sparse.diags(np.sqrt(low[item][held])) @ turned_A[held]
-        first = _bound(P, B, eps)
-        held = high[item] > 0
-        weighted = scipy.sparse.diags(high[item][held]) @ turned_A[held]
-        second = _bound(scipy.sparse.diags(1 - high[item][held]), weighted.T, eps) if first else 0.0
-        return (1, min(first, second)) if first and second else (0, 0.0)
+        first = _bound(P, weighted_rows(turned_A, np.sqrt(low[item])), eps)
+        if not first:
+            return 0, 0.0
+        weighted = weighted_rows(turned_A, high[item]).tocsc().T
+        rest = scipy.sparse.diags(1 - high[item][high[item] > 0], format="csc")
+        second = _bound(rest, weighted, eps)
+        return (1, min(first, second)) if second else (0, 0.0)
 
     found = [one(item) for item in range(len(low))]
     return np.array([v for v, _ in found], np.int8), np.array([margin for _, margin in found])
@@ -140,9 +144,9 @@ def _bound(P: Any, B: Any, eps: float) -> float:
 
 def _norm(matrix: Any) -> float:
     """A bound on the 2-norm of |M|."""
-    sizes = abs(matrix)
-    rows, columns = (np.asarray(sizes.sum(axis=axis)).max(initial=0.0) for axis in (0, 1))
-    return float(np.sqrt(rows * columns))
+    sizes, minors = abs(matrix.data), np.bincount(matrix.indices, abs(matrix.data))
+    majors = np.bincount(np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(matrix.indptr)), sizes)
+    return float(np.sqrt(minors.max(initial=0.0) * majors.max(initial=0.0)))
 
 
 def _noise(size: int) -> np.ndarray:
