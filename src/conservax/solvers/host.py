@@ -3,9 +3,7 @@
 import functools
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -20,8 +18,6 @@ from .matrices import SparseMatrix, column_major
 
 _TOLERANCE, _ROUGH = 1e-8, 1e-7
 _LAST_RESORT = 2000  # iterations of SCS, where nobody else has decided
-PROCESSORS = os.cpu_count() or 1
-_THREADS = ThreadPoolExecutor(PROCESSORS)
 
 
 class Solver(IntEnum):
@@ -83,16 +79,6 @@ def matrices_of(matrix: Any) -> "Callable[[int], scipy.sparse.csc_matrix]":
         return scipy.sparse.csc_matrix((own, indices, pointers), shape=shape)
 
     return of_item
-
-
-def threaded(run: Callable[[int], Any], count: int) -> list[Any]:
-    """``[run(0), …, run(count − 1)]``, side by side.
-
-    In threads that stay: each would keep memory of its own for what the solvers allocate and free.
-    """
-    if count == 1:
-        return [run(0)]
-    return list(_THREADS.map(run, range(count)))
 
 
 def relative_gap(P: Any, c: np.ndarray, b: np.ndarray, answer: Answer) -> float:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from ...numerics import machine_epsilon
-from ...solvers import Cones, ConicPoint, host
+from ...solvers import Cones, ConicPoint
 from ...solvers.equilibrate import Data
 from ...solvers.matrices import SparseMatrix, column_major, dense, symmetric_part
+from ...solvers.threads import threaded
 from ..cone_inputs import items_of
 from ..forward import Settings
 from .engine import place_of, solve_programs
@@ -255,7 +256,7 @@ def forward(
         outs[1][items] = np.where(lost, np.nan, (row / cost[:, None])[..., None] * dy)
         outs[2][items] = np.where(lost, np.nan, ds / row[..., None])
 
-    host.threaded(run, len(found))
+    threaded(run, len(found), max(x.shape[1], y.shape[1]))
     return tuple(columns.join(out).astype(form.dtype, copy=False) for out in outs)
 
 
@@ -332,7 +333,7 @@ def adjoint(
             a_all[items] = np.where(bad & moved, np.nan, a_all[items])
             w_all[items] = np.where(bad & moved, np.nan, w_all[items])
 
-    host.threaded(run, len(found))
+    threaded(run, len(found), max(x.shape[1], y.shape[1]))
     x, y = x.reshape((*lead, x.shape[-1])), y.reshape((*lead, y.shape[-1]))
     return columns.join(a_all), columns.join(w_all), x, y
 

@@ -14,6 +14,7 @@ from ...solvers import Cones, ConicPoint, Solver, host
 from ...solvers.equilibrate import Data, equilibrate
 from ...solvers.matrices import SparseMatrix
 from ...solvers.termination import measure_data
+from ...solvers.threads import PROCESSORS, threaded
 from ..cone_inputs import items_of
 from ..forward import (
     Settings,
@@ -30,7 +31,8 @@ from .place import Place
 from .search import Found, Stage, put_in, search, stages
 
 _CACHED = 1 << 20  # bytes of one matrix of each item of a portion
-_WORTH = 3_000_000  # operations below which a thread is not worth its while
+_WORTH = 14_000_000  # operations below which a thread waits for the interpreter more than it works
+_ENTRIES = 2500  # of P and A, sparse, likewise
 
 
 class Answered(NamedTuple):
@@ -64,7 +66,7 @@ def solve_programs(
     def run(k: int) -> tuple[Answered, Place]:
         return _solve_portion(items_of(user, portions[k]), cones, settings, eps)
 
-    found = host.threaded(run, len(portions))
+    found = threaded(run, len(portions), max(user.c.shape[1], user.b.shape[1]))
     parts = zip(*(answered for answered, _ in found), strict=True)
     if len(found) == 1:
         return found[0][0], [found[0][1]]
@@ -76,11 +78,12 @@ def _portions(user: Data) -> Iterator[np.ndarray]:
     batch, n = user.c.shape
     m = user.b.shape[1]
     if isinstance(user.A, SparseMatrix):
-        count = min(batch, 2 * host.PROCESSORS)
+        entries = user.A.rows.size + user.P.rows.size
+        count = min(batch, 2 * PROCESSORS) if entries > _ENTRIES else 1
     else:
         work = batch * (n + m) * max(n, m) ** 2
         count = max(
-            min(batch, host.PROCESSORS, -(-work // _WORTH)),
+            min(batch, PROCESSORS, -(-work // _WORTH)),
             -(-batch * max(n * n, n * m, m * m) * 8 // _CACHED) if batch > 1 else 1,
         )
         count = min(count, batch)

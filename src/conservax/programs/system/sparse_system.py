@@ -145,7 +145,9 @@ def _bound(P: Any, B: Any, eps: float) -> float:
 def _norm(matrix: Any) -> float:
     """A bound on the 2-norm of |M|."""
     sizes, minors = abs(matrix.data), np.bincount(matrix.indices, abs(matrix.data))
-    majors = np.bincount(np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(matrix.indptr)), sizes)
+    majors = np.bincount(
+        np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(matrix.indptr)), sizes
+    )
     return float(np.sqrt(minors.max(initial=0.0) * majors.max(initial=0.0)))
 
 
