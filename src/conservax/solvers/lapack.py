@@ -42,13 +42,16 @@ def forward_substitution(L: Array, right: Array) -> Array:
 
 def cholesky_solve(L: Array, right: Array) -> Array:
     """(LLᵀ)⁻¹ right, for right (..., n, columns)."""
+    if namespace(L, right) is np:
+        return _on_host(scipy.linalg.lapack.dpotrs, L, right, lower=0)
     return _substitution(L, forward_substitution(L, right), transpose_a=True)
 
 
 def _substitution(L: Array, right: Array, transpose_a: bool) -> Array:
     if namespace(L, right) is np:
-        inverse = triangular_inverse_on_host(L)
-        return (np.swapaxes(inverse, -1, -2) if transpose_a else inverse) @ right
+        return _on_host(
+            scipy.linalg.lapack.dtrtrs, L, right, lower=0, trans=0 if transpose_a else 1
+        )
 
     def solve(L: Array, right: Array) -> Array:
         return linalg.triangular_solve(
@@ -113,6 +116,18 @@ def _cholesky_on_host(H: np.ndarray) -> np.ndarray:
             if info == 0:
                 found[item] = L
         return found
+
+
+def _on_host(
+    solve: Callable[..., tuple[np.ndarray, int]], L: np.ndarray, right: np.ndarray, **options: int
+) -> np.ndarray:
+    """LAPACK's solve with the upper triangle Lᵀ, item by item: the transpose of rows is columns."""
+    lead = np.broadcast_shapes(L.shape[:-2], right.shape[:-2])
+    L, right = (np.broadcast_to(part, (*lead, *part.shape[-2:])) for part in (L, right))
+    found = np.empty(right.shape)
+    for item in np.ndindex(lead) if found.size else ():
+        found[item] = solve(L[item].T, right[item], **options)[0]
+    return found
 
 
 def triangular_inverse_on_host(L: np.ndarray) -> np.ndarray:

@@ -14,17 +14,23 @@ from jax import lax
 
 Array: TypeAlias = Any  # NumPy's on the host, else JAX's
 
+_OF_NUMPY = {np.ndarray, np.float64, np.bool_, float, int, bool, type(None)}
+
 Carry = TypeVar("Carry")
 
 
 def on_host(*trees: Any) -> bool:
     """Whether all arrays of these pytrees are NumPy's."""
-    return not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trees))
+    return namespace(*jax.tree.leaves(trees)) is np
 
 
 def namespace(*arrays: Any) -> Any:
     """``numpy`` if these arrays are NumPy's, else ``jax.numpy``."""
-    return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
+    for array in arrays:
+        # what is not NumPy's for certain is asked whether it is JAX's, which takes longer
+        if type(array) not in _OF_NUMPY and isinstance(array, jax.Array):
+            return jnp
+    return np
 
 
 def while_loop(
