@@ -10,4 +10,5 @@ def sparse_factors():
     """Sparse data keep sparse factors, however small they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calls, "SMALL", 0)
+        patch.setattr(calls, "FILLED", 2.0)
         yield

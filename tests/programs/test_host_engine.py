@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import linprog
+from scipy.sparse import csr_array
 
 from conservax.programs import ConeProgram, Cones, QuadraticProgram, Solver, Status
 from conservax.programs.forward import Settings, measure_point
@@ -271,3 +272,24 @@ def test_portions_hold_every_item_once_and_small_batches_stay_whole():
     parts = list(engine._portions(large))
     assert len(parts) > 1
     assert max(map(len, parts)) * 100 * 100 * 8 < 2 * engine._CACHED
+
+
+def test_sparse_data_filled_by_the_basis_of_a_cone_are_solved_dense():
+    order, rng = 20, np.random.default_rng(0)
+    rows, columns = np.triu_indices(order)
+    size = len(rows)
+    A = np.vstack([np.eye(size)[rows == columns], -np.eye(size)])
+    b = np.concatenate([np.ones(order), np.zeros(size)])
+    program, c = (
+        ConeProgram(Cones(zero=order, semidefinite=(order,))),
+        jnp.asarray(rng.normal(size=size)),
+    )
+
+    def value(P, A):
+        return jax.value_and_grad(lambda c: jnp.sum(program(P, c, A, b).primal ** 2))(c)
+
+    found, gradient = value(csr_array(np.eye(size)), csr_array(A))
+    assert isinstance(list(_TICKETS.kept.values())[-1].data.A, np.ndarray)
+    expected, of_dense = value(np.eye(size), A)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(gradient, of_dense, atol=1e-10)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from conservax.errors import UnsupportedOperationError
 from conservax.solvers import matrices
 from conservax.solvers.batching import join_axis, split_axis
+from conservax.solvers.host import matrices_of
 from conservax.solvers.matrices import SparseMatrix
 
 BATCH, ROWS, COLUMNS = 2, 4, 3
@@ -86,3 +87,13 @@ def test_a_mapped_axis_joins_the_batch_and_leaves_it():
     np.testing.assert_array_equal(repeated.values, np.tile(sparse.values, (3, 1)))
     with pytest.raises(UnsupportedOperationError, match="one pattern"):
         join_axis(3, sparse, SparseMatrix(True, True, True, sparse.shape))  # type: ignore[arg-type]
+
+
+@given(st.lists(PLACES, max_size=8), st.integers(0, 99))
+def test_entries_in_order_are_those_of_the_dense_matrix(places, seed):
+    sparse, dense = (jax.tree.map(np.asarray, part) for part in _pair(places, seed))
+    ordered, of_item = matrices.column_major(sparse), matrices_of(sparse)
+    assert np.all(np.diff(ordered.columns * ROWS + ordered.rows) > 0)
+    np.testing.assert_allclose(matrices.dense(ordered), dense, atol=1e-14)
+    for item in range(BATCH):
+        np.testing.assert_allclose(of_item(item).toarray(), dense[item], atol=1e-14)

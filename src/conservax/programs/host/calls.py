@@ -10,6 +10,7 @@ NumPy alone; leading axes broadcast. What a solve knows is kept for its derivati
 """
 
 import itertools
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -20,6 +21,7 @@ import numpy as np
 
 from ...numerics import machine_epsilon
 from ...solvers import Cones, ConicPoint
+from ...solvers.cones import Orthant, Zero
 from ...solvers.equilibrate import Data
 from ...solvers.matrices import SparseMatrix, column_major, dense, symmetric_part
 from ...solvers.threads import threaded
@@ -30,6 +32,7 @@ from .leads import Columns, broadcast, flat, lead_of, summed, summed_product
 from .place import Place
 
 _KEPT = 1 << 27  # bytes of places
+FILLED, _FULL = 0.1, 1 << 30  # share of entries, and bytes, of what is made dense
 SMALL = 150  # variables and rows up to which dense factors are quicker than sparse ones
 _QUIETLY = np.errstate(all="ignore")  # a failed item has its status
 
@@ -126,18 +129,35 @@ class _Tickets:
 _TICKETS = _Tickets()
 
 
+def _is_better_dense(A: SparseMatrix, cones: Cones, batch: int) -> bool:
+    """Small, or filled by the bases of curved cones, which turn rows into mixtures of all of their cone."""
+    if max(A.shape) <= SMALL:
+        return True
+    if cones.polyhedral or 8 * batch * math.prod(A.shape) > _FULL:
+        return False
+    rows, columns, filled = np.asarray(A.rows), np.asarray(A.columns), 0
+    for block, place in cones.pieces:
+        size = 1 if isinstance(block, Zero | Orthant) else block.size // block.count
+        inside = (rows >= place.start) & (rows < place.stop) & (columns < A.shape[1])
+        own = (rows[inside] - place.start) // size
+        filled += size * len(np.unique(own * A.shape[1] + columns[inside]))
+    return filled > FILLED * math.prod(A.shape)
+
+
 def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
     """One batch, symmetric, in double precision; P and A with one item where all share it."""
     P, c, A, b = form.parts(leaves)
 
+    full = isinstance(A, SparseMatrix) and _is_better_dense(A, form.cones, math.prod(lead))
+
     def matrix(part: Any) -> Any:
         if isinstance(part, SparseMatrix):
-            return column_major(part.with_values(flat(np.asarray(part.values), 1, lead)))
+            values = flat(np.asarray(part.values), 1, lead, shared=full)
+            part = column_major(part.with_values(values))
+            return dense(part) if full else part
         return flat(np.asarray(part), 2, lead, shared=True)
 
     P, A = matrix(P), matrix(A)
-    if max(A.shape[-2:]) <= SMALL:
-        P, A = dense(P), dense(A)
     if isinstance(P, SparseMatrix) or not np.array_equal(P, np.swapaxes(P, -1, -2)):
         P = symmetric_part(P)
     if isinstance(P, SparseMatrix):
