@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "conservax"
 FREE = {"errors", "numerics", "report", "solution"}
-FLOORS = {"calculus", "invertibility", "operators", "implicit", "solvers"}
+FLOORS = {"arrays", "calculus", "invertibility", "operators", "implicit", "solvers"}
 APPLICATIONS = {
     "programs",
     "sparse",
@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "numerics": {"errors"},
     "report": {"errors", "numerics"},
     "solution": set(),
+    "arrays": set(),
     "calculus": FREE,
     "invertibility": FREE | {"calculus"},
     "operators": FREE | {"calculus"},
     "implicit": FREE | {"calculus", "invertibility"},
-    "solvers": FREE | {"operators"},
+    "solvers": FREE | {"arrays", "operators"},
     FACE: FREE | FLOORS | APPLICATIONS | PROJECTIONS,
     "projections": {"operators", "programs"},
     **dict.fromkeys(APPLICATIONS, FREE | FLOORS),

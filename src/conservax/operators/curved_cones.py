@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .marking import guard, smooth
+from ..calculus.marking import guard, smooth
 
 _STEPS = 90
 

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..calculus.marking import guard, smooth
 from ..calculus.operations.norm import norm
-from .marking import guard, smooth
 
 
 def _axis_of(v: jax.Array) -> tuple[jax.Array, jax.Array]:

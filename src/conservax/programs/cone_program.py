@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arrays.namespace import Array
 from ..errors import (
     InfeasibleError,
     InvalidInputError,
@@ -20,7 +21,6 @@ from ..errors import (
 from ..numerics import machine_epsilon
 from ..solution import Status
 from ..solvers import Cones, Solver, WarmStart, host
-from ..solvers.cones import Array
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symmetric_part
 from ..solvers.termination import measure_data

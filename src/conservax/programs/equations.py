@@ -14,20 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..arrays.namespace import Array, join
 from ..calculus.implicit_node import NAME, Node, carrying_node
 from ..numerics import machine_epsilon
 from ..operators import cones as operators
-from ..solvers.cones import (
-    Array,
-    Block,
-    Cones,
-    Curved,
-    Orthant,
-    SecondOrder,
-    Semidefinite,
-    Zero,
-    join,
-)
+from ..solvers.cones import Block, Cones, Curved, Orthant, SecondOrder, Semidefinite, Zero
 from ..solvers.matrices import SparseMatrix, symmetric_part, times, times_transposed
 from .forward import Outcome
 from .system.spectrum import rotate, unrotate

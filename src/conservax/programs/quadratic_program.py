@@ -6,10 +6,9 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from ..arrays.namespace import Array, namespace
 from ..errors import InvalidInputError
 from ..solvers import Cones
-from ..solvers.cones import Array
-from ..solvers.namespace import namespace
 from .certificates.program_report import ProgramReport
 from .cone_inputs import known_as_numpy
 from .cone_program import ConeProgram, ProgramSolution, SolverName

@@ -13,11 +13,11 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
+from ..arrays.namespace import Array
 from ..solution import Status
 from ..solvers import Cones, ConicPoint
 from ..solvers.batching import join_axis, split_axis
 from ..solvers.chunks import in_chunks
-from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import Matrix, SparseMatrix, tangent_of, times, times_transposed
 from .equations import with_equations

@@ -17,14 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arrays.lapack import cholesky, eigvalsh, svd
+from ..arrays.namespace import Array, transpose
 from ..errors import InvalidInputError
-from .lapack import cholesky, eigvalsh, svd
-from .namespace import Array, namespace
-
-
-def transpose(matrix: Array) -> Array:
-    """Of the last two axes."""
-    return namespace(matrix).swapaxes(matrix, -1, -2)
 
 
 @dataclass(frozen=True)
@@ -306,11 +301,6 @@ class Curved:
 
 Symmetric: TypeAlias = Zero | Orthant | SecondOrder | Semidefinite
 Block: TypeAlias = Symmetric | Curved
-
-
-def join(parts: Sequence[Array], axis: int = -1) -> Array:
-    """One array from the parts that belong to the blocks."""
-    return parts[0] if len(parts) == 1 else namespace(*parts).concatenate(parts, axis=axis)
 
 
 class Piece(NamedTuple):

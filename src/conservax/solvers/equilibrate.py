@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cones import Array, Cones, Orthant, Zero, join
+from ..arrays.namespace import Array, join, namespace, while_loop
+from .cones import Cones, Orthant, Zero
 from .matrices import Matrix, column_norms, row_norms, scaled
-from .namespace import namespace, while_loop
 
 PASSES = 12
 _FAIR = 10.0  # norms within this factor of one are left as they are

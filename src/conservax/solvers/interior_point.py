@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..arrays.lapack import cholesky
+from ..arrays.namespace import Array, namespace
 from ..numerics import machine_epsilon
 from ..solution import Solution, Status
 from .chunks import in_chunks
-from .cones import Array, Cones
+from .cones import Cones
 from .embedding import (
     Iterate,
     Products,
@@ -22,8 +24,6 @@ from .embedding import (
     system_of_rows,
 )
 from .equilibrate import ConicPoint, Data, Scaling, WhiteData, equilibrate
-from .lapack import cholesky
-from .namespace import namespace
 from .termination import RUNNING, InteriorPointStats, Judgement, judge, measure_data
 from .whitening import whiten
 

@@ -13,11 +13,11 @@ import math
 
 import numpy as np
 
+from ...arrays.namespace import Array, namespace
 from ...invertibility import Rigour, Verdict
 from ...invertibility.exact import determinant_sign
 from ...numerics import machine_epsilon, singular_value_floor, solver_output_tolerance
-from ...solvers.cones import Array, Cones
-from ...solvers.namespace import namespace
+from ...solvers.cones import Cones
 from ..system.spectrum import Spectrum, Tolerances, unrotate
 from .program_report import ConstraintState, ProgramReport, ProgramWitness
 from .regularity import Drift, RankTest, margin_of_set

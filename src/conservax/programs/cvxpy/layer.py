@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...arrays.namespace import Array
 from ...errors import (
     ConservaxError,
     InfeasibleError,
@@ -20,7 +21,6 @@ from ...errors import (
 )
 from ...solution import Status
 from ...solvers import Solver, WarmStart
-from ...solvers.cones import Array
 from ...solvers.host import is_installed
 from ..certificates.program_report import ProgramReport
 from ..cone_program import ConeProgram, ProgramInfo, choose_solver, info_of, raise_status

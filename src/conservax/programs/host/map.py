@@ -12,8 +12,9 @@ from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
+from ...arrays.namespace import Array
 from ...calculus.implicit_node import NAME, node_p
-from ...solvers.cones import Array, Cones
+from ...solvers.cones import Cones
 from ...solvers.equilibrate import Scaling
 from ...solvers.matrices import SparseMatrix
 from ..equations import host_node

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...arrays.namespace import Array
 from ...operators.curved_cones import CurvedCone, Found, unit
 from ...operators.exponential_cone import (
     EXPONENTIAL_CONE,
@@ -24,7 +25,7 @@ from ...operators.power_cone import (
     power_cone,
     power_cone_located,
 )
-from ...solvers.cones import Array, Curved
+from ...solvers.cones import Curved
 
 
 def curved(block: Curved, v: Array, dual: Array, slack: Array) -> tuple[Array, Array, Array, Array]:

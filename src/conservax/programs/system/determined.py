@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays.namespace import Array, namespace
 from ...numerics import machine_epsilon
-from ...solvers.cones import Array, Cones, Curved, Orthant, SecondOrder, Semidefinite, Zero
+from ...solvers.cones import Cones, Curved, Orthant, SecondOrder, Semidefinite, Zero
 from ...solvers.matrices import by_columns, plus_diagonal, times
-from ...solvers.namespace import namespace
 from .system import Solver, System, refined
 
 _PASSES = 8

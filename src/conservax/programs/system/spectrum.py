@@ -11,19 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ...solvers.cones import (
-    Array,
-    Cones,
-    Curved,
-    Orthant,
-    SecondOrder,
-    Semidefinite,
-    Zero,
-    join,
-    transpose,
-)
-from ...solvers.lapack import eigh
-from ...solvers.namespace import namespace, on_host
+from ...arrays.lapack import eigh
+from ...arrays.namespace import Array, join, namespace, on_host, transpose
+from ...solvers.cones import Cones, Curved, Orthant, SecondOrder, Semidefinite, Zero
 from .curved_blocks import curved
 from .curved_on_host import curved_on_host
 

@@ -7,10 +7,10 @@
 
 from typing import NamedTuple
 
+from ...arrays.lapack import cholesky
+from ...arrays.namespace import Array, namespace, transpose
 from ...numerics import machine_epsilon
-from ...solvers.cones import Array, Cones, transpose
-from ...solvers.lapack import cholesky
-from ...solvers.namespace import namespace
+from ...solvers.cones import Cones
 from ...solvers.triangular import triangular_inverse
 from .spectrum import Spectrum, rotate
 from .system import corner

@@ -4,7 +4,7 @@ Functions of arrays ask ``namespace`` which of the two their arguments belong to
 that XLA has to see as such go through this module.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import jax
@@ -25,6 +25,16 @@ def on_host(*trees: Any) -> bool:
 def namespace(*arrays: Any) -> Any:
     """``numpy`` if these arrays are NumPy's, else ``jax.numpy``."""
     return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
+
+
+def transpose(matrix: Array) -> Array:
+    """Of the last two axes."""
+    return namespace(matrix).swapaxes(matrix, -1, -2)
+
+
+def join(parts: Sequence[Array], axis: int = -1) -> Array:
+    """One array from its parts."""
+    return parts[0] if len(parts) == 1 else namespace(*parts).concatenate(parts, axis=axis)
 
 
 def while_loop(
