@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conservax import cones as operators
 from conservax.errors import (
     InfeasibleError,
     InvalidInputError,
     UnboundedError,
 )
 from conservax.invertibility import Verdict
-from conservax.operators import cones as operators
 from conservax.programs import ConeProgram, Cones, Solver, Status
-from conservax.programs.system.curved_blocks import turn
 
 # the cones of one group are the blocks of one program, which is compiled once
 GROUPS = {
@@ -321,7 +320,8 @@ def test_no_normal_turns_further_than_its_bound(alpha, ray, size, error, seed):
             axis = np.array([alpha * height / w[0], (1 - alpha) * height / w[1], -np.sign(w[2])])
         return axis / np.linalg.norm(axis)
 
-    bound = turn(alpha, True, v, error, ray)
+    cones = Cones(dual_exponential=1) if alpha is None else Cones(power=(-alpha,))
+    bound = cones.constraints[0].turn(v, error, ray)
     assert bound > 0
     if np.isfinite(bound):
         farthest = max(np.linalg.norm(axis(v + d) - axis(v)) for d in around)

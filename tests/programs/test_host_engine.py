@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from conservax.cones.kinds.exponential import ExponentialBlock
+from conservax.cones.kinds.power import PowerBlock
 from conservax.programs import ConeProgram, Cones, QuadraticProgram, Solver, Status
 from conservax.programs.forward import Settings, measure_point
 from conservax.programs.host import engine, search
 from conservax.programs.host.calls import _TICKETS
-from conservax.programs.system.curved_blocks import curved
-from conservax.programs.system.curved_on_host import curved_on_host
 from conservax.solvers import host
-from conservax.solvers.cones import Curved
 from conservax.solvers.equilibrate import ConicPoint, Data
 from conservax.solvers.termination import measure_data
 
@@ -101,9 +100,10 @@ def test_curved_cones_are_those_of_the_traced_ones(alpha, dual):
     rng = np.random.default_rng(0)
     v = rng.normal(size=(400, 3)) * 10.0 ** rng.uniform(-3, 3, size=(400, 1))
     v[::11], v[1::13, 2], v[2::13, 0] = np.round(v[::11]), 0.0, 0.0
-    limit, block = np.full((400, 3), 1e-9), Curved((alpha,), dual)
-    traced = jax.jit(lambda v, t: curved(block, v, t, t))(v, limit)
-    found = curved_on_host(block, v, limit, limit)
+    limit = np.full((400, 3), 1e-9)
+    block = ExponentialBlock(1, dual) if alpha is None else PowerBlock((alpha,), dual)
+    traced = jax.jit(lambda v, t: block.elements(v, t, t))(v, limit)
+    found = block.elements(v, limit, limit)
     np.testing.assert_array_equal(found[3], traced[3])
     for k in (1, 2):
         elements = (

@@ -15,8 +15,8 @@ from jax.core import Tracer
 
 from ..calculus.marking import smooth
 from ..calculus.operations.norm import norm
+from ..cones.curved.found import increasing_root
 from ..errors import InvalidInputError
-from .curved_cones import increasing_root
 from .inputs import as_float, flat, like, matrix, non_negative, vector
 from .projections import projection_l1_ball
 from .singular_values import shrink_singular_values

@@ -1,8 +1,9 @@
 """Differentiable cone and quadratic programs, with certificates."""
 
+from ..cones.arrange import Arrangement, arrange
+from ..cones.table import Cones
 from ..solution import Status
-from ..solvers import Cones, Solver, WarmStart
-from .arrange import Arrangement, arrange
+from ..solvers import Solver, WarmStart
 from .certificates.program_report import ProgramReport, ProgramWitness
 from .cone_program import ConeProgram, ProgramInfo, ProgramSolution
 from .cvxpy.layer import CvxpyLayer

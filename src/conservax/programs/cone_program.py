@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arrays.namespace import Array
+from ..cones.table import Cones
 from ..errors import (
     InfeasibleError,
     InvalidInputError,
@@ -20,7 +21,7 @@ from ..errors import (
 )
 from ..numerics import machine_epsilon
 from ..solution import Status
-from ..solvers import Cones, Solver, WarmStart, host
+from ..solvers import Solver, WarmStart, host
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symmetric_part
 from ..solvers.termination import measure_data

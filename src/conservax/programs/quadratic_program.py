@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arrays.namespace import Array, namespace
+from ..cones.table import Cones
 from ..errors import InvalidInputError
-from ..solvers import Cones
 from .certificates.program_report import ProgramReport
 from .cone_inputs import known_as_numpy
 from .cone_program import ConeProgram, ProgramSolution, SolverName

@@ -14,8 +14,10 @@ from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from ..arrays.namespace import Array
+from ..cones.spectrum import apply_element, spectrum
+from ..cones.table import Cones
 from ..solution import Status
-from ..solvers import Cones, ConicPoint
+from ..solvers import ConicPoint
 from ..solvers.batching import join_axis, split_axis
 from ..solvers.chunks import in_chunks
 from ..solvers.equilibrate import Data
@@ -24,7 +26,6 @@ from .equations import with_equations
 from .failed_items import partial_identity, partial_solution
 from .forward import Outcome, Settings, solve_and_polish
 from .system.backward import Place, linear_solve
-from .system.spectrum import apply_element, spectrum
 
 
 @functools.lru_cache(maxsize=256)

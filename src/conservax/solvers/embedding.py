@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arrays.namespace import Array, join, transpose
-from .cones import Cones
+from ..cones.table import Cones
 from .equilibrate import Data, WhiteData
 from .matrices import times, times_transposed
 from .normal_equations import factor, factor_either, refine

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays.namespace import Array, join, namespace, while_loop
-from .cones import Cones, Orthant, Zero
+from ..cones.table import Cones
 from .matrices import Matrix, column_norms, row_norms, scaled
 
 PASSES = 12
@@ -135,7 +135,7 @@ def per_cone(of_rows: Array, cones: Cones) -> Array:
     parts, xp = [], namespace(of_rows)
     for block, rows in cones.pieces:
         part = of_rows[:, rows]
-        if not isinstance(block, Zero | Orthant):
+        if not block.polyhedral:
             grouped = part.reshape(len(part), block.count, -1)
             part = xp.broadcast_to(xp.max(grouped, axis=-1, keepdims=True), grouped.shape)
             part = part.reshape(len(of_rows), -1)

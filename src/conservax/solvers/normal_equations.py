@@ -15,8 +15,8 @@ from jax import lax
 
 from ..arrays.lapack import cholesky, cholesky_solve
 from ..arrays.namespace import Array, namespace, transpose
+from ..cones.table import Cones
 from ..numerics import machine_epsilon
-from .cones import Cones
 from .matrices import by_columns, times, times_transposed
 
 _REFINEMENTS = 3

@@ -18,7 +18,7 @@ import numpy as np
 import scipy
 
 from ...arrays.namespace import Array, namespace
-from ...solvers import Cones
+from ...cones.table import Cones
 from ...solvers.matrices import SparseMatrix
 from .parameter_maps import ParameterMap
 

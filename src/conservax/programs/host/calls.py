@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
-from ...solvers import Cones, ConicPoint, host
+from ...solvers import ConicPoint, host
 from ...solvers.equilibrate import Data
 from ...solvers.matrices import SparseMatrix, dense, symmetric_part
 from ..cone_inputs import items_of

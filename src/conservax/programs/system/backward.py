@@ -17,8 +17,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from ...arrays.namespace import Array
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
-from ...solvers import Cones
 from ...solvers.batching import join_axis, split_axis
 from ...solvers.chunks import in_chunks
 from ...solvers.equilibrate import Data, Scaling

@@ -21,9 +21,10 @@ import numpy as np
 
 from ...arrays.lapack import cholesky, cholesky_solve, forward_substitution
 from ...arrays.namespace import Array, fori_loop, namespace, transpose
+from ...cones.spectrum import rotate, unrotate
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
 from ...solvers import normal_equations
-from ...solvers.cones import Cones
 from ...solvers.equilibrate import per_cone
 from ...solvers.matrices import (
     Matrix,
@@ -33,7 +34,6 @@ from ...solvers.matrices import (
     times,
     times_transposed,
 )
-from .spectrum import rotate, unrotate
 
 PASSES = 3  # the solve itself and two refinements
 
