@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from conservax.cones.kinds.exponential import ExponentialBlock
-from conservax.cones.kinds.power import PowerBlock
 from conservax.programs import ConeProgram, Cones, QuadraticProgram, Solver, Status
 from conservax.programs.forward import Settings, measure_point
 from conservax.programs.host import engine, search
@@ -92,25 +90,6 @@ def test_eager_calls_compile_nothing_of_ours():
     kkt = np.block([[H, rows.T], [rows, np.zeros((len(rows),) * 2)]])
     expected = -np.linalg.inv(kkt)[:4, :4] @ np.arange(4.0)
     np.testing.assert_allclose(slope, expected, atol=1e-10)
-
-
-@pytest.mark.parametrize("alpha", [None, 0.3, 0.5, 0.8])
-@pytest.mark.parametrize("dual", [False, True])
-def test_curved_cones_are_those_of_the_traced_ones(alpha, dual):
-    rng = np.random.default_rng(0)
-    v = rng.normal(size=(400, 3)) * 10.0 ** rng.uniform(-3, 3, size=(400, 1))
-    v[::11], v[1::13, 2], v[2::13, 0] = np.round(v[::11]), 0.0, 0.0
-    limit = np.full((400, 3), 1e-9)
-    block = ExponentialBlock(1, dual) if alpha is None else PowerBlock((alpha,), dual)
-    traced = jax.jit(lambda v, t: block.elements(v, t, t))(v, limit)
-    found = block.elements(v, limit, limit)
-    np.testing.assert_array_equal(found[3], traced[3])
-    for k in (1, 2):
-        elements = (
-            np.einsum("nij,nj,nkj->nik", T[:, 0], d, T[:, 0])
-            for T, d in ((np.asarray(traced[0]), np.asarray(traced[k])), (found[0], found[k]))
-        )
-        np.testing.assert_allclose(*elements, atol=1e-11)
 
 
 def test_a_solver_that_lies_is_followed_by_the_next(monkeypatch):
