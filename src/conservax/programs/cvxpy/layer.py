@@ -22,8 +22,9 @@ from ...errors import (
 from ...solution import Status
 from ...solvers import Solver, WarmStart
 from ...solvers.host import is_installed
+from ..answer import ProgramInfo, info_of, raise_status
 from ..certificates.program_report import ProgramReport
-from ..cone_program import ConeProgram, ProgramInfo, choose_solver, info_of, raise_status
+from ..cone_program import ConeProgram, choose_solver
 from ..pieces import in_pieces, is_traced, piece_size
 from ..system.sparse_system import RECENT_FACTORS
 from .canonical import AffineMap
