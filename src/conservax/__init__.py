@@ -100,7 +100,7 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _PARTS = {
-    *_NAMES, "equilibrium", "errors", "flows", "iterates", "numerics", "programs", "projections",
+    *_NAMES, "cones", "equilibrium", "errors", "flows", "iterates", "numerics", "programs", "projections",
     "report", "solution", "solvers", "sparse", "stochastic",
 }  # fmt: skip
 

@@ -6,8 +6,8 @@ import clarabel
 import numpy as np
 from scipy import sparse
 
+from conservax.cones.table import Cones
 from conservax.solution import Status
-from conservax.solvers import Cones
 
 _STATUS = {
     "Solved": Status.SOLVED,

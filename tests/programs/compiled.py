@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from conservax.cones.kinds.semidefinite import SemidefiniteBlock
 from conservax.programs import ConeProgram, Cones
-from conservax.solvers.cones import Semidefinite
 
 KINDS = ("zero", "nonnegative", "second_order", "semidefinite")
 
@@ -27,7 +27,7 @@ def _blocks(cones: Cones) -> list[tuple[str, int, int]]:
 def _inside(kind: str, size: int) -> np.ndarray:
     """A point inside the cone."""
     if kind == "semidefinite":
-        return Semidefinite(1, size).identity()
+        return SemidefiniteBlock(1, size).identity()
     return (np.arange(size) == 0).astype(float)
 
 

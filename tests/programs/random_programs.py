@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from conservax.cones.table import Cones
 from conservax.solution import Status
-from conservax.solvers import Cones
 
 SCALE = 2.0**20  # about 1e6, and exact: scaled data have exactly the scaled solutions
 NEAR = 1e-3  # a program this close to being solvable, relative to its data

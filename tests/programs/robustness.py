@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from conservax.cones.table import Cones
 from conservax.programs import ConeProgram
 from conservax.solution import Status
-from conservax.solvers import Cones, interior_point
+from conservax.solvers import interior_point
 from programs.clarabel_oracle import clarabel_answer
 from programs.random_programs import (
     FAMILIES,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from conservax.cones.table import Cones
 from conservax.programs.system.backward import Place, linear_solve
-from conservax.solvers import Cones
 from conservax.solvers.equilibrate import Data, Scaling
 
 N, M = 3, 4

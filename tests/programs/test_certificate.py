@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conservax.cones.spectrum import Tolerances, spectrum
 from conservax.errors import ConservaxError, InvalidInputError
 from conservax.invertibility import Rigour, Verdict
 from conservax.programs import ConeProgram, Cones
 from conservax.programs.certificates.certificate import certify_program
-from conservax.programs.system.spectrum import Tolerances, spectrum
 
 PROVEN, REFUTED, UNKNOWN = Verdict.PROVEN, Verdict.REFUTED, Verdict.UNKNOWN
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from conservax.cones.kinds.semidefinite import smat, svec
 from conservax.invertibility import Verdict
 from conservax.programs import ConeProgram, Cones, QuadraticProgram
-from conservax.solvers.cones import smat, svec
 from programs.compiled import Frame, solution_and_slopes
 
 

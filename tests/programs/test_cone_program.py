@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from conservax.cones.kinds.semidefinite import smat, svec
 from conservax.errors import InvalidInputError
 from conservax.invertibility import Verdict
 from conservax.programs import ConeProgram, Cones
-from conservax.solvers.cones import smat, svec
 from programs.compiled import both_ways
 
 

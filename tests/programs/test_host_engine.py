@@ -11,10 +11,7 @@ from conservax.programs import ConeProgram, Cones, QuadraticProgram, Solver, Sta
 from conservax.programs.forward import Settings, measure_point
 from conservax.programs.host import engine, search
 from conservax.programs.host.calls import _TICKETS
-from conservax.programs.system.curved_blocks import curved
-from conservax.programs.system.curved_on_host import curved_on_host
 from conservax.solvers import host
-from conservax.solvers.cones import Curved
 from conservax.solvers.equilibrate import ConicPoint, Data
 from conservax.solvers.termination import measure_data
 
@@ -94,24 +91,6 @@ def test_eager_calls_compile_nothing_of_ours():
     kkt = np.block([[H, rows.T], [rows, np.zeros((len(rows),) * 2)]])
     expected = -np.linalg.inv(kkt)[:4, :4] @ np.arange(4.0)
     np.testing.assert_allclose(slope, expected, atol=1e-10)
-
-
-@pytest.mark.parametrize("alpha", [None, 0.3, 0.5, 0.8])
-@pytest.mark.parametrize("dual", [False, True])
-def test_curved_cones_are_those_of_the_traced_ones(alpha, dual):
-    rng = np.random.default_rng(0)
-    v = rng.normal(size=(400, 3)) * 10.0 ** rng.uniform(-3, 3, size=(400, 1))
-    v[::11], v[1::13, 2], v[2::13, 0] = np.round(v[::11]), 0.0, 0.0
-    limit, block = np.full((400, 3), 1e-9), Curved((alpha,), dual)
-    traced = jax.jit(lambda v, t: curved(block, v, t, t))(v, limit)
-    found = curved_on_host(block, v, limit, limit)
-    np.testing.assert_array_equal(found[3], traced[3])
-    for k in (1, 2):
-        elements = (
-            np.einsum("nij,nj,nkj->nik", T[:, 0], d, T[:, 0])
-            for T, d in ((np.asarray(traced[0]), np.asarray(traced[k])), (found[0], found[k]))
-        )
-        np.testing.assert_allclose(*elements, atol=1e-11)
 
 
 def test_a_solver_that_lies_is_followed_by_the_next(monkeypatch):

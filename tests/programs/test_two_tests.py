@@ -11,8 +11,8 @@ import mpmath
 import numpy as np
 import pytest
 
+from conservax.cones.spectrum import Tolerances, rotate, spectrum
 from conservax.programs.cone_program import Cones
-from conservax.programs.system.spectrum import Tolerances, rotate, spectrum
 from conservax.programs.system.two_tests import two_tests
 
 COUNT = 160
@@ -52,13 +52,13 @@ def with_weak_pieces(cones, v, rng):
         weak = rng.uniform(size=(len(v), 1)) < 0.3
         part = v[:, rows]
         name = type(block).__name__
-        if name == "Orthant":
+        if name == "OrthantBlock":
             part = np.where(rng.uniform(size=part.shape) < 0.2, 0.0, part)
-        elif name == "SecondOrder":
+        elif name == "SecondOrderBlock":
             boundary = np.tile([5.0, 3.0, 4.0], (len(v), 1)) / 4 * np.sign(part[:, :1])
             boundary[:, 0] *= np.sign(part[:, 1])
             part = np.where(weak, boundary, part)
-        elif name == "Semidefinite":
+        elif name == "SemidefiniteBlock":
             diagonal = np.stack([part[:, 0], 0 * part[:, 0], 0 * part[:, 0]], axis=1)
             part = np.where(weak, diagonal, part)
         v[:, rows] = part
@@ -78,11 +78,11 @@ def snap(value):
 def element(block, v, tie):
     """V_lo (tie 0) or V_hi (tie 1) of one cone, in 60 digits."""
     name, size = type(block).__name__, len(v)
-    if name == "Zero":
+    if name == "ZeroBlock":
         return mpmath.eye(size)
-    if name == "Orthant":
+    if name == "OrthantBlock":
         return mpmath.diag([slope(snap(x), snap(x), tie) for x in v])
-    if name == "SecondOrder":
+    if name == "SecondOrderBlock":
         length = mpmath.sqrt(sum(x * x for x in v[1:]))
         ends = [snap(v[0] + length), snap(v[0] - length)]
         q = [

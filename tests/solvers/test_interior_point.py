@@ -6,8 +6,9 @@ import pytest
 from scipy import sparse
 from scipy.optimize import linprog
 
+from conservax.cones.table import Cones
 from conservax.solution import Status
-from conservax.solvers import Cones, interior_point
+from conservax.solvers import interior_point
 
 CONES = [
     Cones(nonnegative=8),

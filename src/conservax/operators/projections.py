@@ -13,11 +13,12 @@ import numpy as np
 from jax.core import Tracer
 
 from ..calculus.operations.norm import norm
+from ..cones.kinds.exponential import EXPONENTIAL_CONE
+from ..cones.kinds.power import power_cone
+from ..cones.kinds.second_order import project_second_order_cone
+from ..cones.kinds.semidefinite import project_psd_cone
 from ..errors import InfeasibleError, InvalidInputError
-from .exponential_cone import EXPONENTIAL_CONE
 from .inputs import as_float, flat, like, matrix, non_negative, vector
-from .power_cone import power_cone
-from .spectral_cones import project_psd_cone, project_second_order_cone
 from .waterfilling import fill_box, fill_simplex
 
 

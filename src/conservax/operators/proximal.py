@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ..calculus.marking import smooth
 from ..calculus.operations.norm import norm
+from ..cones.curved.found import increasing_root
 from ..errors import InvalidInputError
-from .curved_cones import increasing_root
 from .inputs import as_float, flat, like, matrix, non_negative, vector
-from .marking import smooth
 from .projections import projection_l1_ball
 from .singular_values import shrink_singular_values
 from .sorted_l1 import shrink_sorted

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .marking import guard, smooth
+from ..calculus.marking import guard, smooth
 
 
 def _values(X: jax.Array) -> tuple[jax.Array, jax.Array]:

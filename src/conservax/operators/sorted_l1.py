@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .marking import guard, smooth
+from ..calculus.marking import guard, smooth
 
 
 def _isotonic(z: jax.Array) -> jax.Array:

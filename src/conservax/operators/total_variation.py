@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .marking import lifted
+from ..calculus.marking import lifted
 
 
 def denoise(x: jax.Array, strength: jax.Array) -> jax.Array:

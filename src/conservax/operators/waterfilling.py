@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .marking import lifted
+from ..calculus.marking import lifted
 
 
 def fill_simplex(x: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:

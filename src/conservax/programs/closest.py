@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..cones.table import Cones
 from ..numerics import machine_epsilon
 from ..solution import Status
-from ..solvers import Cones
 from .cone_inputs import NEEDS_VALUES
 
 Array = Any

@@ -9,8 +9,8 @@ import numpy as np
 import scipy
 from jax.core import Tracer
 
+from ..arrays.namespace import Array
 from ..errors import InvalidInputError
-from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import Matrix, SparseMatrix, symmetric_part
 

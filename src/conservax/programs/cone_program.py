@@ -4,32 +4,29 @@ import dataclasses
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arrays.namespace import Array
+from ..cones.table import Cones
 from ..errors import (
-    InfeasibleError,
     InvalidInputError,
-    NotConvergedError,
-    UnboundedError,
     UnsupportedOperationError,
 )
 from ..numerics import machine_epsilon
-from ..solution import Status
-from ..solvers import Cones, Solver, WarmStart, host
-from ..solvers.cones import Array
+from ..solvers import Solver, WarmStart, host
 from ..solvers.equilibrate import ConicPoint, Data
 from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symmetric_part
 from ..solvers.termination import measure_data
 from ..solvers.warm_start import WeakStarts
+from .answer import ProgramSolution, of_device, of_host, raise_status
 from .certificates.certificate import certify_program
 from .certificates.program_report import ProgramReport
 from .closest import closest_feasible
 from .cone_inputs import (
-    NEEDS_VALUES,
     as_data,
     as_operands,
     bytes_of_item,
@@ -48,37 +45,6 @@ from .system.system import idle_variables
 
 _LARGEST_REPORT = 4_000_000  # entries of A
 SolverName: TypeAlias = Literal["auto", "interior_point", "moreau", "clarabel", "scs"]
-
-
-class ProgramInfo(NamedTuple):
-    """What a solve says of itself, as data from inside jit; leading axes as the batch.
-
-    Attributes:
-        status: int8, a ``Status``. iterations: of the solver; 0 where a warm start served.
-        primal_residual, dual_residual: ‖Ax + s − b‖∞ and ‖Px + Aᵀy + c‖∞ at the answer.
-        gap: |sᵀy|.
-        verdict: int8, a ``Verdict``: whether U(V) is invertible for every element V, by two
-            factorisations. margin: a lower bound on the eigenvalues that the two tests ask for.
-        solver: int8, a ``Solver``.
-    """
-
-    status: Array
-    iterations: Array
-    primal_residual: Array
-    dual_residual: Array
-    gap: Array
-    verdict: Array
-    margin: Array
-    solver: Array
-
-
-class ProgramSolution(NamedTuple):
-    """Primal (..., n), dual and slack (..., m), and how they came about."""
-
-    primal: Array
-    dual: Array
-    slack: Array
-    info: ProgramInfo
 
 
 @dataclass(frozen=True)
@@ -203,7 +169,7 @@ class ConeProgram:
 
             found = in_pieces(solve, batch, size)
             outcome = jax.tree.map(lambda part: part.reshape(*lead, *part.shape[1:]), found)
-        solution = _host_solution(outcome, self.cones)
+        solution = of_host(outcome, self.cones)
         if not lead:
             raise_status(solution.info.status)
         return solution
@@ -263,7 +229,7 @@ class ConeProgram:
             outcome = solve(data)
         else:
             outcome = in_pieces(lambda items: solve(items_of(data, items)), batch, size)
-        solution = _unflatten(outcome, lead, Solver.INTERIOR_POINT)
+        solution = of_device(outcome, lead, Solver.INTERIOR_POINT)
         if not lead:
             raise_status(solution.info.status)
         return solution
@@ -356,27 +322,6 @@ def _bytes(leaves: Any, lead: tuple[int, ...]) -> int:
     return sum(leaf.size * 8 for leaf in leaves) // max(math.prod(lead), 1)
 
 
-def _host_solution(outcome: HostOutcome, cones: Cones) -> ProgramSolution:
-    y, s = outcome.y, outcome.s
-    if not cones.size:
-        y, s = y[..., :0], s[..., :0]
-    return ProgramSolution(outcome.x, y, s, info_of(outcome))
-
-
-def info_of(outcome: HostOutcome) -> ProgramInfo:
-    """What the host says of a solve."""
-    return ProgramInfo(
-        outcome.status,
-        outcome.iterations,
-        outcome.primal_residual,
-        outcome.dual_residual,
-        outcome.gap,
-        outcome.verdict,
-        outcome.margin,
-        outcome.solver,
-    )
-
-
 def _solve(
     P: Matrix, c: Array, A: Matrix, b: Array, *, cones: Cones, settings: Settings
 ) -> Outcome:
@@ -422,52 +367,3 @@ def choose_solver(name: str, cones: Cones, of_sparse: bool = False) -> Solver:
             'take solver="clarabel", "scs" or "auto".'
         )
     return solver
-
-
-def _unflatten(outcome: Outcome, lead: tuple[int, ...], solver: Solver) -> ProgramSolution:
-    def shaped(part: Array) -> Array:
-        return part.reshape(*lead, *part.shape[1:])
-
-    return ProgramSolution(
-        shaped(outcome.x),
-        shaped(outcome.y),
-        shaped(outcome.s),
-        ProgramInfo(
-            shaped(outcome.status),
-            shaped(outcome.iterations),
-            shaped(outcome.primal_residual),
-            shaped(outcome.dual_residual),
-            shaped(outcome.gap),
-            shaped(outcome.tests.verdict),
-            shaped(outcome.tests.margin),
-            jnp.full(lead, solver, jnp.int8),
-        ),
-    )
-
-
-def raise_status(status: Array) -> None:
-    """An error for an unbatched item that was not solved, where its status is known."""
-    try:
-        code = int(status)
-    except NEEDS_VALUES:
-        return
-    if code == Status.PRIMAL_INFEASIBLE:
-        raise InfeasibleError(
-            "no x satisfies the constraints: a combination of the rows contradicts itself. Loosen b, "
-            "or find the rows by the dual of conservax.solvers.interior_point, which is a certificate."
-        )
-    if code == Status.DUAL_INFEASIBLE:
-        raise UnboundedError(
-            "the objective falls without bound on the feasible set. Add constraints, or a quadratic "
-            "term; the primal of conservax.solvers.interior_point is a direction in which it falls."
-        )
-    if code == Status.NOT_CONVEX:
-        raise InvalidInputError(
-            "P is not positive semidefinite, so the program is not convex. Add a multiple of the "
-            "identity, or hand over P = RᵀR."
-        )
-    if code not in (Status.SOLVED, Status.CLOSEST):
-        raise NotConvergedError(
-            f"the solver ended as {Status(code).name} before its tolerance. Scale the data to "
-            "comparable sizes, raise max_iterations, or work in float64."
-        )

@@ -14,23 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..arrays.namespace import Array, join
 from ..calculus.implicit_node import NAME, Node, carrying_node
+from ..cones.spectrum import rotate, unrotate
+from ..cones.table import Cones
 from ..numerics import machine_epsilon
-from ..operators import cones as operators
-from ..solvers.cones import (
-    Array,
-    Block,
-    Cones,
-    Curved,
-    Orthant,
-    SecondOrder,
-    Semidefinite,
-    Zero,
-    join,
-)
 from ..solvers.matrices import SparseMatrix, symmetric_part, times, times_transposed
 from .forward import Outcome
-from .system.spectrum import rotate, unrotate
 
 
 def with_equations(solved: Callable[..., Outcome], cones: Cones) -> Callable[..., Outcome]:
@@ -62,7 +52,7 @@ def host_node(parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]], cones
         (x, y, s), (P, c, A, b) = _as_batch(parts, leaves, solution)
         upper = times(symmetric_part(P), x) + times_transposed(A, y) + c
         v = y - s + shift
-        projected = [_onto_dual(block, v[:, rows]) for block, rows in cones.pieces]
+        projected = [block.onto_dual(v[:, rows]) for block, rows in cones.pieces]
         return upper, times(A, x) + s - b, y - join(projected)
 
     return Node(residual, hidden=True)
@@ -88,7 +78,7 @@ def _host_shift(
     found = []
     for block, rows in cones.pieces:
         own = small[:, rows]
-        if not isinstance(block, Zero | Orthant):
+        if not block.polyhedral:
             shape = (len(own), block.count, block.size // block.count)
             whole = jnp.all(own.reshape(shape), axis=-1, keepdims=True)
             own = jnp.broadcast_to(whole, shape).reshape(own.shape)
@@ -156,7 +146,7 @@ def _node(tree: Any, cones: Cones) -> Node:
         at, idle, shift, _, row, cost = inputs[count:]
         upper = times(symmetric_part(P), x) + times_transposed(A, y) + c + idle * (x - at)
         v = _difference(y, s, row, cost) + shift
-        projected = [_onto_dual(block, v[:, rows]) for block, rows in cones.pieces]
+        projected = [block.onto_dual(v[:, rows]) for block, rows in cones.pieces]
         return upper, times(A, x) + s - b, cost[:, None] * y / row - join(projected)
 
     return Node(residual, hidden=True)
@@ -165,29 +155,3 @@ def _node(tree: Any, cones: Cones) -> Node:
 def _difference(y: Array, s: Array, row: Array, cost: Array) -> Array:
     """v = ŷ − ŝ of the equilibrated program."""
     return cost[:, None] * y / row - row * s
-
-
-def _onto_dual(block: Block, v: Array) -> Array:
-    """The projection of each item's rows (batch, size) onto the dual of a block of cones."""
-    if isinstance(block, Zero):
-        return v
-    if isinstance(block, Orthant):
-        return jax.nn.relu(v)
-    shape = (*v.shape[:-1], block.count, block.size // block.count)
-    cones: list[operators.Cone]
-    if isinstance(block, SecondOrder):
-        cones = [operators.SecondOrder(block.dim)]
-    elif isinstance(block, Semidefinite):
-        cones = [operators.PositiveSemidefinite(block.dim)]
-    else:
-        cones = [_dual_of_curved(block, alpha) for alpha in block.alphas]
-    parts = v.reshape(shape)
-    if len(cones) == 1:
-        return jax.vmap(jax.vmap(cones[0].project))(parts).reshape(v.shape)
-    each = [jax.vmap(cone.project)(parts[:, i]) for i, cone in enumerate(cones)]
-    return jnp.stack(each, axis=1).reshape(v.shape)
-
-
-def _dual_of_curved(block: Curved, alpha: float | None) -> operators.Cone:
-    cone = operators.Exponential() if alpha is None else operators.Power(alpha)
-    return cone if block.dual else cone.dual()

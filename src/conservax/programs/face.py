@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..arrays.lapack import cholesky, forward_substitution
+from ..arrays.namespace import Array, transpose
 from ..numerics import machine_epsilon
-from ..solvers.cones import Array, transpose
-from ..solvers.lapack import cholesky, forward_substitution
 from .failed_items import partial_identity
 
 

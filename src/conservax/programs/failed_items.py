@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..solvers.cones import Array
+from ..arrays.namespace import Array
 
 
 def partial_solution(x: Array, right: Array, known: Array) -> Array:

@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..arrays.namespace import Array, namespace
+from ..cones.spectrum import Spectrum, Tolerances, project, spectrum
+from ..cones.table import Cones
 from ..numerics import machine_epsilon
 from ..solution import Solution, Status
-from ..solvers import Cones, ConicPoint, Solver
-from ..solvers.cones import Array
+from ..solvers import ConicPoint, Solver
 from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate
 from ..solvers.interior_point import choose, default_tolerance, solve_definite, solve_scaled
 from ..solvers.matrices import SparseMatrix, plus_diagonal, row_norms
-from ..solvers.namespace import namespace
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from ..solvers.warm_start import WeakStarts
 from .system.sparse_system import by_sparse_factor, sparse_two_tests
-from .system.spectrum import Spectrum, Tolerances, project, spectrum
 from .system.system import PASSES, System, by_normal_equations, idle_variables, refined, touched
 from .system.two_tests import Factors, TwoTests, factorise_extremes, two_tests
 

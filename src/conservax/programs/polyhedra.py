@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..arrays.namespace import Array
 from ..calculus import implicit_node
 from ..calculus.implicit_node import zero_like
 from ..errors import InfeasibleError, InvalidInputError
 from ..numerics import machine_epsilon
 from ..operators.inputs import as_float
-from ..solvers.cones import Array
+from .answer import ProgramSolution
 from .cone_inputs import NEEDS_VALUES
-from .cone_program import ProgramSolution
 from .equations import polyhedron_equations
 from .face import project_onto_face
 from .failed_items import partial_identity, standing_in

@@ -6,13 +6,13 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from ..arrays.namespace import Array, namespace
+from ..cones.table import Cones
 from ..errors import InvalidInputError
-from ..solvers import Cones
-from ..solvers.cones import Array
-from ..solvers.namespace import namespace
+from .answer import ProgramSolution
 from .certificates.program_report import ProgramReport
 from .cone_inputs import known_as_numpy
-from .cone_program import ConeProgram, ProgramSolution, SolverName
+from .cone_program import ConeProgram, SolverName
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
+from ..arrays.namespace import Array
+from ..cones.spectrum import apply_element, spectrum
+from ..cones.table import Cones
 from ..solution import Status
-from ..solvers import Cones, ConicPoint
+from ..solvers import ConicPoint
 from ..solvers.batching import join_axis, split_axis
 from ..solvers.chunks import in_chunks
-from ..solvers.cones import Array
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import Matrix, SparseMatrix, tangent_of, times, times_transposed
 from .equations import with_equations
 from .failed_items import partial_identity, partial_solution
 from .forward import Outcome, Settings, solve_and_polish
 from .system.backward import Place, linear_solve
-from .system.spectrum import apply_element, spectrum
 
 
 @functools.lru_cache(maxsize=256)

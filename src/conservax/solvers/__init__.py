@@ -1,6 +1,5 @@
 """Forward solvers, batched; each returns a ``Solution(value, status, stats)``."""
 
-from .cones import Cones
 from .equilibrate import ConicPoint
 from .host import Solver
 from .interior_point import interior_point
@@ -8,7 +7,6 @@ from .termination import InteriorPointStats
 from .warm_start import WarmStart
 
 __all__ = [
-    "Cones",
     "ConicPoint",
     "InteriorPointStats",
     "Solver",

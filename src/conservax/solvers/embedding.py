@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .cones import Array, Cones, join, transpose
+from ..arrays.namespace import Array, join, transpose
+from ..cones.table import Cones
 from .equilibrate import Data, WhiteData
 from .matrices import times, times_transposed
 from .normal_equations import factor, factor_either, refine

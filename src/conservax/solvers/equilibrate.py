@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cones import Array, Cones, Orthant, Zero, join
+from ..arrays.namespace import Array, join, namespace, while_loop
+from ..cones.table import Cones
 from .matrices import Matrix, column_norms, row_norms, scaled
-from .namespace import namespace, while_loop
 
 PASSES = 12
 _FAIR = 10.0  # norms within this factor of one are left as they are
@@ -135,7 +135,7 @@ def per_cone(of_rows: Array, cones: Cones) -> Array:
     parts, xp = [], namespace(of_rows)
     for block, rows in cones.pieces:
         part = of_rows[:, rows]
-        if not isinstance(block, Zero | Orthant):
+        if not block.polyhedral:
             grouped = part.reshape(len(part), block.count, -1)
             part = xp.broadcast_to(xp.max(grouped, axis=-1, keepdims=True), grouped.shape)
             part = part.reshape(len(of_rows), -1)

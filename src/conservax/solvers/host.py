@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy
 
-from ..errors import MissingPackageError
+from ..cones.table import Cones, families
+from ..errors import InvalidInputError, MissingPackageError
 from ..solution import Status
-from .cones import Cones, Curved, SecondOrder, Semidefinite, Zero, triangle
 from .matrices import SparseMatrix, column_major
 
 _TOLERANCE, _ROUGH = 1e-8, 1e-7
@@ -97,36 +97,13 @@ def nothing(status: Status, n: int, m: int) -> Answer:
 @functools.cache
 def rows_for_clarabel(cones: Cones) -> tuple[Any, Any] | None:
     """R and R⁻¹ with s_Clarabel = R s: matrices by upper triangles, and no duals of curved cones."""
-    if not cones.semidefinite and not any(
-        isinstance(block, Curved) and block.dual for block, _ in cones.pieces
-    ):
+    both = [block.onto_clarabel() for block, _ in cones.pieces]
+    if not any(both):
         return None  # the identity
-    forth, back = [], []
-    for block, _ in cones.pieces:
-        R: Any = scipy.sparse.eye(block.size)
-        if isinstance(block, Semidefinite):
-            rows, columns, _ = triangle(block.dim)
-            # the entry (i, j) of a lower triangle, column by column, is (j, i) of an upper one
-            R = scipy.sparse.kron(
-                scipy.sparse.eye(block.count),
-                scipy.sparse.eye(len(rows)).tocsr()[np.lexsort((columns, rows))],
-            )
-        elif isinstance(block, Curved) and block.dual:
-            R = scipy.sparse.block_diag([_onto_primal(alpha) for alpha in block.alphas])
-        forth.append(R)
-        back.append(
-            scipy.sparse.csr_matrix(np.linalg.inv(R.toarray()))
-            if isinstance(block, Curved)
-            else R.T
-        )
+    eyes = (scipy.sparse.eye(block.size) for block, _ in cones.pieces)
+    both = [pair or (eye, eye) for pair, eye in zip(both, eyes, strict=True)]
+    forth, back = ([pair[k] for pair in both] for k in (0, 1))
     return scipy.sparse.block_diag(forth, format="csr"), scipy.sparse.block_diag(back, format="csr")
-
-
-def _onto_primal(alpha: float | None) -> np.ndarray:
-    """A linear map from the dual cone onto the cone."""
-    if alpha is None:
-        return np.array([[1.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    return np.diag([1 / alpha, 1 / (1 - alpha), 1.0])
 
 
 def _clarabel(
@@ -141,21 +118,7 @@ def _clarabel(
     if max_iterations is not None:
         settings.max_iter = max_iterations
     turned = rows_for_clarabel(cones)
-    kinds: list[Any] = []
-    for block, _ in cones.pieces:
-        if isinstance(block, Zero):
-            kinds.append(clarabel.ZeroConeT(block.size))
-        elif isinstance(block, Semidefinite):
-            kinds += [clarabel.PSDTriangleConeT(block.dim)] * block.count
-        elif isinstance(block, Curved):
-            kinds += [
-                clarabel.ExponentialConeT() if alpha is None else clarabel.PowerConeT(alpha)
-                for alpha in block.alphas
-            ]
-        elif isinstance(block, SecondOrder):
-            kinds += [clarabel.SecondOrderConeT(block.dim)] * block.count
-        else:
-            kinds.append(clarabel.NonnegativeConeT(block.size))
+    kinds = [kind for block, _ in cones.pieces for kind in block.for_clarabel(clarabel)]
     statuses = {
         "Solved": Status.SOLVED,
         "PrimalInfeasible": Status.PRIMAL_INFEASIBLE,
@@ -192,15 +155,13 @@ def _upper(P: "scipy.sparse.csc_matrix") -> "scipy.sparse.csc_matrix":
 
 def _scs(cones: Cones, tolerance: float, max_iterations: int | None) -> Callable[..., Answer]:
     scs = package(Solver.SCS)
-    kinds = {
-        "z": cones.zero,
-        "l": cones.nonnegative,
-        "q": list(cones.second_order),
-        "s": list(cones.semidefinite),
-        "ep": cones.exponential,
-        "ed": cones.dual_exponential,
-        "p": list(cones.power),
-    }
+    kinds: dict[str, Any] = {}
+    for name, family in families(type(cones)).items():
+        value = getattr(cones, name)
+        if family.scs is not None:
+            kinds[family.scs] = family.for_scs(value)
+        elif value:
+            raise InvalidInputError(f'SCS has no {name} cones: solve with solver="clarabel".')
     options = {"verbose": False, "eps_abs": tolerance, "eps_rel": tolerance}
     if max_iterations is not None:
         options["max_iters"] = max_iterations

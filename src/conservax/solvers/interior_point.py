@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..arrays.lapack import cholesky
+from ..arrays.namespace import Array, namespace
+from ..cones.table import Cones
 from ..numerics import machine_epsilon
 from ..solution import Solution, Status
 from .chunks import in_chunks
-from .cones import Array, Cones
 from .embedding import (
     Iterate,
     Products,
@@ -22,8 +24,6 @@ from .embedding import (
     system_of_rows,
 )
 from .equilibrate import ConicPoint, Data, Scaling, WhiteData, equilibrate
-from .lapack import cholesky
-from .namespace import namespace
 from .termination import RUNNING, InteriorPointStats, Judgement, judge, measure_data
 from .whitening import whiten
 
@@ -83,7 +83,8 @@ def interior_point(
     objectives (2024), for the embedding; Vandenberghe (2010) for the scaling.
 
     >>> import jax.numpy as jnp
-    >>> from conservax.solvers import Cones, interior_point
+    >>> from conservax.cones import Cones
+    >>> from conservax.solvers import interior_point
     >>> P, c, A = jnp.eye(2)[None], jnp.array([[-1.0, 2.0]]), -jnp.eye(2)[None]
     >>> solution = interior_point(P, c, A, jnp.zeros((1, 2)), Cones(nonnegative=2))
     >>> solution.value.primal.round(3).tolist(), solution.status.tolist()

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .namespace import Array, namespace
+from ..arrays.namespace import Array, namespace
 
 _FEW = 4  # columns
 

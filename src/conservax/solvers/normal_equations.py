@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..arrays.lapack import cholesky, cholesky_solve
+from ..arrays.namespace import Array, namespace, transpose
+from ..cones.table import Cones
 from ..numerics import machine_epsilon
-from .cones import Array, Cones, transpose
-from .lapack import cholesky, cholesky_solve
 from .matrices import by_columns, times, times_transposed
-from .namespace import namespace
 
 _REFINEMENTS = 3
 

@@ -4,13 +4,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from ..arrays.namespace import Array, namespace
 from ..numerics import machine_epsilon
 from ..solution import Status
-from .cones import Array
 from .embedding import Iterate, Products, dot
 from .equilibrate import Data, WhiteData
 from .matrices import magnitudes, row_norms, times, times_transposed
-from .namespace import namespace
 
 RUNNING = -1
 

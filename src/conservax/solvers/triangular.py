@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .cones import Array
-from .lapack import triangular_inverse_on_host
-from .namespace import namespace
+from ..arrays.lapack import triangular_inverse_on_host
+from ..arrays.namespace import Array, namespace
 
 _LEAF = 32  # rows of a block inverted by substitution, at most
 

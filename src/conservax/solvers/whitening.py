@@ -6,9 +6,9 @@ multiplied by P any more, and with fewer rows than unknowns a Newton step is a s
 
 from typing import NamedTuple
 
-from .cones import Array, transpose
+from ..arrays.lapack import cholesky
+from ..arrays.namespace import Array, transpose
 from .equilibrate import ConicPoint, Data, WhiteData
-from .lapack import cholesky
 from .matrices import times, times_transposed
 from .triangular import triangular_inverse
 

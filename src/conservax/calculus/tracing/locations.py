@@ -9,7 +9,9 @@ import jax
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _REPRODUCTION = os.path.join(_HOME, "reproduce") + os.sep  # written as a user would
-_PARTS = "calculus equilibrium implicit invertibility operators programs solvers sparse stochastic".split()
+_PARTS = (
+    "arrays calculus cones equilibrium implicit invertibility operators programs solvers sparse stochastic"
+).split()
 _OURS = tuple(os.path.join(_HOME, part) + os.sep for part in _PARTS)
 
 

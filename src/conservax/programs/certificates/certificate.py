@@ -13,15 +13,15 @@ import math
 
 import numpy as np
 
+from ...arrays.namespace import Array, namespace
+from ...cones.spectrum import Spectrum, Tolerances, unrotate
+from ...cones.table import Cones
 from ...invertibility import Rigour, Verdict
 from ...invertibility.exact import determinant_sign
 from ...numerics import machine_epsilon, singular_value_floor, solver_output_tolerance
-from ...solvers.cones import Array, Cones
-from ...solvers.namespace import namespace
-from ..system.spectrum import Spectrum, Tolerances, unrotate
 from .program_report import ConstraintState, ProgramReport, ProgramWitness
 from .regularity import Drift, RankTest, margin_of_set
-from .uniqueness import EQUALITY, Pieces, free_direction
+from .uniqueness import Pieces, free_direction
 
 _LARGEST_EXACT = 64  # rows of a determinant taken in rational arithmetic
 
@@ -52,7 +52,7 @@ def certify_program(
 
     Source: docs/theory.md#two-tests; Bonnans, Shapiro (2000), for nondegeneracy; Davis, Kahan
     (1970), for the turning of eigenspaces; the normals at kinks of exponential and power cones are
-    bounded beside their formulas (``operators.exponential_cone``, ``power_cone``).
+    bounded beside their formulas (``cones.kinds``).
     """
     pieces = _pieces(P, A, parts, cones)
     accurate = 1e3 * machine_epsilon(pieces.dtype)  # a smaller residual is round-off
@@ -217,7 +217,7 @@ def _states(
     """Every constraint that can switch: its zero eigenvalues (active), and the next one (not)."""
     states = []
     for part in pieces.constraints:
-        if part.kind == EQUALITY:
+        if not part.switches:
             continue
         low, high = pieces.low[part.rows], pieces.high[part.rows]
         choice = high > low

@@ -5,10 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
+from ...cones.constraint import Constraint
 from ...invertibility.bounds import UNIT, cut, inverse_norm_bound, two_norm_bound, verified_inverse
 from ...invertibility.definite import definite_margin
 from ...numerics import machine_epsilon, singular_value_floor
-from .uniqueness import Constraint, Pieces
+from .uniqueness import Pieces
 
 
 class Drift:
@@ -38,10 +39,12 @@ class Drift:
         error = round_off + (round_off + self.residual) * condition
         error *= float(np.linalg.norm(self.v[part.rows]))
         choice = (self.high > self.low)[part.rows]
-        if part.turn is not None and choice.any():
+        if choice.any():
             # the kink counts as met: T's ray, its first column, or its normal is that of a point nearby
             nearest = error + 2 * float(np.abs(values).max())
-            return self.basis + 2 * part.turn(self.v[part.rows], nearest, bool(choice[0]))
+            angle = part.turn(self.v, nearest, bool(choice[0]))
+            if angle is not None:
+                return self.basis + 2 * angle
         gap = float(values[above - 1] - values[above]) - 2 * error
         return self.basis + (3 * error / gap if gap > 0 else math.inf)
 

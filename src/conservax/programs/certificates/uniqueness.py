@@ -9,121 +9,22 @@ interior of F only its span counts; elsewhere the directions form a convex cone,
 programs, cuts, and restriction to the face on which a curved cone lets nothing but its ray pass.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import scipy
 
+from ...cones.constraint import Constraint, Limit
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
-from ...solvers.cones import Cones, Curved, triangle
-from ..system.curved_blocks import distance_to_kink, turn
 
-EQUALITY, INEQUALITY = "equality", "inequality"
-SECOND_ORDER, SEMIDEFINITE = "second-order cone", "semidefinite cone"
-EXPONENTIAL, POWER = "exponential cone", "power cone"  # "dual …" where K* stands for K
 _STILL = 1e-6  # a coordinate in [−1, 1] that no direction moves further than this stands still
 _FEASIBLE = 1e-9  # violation of a cut that asks for another one
 _CUTS, _HALVINGS = 40, 13
 _COARSE = 1e-2  # a residual that lets every direction pass
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """One cone of the product K, or one row of it: its kind, number within the kind, order, rows.
-
-    ``distance`` of an exponential or power cone: v ↦ that to the nearest kink of the projection;
-    ``turn``: v, error, ray ↦ how far its normal, or its ray, turns within that error.
-    """
-
-    kind: str
-    number: int
-    order: int
-    rows: slice
-    distance: Callable[[np.ndarray], float] | None = None
-    turn: Callable[[np.ndarray, float, bool], float] | None = None
-
-    @property
-    def curved(self) -> bool:
-        return self.order > 1
-
-    def matrix(self, x: np.ndarray) -> np.ndarray:
-        """The symmetric matrix of which x is the svec."""
-        rows, columns, weights = triangle(self.order)
-        X = np.zeros((self.order, self.order))
-        X[rows, columns] = X[columns, rows] = x / weights
-        return X
-
-    def eigenvalues(self, v: np.ndarray) -> np.ndarray:
-        """Of the constraint's own part of v (m,), in descending order.
-
-        Exponential and power cones have none: the distance to the nearest kink stands for two of
-        opposite sign, which is never more than ‖y‖ and ‖s‖, those of normal and ray.
-        """
-        own = v[self.rows]
-        if self.distance is not None:
-            return self.distance(own) * np.array([1.0, -1.0])
-        if not self.curved:
-            return own
-        if self.kind == SEMIDEFINITE:
-            return np.linalg.eigvalsh(self.matrix(own))[::-1]
-        length = float(np.linalg.norm(own[1:]))
-        return np.array([own[0] + length, own[0] - length])
-
-    def counts(self, low: np.ndarray, high: np.ndarray) -> tuple[int, int]:
-        """How many of these eigenvalues count as positive, and how many as zero."""
-        low, high = low[self.rows], high[self.rows]
-        if self.curved and self.kind == SEMIDEFINITE:
-            rows, columns, _ = triangle(self.order)
-            low, high = low[rows == columns], high[rows == columns]
-        positive, zero = low == 1, high > low
-        if self.curved and self.kind != SEMIDEFINITE:
-            return _ends(positive), _ends(zero)
-        return int(positive.sum()), int(zero.sum())
-
-
-def _ends(mask: np.ndarray) -> int:
-    """Of the two ends of a second-order, exponential or power cone; those across agree with one of them."""
-    return 2 if mask.all() else int(mask.any())
-
-
-def constraints(cones: Cones) -> list[Constraint]:
-    """The factors of K in their order.
-
-    >>> [(c.kind, c.rows.start) for c in constraints(Cones(nonnegative=1, second_order=(3,)))]
-    [('inequality', 0), ('second-order cone', 1)]
-    """
-    found: list[Constraint] = []
-    sizes = (
-        (EQUALITY, [1] * cones.zero),
-        (INEQUALITY, [1] * cones.nonnegative),
-        (SECOND_ORDER, cones.second_order),
-        (SEMIDEFINITE, cones.semidefinite),
-    )
-    start = 0
-    for kind, orders in sizes:
-        for number, order in enumerate(orders):
-            stop = start + (order * (order + 1) // 2 if kind == SEMIDEFINITE else order)
-            found.append(Constraint(kind, number, order, slice(start, stop)))
-            start = stop
-    return found + _asymmetric(cones)
-
-
-def _asymmetric(cones: Cones) -> list[Constraint]:
-    """The exponential and power cones, and their duals."""
-    found = []
-    for block, rows in cones.pieces:
-        if isinstance(block, Curved):
-            for k, alpha in enumerate(block.alphas):
-                kind = "dual " * block.dual + (EXPONENTIAL if alpha is None else POWER)
-                number = sum(other.kind == kind for other in found)
-                own = slice(rows.start + 3 * k, rows.start + 3 * k + 3)
-                local = (functools.partial(f, alpha, block.dual) for f in (distance_to_kink, turn))
-                found.append(Constraint(kind, number, 3, own, *local))
-    return found
 
 
 @dataclass(frozen=True)
@@ -146,8 +47,8 @@ class Pieces:
         return self.high > self.low
 
     @cached_property
-    def constraints(self) -> list[Constraint]:
-        return constraints(self.cones)
+    def constraints(self) -> tuple[Constraint, ...]:
+        return self.cones.constraints
 
     @property
     def curved(self) -> bool:
@@ -170,72 +71,28 @@ class Pieces:
         return np.block([[self.P, self.A.T @ element], [self.A, element - np.eye(len(element))]])
 
 
-@dataclass(frozen=True)
-class _Limit:
-    """h = span t must lie in a cone, t the coordinates of a direction: a half line, second-order or PSD.
-
-    Where ``total`` t = 0 on all directions, h is on a face, and ``stuck`` t = 0 as well.
-    """
-
-    span: np.ndarray
-    total: np.ndarray
-    stuck: np.ndarray
-    kind: str
-
-    def lowest(self, t: np.ndarray) -> tuple[float, np.ndarray]:
-        """The least eigenvalue of h, and a row r with λ_min ≤ r t' everywhere and equality at t."""
-        h = self.span @ t
-        if self.kind == INEQUALITY:
-            row = self.span[0]
-        elif self.kind == SECOND_ORDER:
-            length = float(np.linalg.norm(h[1:]))
-            axis = h[1:] / length if length > 0 else np.zeros(len(h) - 1)
-            row = self.span[0] - axis @ self.span[1:]
-        else:
-            order = (math.isqrt(8 * len(h) + 1) - 1) // 2
-            q = np.linalg.eigh(Constraint(SEMIDEFINITE, 0, order, slice(0)).matrix(h))[1][:, 0]
-            rows, columns, weights = triangle(order)
-            row = (weights * q[rows] * q[columns]) @ self.span
-        return float(row @ t), row
-
-
-def _limits(pieces: Pieces, kernel: np.ndarray) -> Iterator[_Limit]:
+def _limits(pieces: Pieces, kernel: np.ndarray) -> Iterator[Limit]:
     """What the weakly active constraints ask of a direction ``kernel`` t."""
     moved = -pieces.A @ kernel
     rotated = pieces.T.T @ moved
     for part in pieces.constraints:
-        own, choice = part.rows, pieces.choice[part.rows]
-        if not choice.any():
+        own = part.rows
+        if not pieces.choice[own].any():
             continue
-        kind, span, stuck = INEQUALITY, rotated[own][choice], moved[:0]
-        total = span[0]
-        if part.curved and part.kind == SEMIDEFINITE:
-            rows, columns, _ = triangle(part.order)
-            zero = rows[(rows == columns) & choice]
-            total = rotated[own][(rows == columns) & choice].sum(axis=0)
-            # a zero on the diagonal of a matrix ≽ 0 takes its row and its column with it
-            cross = np.isin(rows, zero) | np.isin(columns, zero)
-            stuck = rotated[own][cross & (pieces.low[own] == 0)]
-            kind = SEMIDEFINITE if len(zero) > 1 else INEQUALITY
-        elif part.curved and choice.all():
-            kind, span, stuck, total = SECOND_ORDER, moved[own], moved[own], moved[own][0]
-        elif part.curved:
-            first = pieces.T[own.start, own]
-            span = span * np.sign(first[choice])  # inward
-            total = span[0]
-            stuck = rotated[own][(np.abs(first) < 0.5) & (pieces.high[own] == 0)]
+        limit = part.limit(pieces.T, pieces.low, pieces.high, moved, rotated)
         rounding = 1e3 * len(moved) * machine_epsilon(pieces.dtype)
         rounding *= float(np.abs(pieces.A[own]).max(initial=0.0))
-        span, total, stuck = (_unit_rows(rows, rounding) for rows in (span, total, stuck))
-        yield _Limit(span, total, stuck, kind)
+        rows = (limit.span, limit.total, limit.stuck)
+        span, total, stuck = (_unit_rows(each, rounding) for each in rows)
+        yield Limit(span, total, stuck, limit.support)
 
 
 class _Outer:
     """A polyhedral cone around the directions t, in the box [−1, 1]^k."""
 
-    def __init__(self, limits: list[_Limit], count: int) -> None:
+    def __init__(self, limits: list[Limit], count: int) -> None:
         self.limits = limits
-        self.cuts = [limit.span[0] for limit in limits if limit.kind == INEQUALITY]
+        self.cuts = [limit.span[0] for limit in limits if limit.half_line]
         self.equalities = np.zeros((0, count))
         self.count = count
 
@@ -255,14 +112,14 @@ class _Outer:
             if found.status != 0:
                 return math.inf, t
             t = np.asarray(found.x)
-            values = [limit.lowest(t) for limit in self.limits if limit.kind != INEQUALITY]
+            values = [limit.lowest(t) for limit in self.limits if not limit.half_line]
             new = [row for value, row in values if value < -_FEASIBLE]
             if not new:
                 break
             self.cuts += new
         return float(objective @ t), t
 
-    def restrict(self, limit: _Limit) -> None:
+    def restrict(self, limit: Limit) -> None:
         self.equalities = np.vstack([self.equalities, limit.total, limit.stuck])
         self.limits = [other for other in self.limits if other is not limit]
 
@@ -359,17 +216,12 @@ class _Walk:
         """Whether these constraints hold after a step t."""
         point = self.s + t * self.h
         return all(
-            self._lowest(part, point) >= -self.slight * (s + t * A)
+            part.depth(point) >= -self.slight * (s + t * A)
             for part, (s, _, A), asked in zip(
                 self.pieces.constraints, self.sizes, parts, strict=True
             )
             if asked
         )
-
-    def _lowest(self, part: Constraint, point: np.ndarray) -> float:
-        if part.kind == EQUALITY:
-            return -abs(float(point[part.rows.start]))
-        return float(part.eigenvalues(point)[-1])
 
     def shortest(self, least: float) -> float:
         """The step that moves every weakly active curved part by ``least``, relative to its slack.
@@ -390,7 +242,7 @@ class _Walk:
         longest = max(4 * shortest, reach)
         for i, part in enumerate(self.pieces.constraints):
             slack, rate = self.s[part.rows.start], self.h[part.rows.start]
-            if not part.curved and part.kind != EQUALITY and slack > 0 > rate and self.sizes[i][1]:
+            if not part.curved and part.switches and slack > 0 > rate and self.sizes[i][1]:
                 longest = min(longest, -slack / rate / 2)
         steps = (longest / 2**power for power in range(_HALVINGS))
         return any(t >= shortest and self.inside(t, [True] * len(self.weak)) for t in steps)

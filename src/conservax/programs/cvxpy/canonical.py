@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from ...solvers import Cones
+from ...arrays.namespace import Array, namespace
+from ...cones.table import Cones
 from ...solvers.matrices import SparseMatrix
-from ...solvers.namespace import Array, namespace
 from .parameter_maps import ParameterMap
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy
 
+from ...cones.kinds.semidefinite import triangle
+from ...cones.table import Cones, families
 from ...errors import InvalidInputError, MissingPackageError
-from ...solvers import Cones
-from ...solvers.cones import triangle
 from .canonical import AffineMap, Canonical, ParameterSlot, Readout
 from .parameter_maps import ParameterMap, with_own_parameters
 
@@ -62,12 +62,11 @@ def canonicalise(
     program: Any = data[cvxpy.settings.PARAM_PROB]
     dims, n, size = data["dims"], program.x.size, program.total_param_size + 1
     cones = Cones(
-        zero=int(dims.zero),
-        nonnegative=int(dims.nonneg),
-        second_order=tuple(int(size) for size in dims.soc),
-        semidefinite=tuple(int(size) for size in dims.psd),
-        exponential=int(dims.exp),
-        power=tuple(float(alpha) for alpha in dims.p3d),
+        **{
+            name: family.read(getattr(dims, family.cvxpy))
+            for name, family in families().items()
+            if family.cvxpy is not None
+        }
     )
     m = cones.size
     slots = _parameter_slots(parameters, program, chain, gp)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ...arrays.namespace import Array
 from ...errors import InvalidInputError
-from ...solvers.namespace import Array
 from ..cone_inputs import NEEDS_VALUES, known_as_numpy
 from .canonical import ParameterSlot
 from .canonicalise import import_cvxpy

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...arrays.namespace import Array
 from ...errors import (
     ConservaxError,
     InfeasibleError,
@@ -20,10 +21,10 @@ from ...errors import (
 )
 from ...solution import Status
 from ...solvers import Solver, WarmStart
-from ...solvers.cones import Array
 from ...solvers.host import is_installed
+from ..answer import ProgramInfo, info_of, raise_status
 from ..certificates.program_report import ProgramReport
-from ..cone_program import ConeProgram, ProgramInfo, choose_solver, info_of, raise_status
+from ..cone_program import ConeProgram, choose_solver
 from ..pieces import in_pieces, is_traced, piece_size
 from ..system.sparse_system import RECENT_FACTORS
 from .canonical import AffineMap

@@ -10,8 +10,8 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
+from ...arrays.namespace import Array
 from ...calculus.implicit_node import NAME, Node, node_p
-from ...solvers.cones import Array
 from ..equations import host_node
 from ..host.calls import Form, Slot
 from ..host.leads import broadcast, lead_of

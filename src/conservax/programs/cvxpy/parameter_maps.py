@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...arrays.namespace import Array
 from ...errors import InvalidInputError
-from ...solvers.namespace import Array
 
 # operations that only move entries about, or repeat them, or fill up with zeros
 _MOVES = {

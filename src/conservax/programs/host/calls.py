@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
-from ...solvers import Cones, ConicPoint
-from ...solvers.cones import Orthant, Zero
+from ...solvers import ConicPoint
 from ...solvers.equilibrate import Data
 from ...solvers.matrices import SparseMatrix, column_major, dense, symmetric_part
 from ...solvers.threads import threaded
@@ -137,7 +137,7 @@ def _is_better_dense(A: SparseMatrix, cones: Cones, batch: int) -> bool:
         return False
     rows, columns, filled = np.asarray(A.rows), np.asarray(A.columns), 0
     for block, place in cones.pieces:
-        size = 1 if isinstance(block, Zero | Orthant) else block.size // block.count
+        size = 1 if block.polyhedral else block.size // block.count
         inside = (rows >= place.start) & (rows < place.stop) & (columns < A.shape[1])
         own = (rows[inside] - place.start) // size
         filled += size * len(np.unique(own * A.shape[1] + columns[inside]))

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...cones.spectrum import Spectrum
+from ...cones.table import Cones
 from ...solution import Status
-from ...solvers import Cones, ConicPoint, Solver, host
+from ...solvers import ConicPoint, Solver, host
 from ...solvers.equilibrate import Data, equilibrate
 from ...solvers.matrices import SparseMatrix
 from ...solvers.termination import measure_data
@@ -24,7 +26,6 @@ from ..forward import (
     measure_point,
     user_residuals,
 )
-from ..system.spectrum import Spectrum
 from ..system.system import idle_variables
 from ..system.two_tests import Factors, TwoTests
 from .place import Place

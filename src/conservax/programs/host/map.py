@@ -12,12 +12,13 @@ from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
+from ...arrays.namespace import Array
 from ...calculus.implicit_node import NAME, node_p
-from ...solvers.cones import Array, Cones
+from ...cones.spectrum import apply_element, spectrum
+from ...cones.table import Cones
 from ...solvers.equilibrate import Scaling
 from ...solvers.matrices import SparseMatrix
 from ..equations import host_node
-from ..system.spectrum import apply_element, spectrum
 from . import calls as host_calls
 from .calls import Form, Slot
 from .leads import broadcast, lead_of

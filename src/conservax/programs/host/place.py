@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from ...cones.spectrum import Spectrum
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
-from ...solvers import Cones
 from ...solvers.equilibrate import Data, Scaling
 from ...solvers.matrices import SparseMatrix, plus_diagonal
 from ..cone_inputs import items_of
 from ..system.determined import determined, shifted
 from ..system.sparse_system import by_sparse_factor
-from ..system.spectrum import Spectrum
 from ..system.system import Solver, System, by_normal_equations, refined
 from ..system.two_tests import Factors, factorise_extremes
 

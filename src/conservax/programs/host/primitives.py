@@ -17,9 +17,9 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from ...arrays.namespace import Array
 from ...errors import UnsupportedOperationError
 from ...solvers.callback import call_on_host
-from ...solvers.cones import Array
 from .calls import Slot
 from .leads import aligned, broadcast, lead_of
 

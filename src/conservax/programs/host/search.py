@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...arrays.lapack import cholesky
+from ...cones.spectrum import Tolerances, project, spectrum
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
 from ...solution import Status
-from ...solvers import Cones, ConicPoint, Solver, host
+from ...solvers import ConicPoint, Solver, host
 from ...solvers.embedding import Iterate, products
 from ...solvers.equilibrate import Data
 from ...solvers.interior_point import choose, default_tolerance
-from ...solvers.lapack import cholesky
 from ...solvers.matrices import SparseMatrix
 from ...solvers.termination import Sizes, largest, measure_data
 from ..cone_inputs import items_of
@@ -24,7 +26,6 @@ from ..forward import (
     rough_tolerances,
     solve_from,
 )
-from ..system.spectrum import Tolerances, project, spectrum
 from ..system.system import System
 
 _TINY = float(np.finfo(float).tiny)

@@ -16,11 +16,11 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from ...arrays.namespace import Array
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
-from ...solvers import Cones
 from ...solvers.batching import join_axis, split_axis
 from ...solvers.chunks import in_chunks
-from ...solvers.cones import Array
 from ...solvers.equilibrate import Data, Scaling
 from ...solvers.interior_point import choose
 from ...solvers.matrices import SparseMatrix, plus_diagonal

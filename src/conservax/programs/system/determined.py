@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays.namespace import Array, namespace
 from ...numerics import machine_epsilon
-from ...solvers.cones import Array, Cones, Curved, Orthant, SecondOrder, Semidefinite, Zero
 from ...solvers.matrices import by_columns, plus_diagonal, times
-from ...solvers.namespace import namespace
 from .system import Solver, System, refined
 
 _PASSES = 8
@@ -70,7 +69,7 @@ def determined(
     limit = eps**0.5 * scale
     free = xp.max(xp.abs(apart), axis=-1) > limit
     cones = system.cones
-    curved = _rows(cones, SecondOrder | Semidefinite | Curved)
+    curved = cones.rows_of(polyhedral=False)
     if len(curved):
         # U⁻ᵀ does not see the slack of a free x
         moves = apart[:, :n].reshape(len(right), n, columns * _STARTS)
@@ -79,19 +78,13 @@ def determined(
         moved = free[:, n:] | (slack > limit)
         met &= ~xp.any(moved[:, curved], axis=1, keepdims=True)
     if cones.zero:
-        unequal = xp.any(free[:, n + _rows(cones, Orthant)], axis=1, keepdims=True)
-        kept = np.isin(np.arange(free.shape[1]), n + _rows(cones, Zero))[:, None]
+        unequal = xp.any(free[:, n + cones.rows_of(polyhedral=True)], axis=1, keepdims=True)
+        kept = np.isin(
+            np.arange(free.shape[1]), n + cones.rows_of(polyhedral=True, equations=True)
+        )[:, None]
         free &= ~(kept & any_of_equations[:, None, None] & ~unequal)
     return xp.where(met & ~free, first, xp.nan)
 
 
 def _largest(columns: Array) -> Array:
     return namespace(columns).max(abs(columns), axis=1, keepdims=True)
-
-
-def _rows(cones: Cones, kinds: Any) -> np.ndarray:
-    """Those of the blocks of these kinds."""
-    parts = (
-        np.arange(rows.start, rows.stop) for block, rows in cones.pieces if isinstance(block, kinds)
-    )
-    return np.concatenate([np.zeros(0, int), *parts])

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy
 
-from ...solvers.cones import Cones, Orthant, Zero
+from ...cones.spectrum import Spectrum, basis_matrices
+from ...cones.table import Cones
 from ...solvers.host import matrices_of
 from ...solvers.matrices import SparseMatrix
 from ...solvers.quasidefinite import RecentFactors, eigenvalue_bound, weighted_rows
-from .spectrum import Spectrum, basis_matrices
 from .system import Solver, System
 from .two_tests import TwoTests
 
@@ -65,7 +65,7 @@ class _Parts(NamedTuple):
             return P, A.tocsr()
         blocks, turned = [], iter(self.T)
         for block, _ in cones.pieces:
-            if not isinstance(block, Zero | Orthant):
+            if not block.polyhedral:
                 blocks += list(next(turned)[k])
             else:
                 blocks.append(scipy.sparse.eye(block.size))

@@ -19,11 +19,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ...arrays.lapack import cholesky, cholesky_solve, forward_substitution
+from ...arrays.namespace import Array, fori_loop, namespace, transpose
+from ...cones.spectrum import rotate, unrotate
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
 from ...solvers import normal_equations
-from ...solvers.cones import Array, Cones, transpose
 from ...solvers.equilibrate import per_cone
-from ...solvers.lapack import cholesky, cholesky_solve, forward_substitution
 from ...solvers.matrices import (
     Matrix,
     SparseMatrix,
@@ -32,8 +34,6 @@ from ...solvers.matrices import (
     times,
     times_transposed,
 )
-from ...solvers.namespace import fori_loop, namespace
-from .spectrum import rotate, unrotate
 
 PASSES = 3  # the solve itself and two refinements
 

@@ -7,12 +7,12 @@
 
 from typing import NamedTuple
 
+from ...arrays.lapack import cholesky
+from ...arrays.namespace import Array, namespace, transpose
+from ...cones.spectrum import Spectrum, rotate
+from ...cones.table import Cones
 from ...numerics import machine_epsilon
-from ...solvers.cones import Array, Cones, transpose
-from ...solvers.lapack import cholesky
-from ...solvers.namespace import namespace
 from ...solvers.triangular import triangular_inverse
-from .spectrum import Spectrum, rotate
 from .system import corner
 
 
@@ -75,8 +75,7 @@ def two_tests(
 
     rounding = (n + m + 2) * eps
     # what the rounding of eigenvectors adds
-    orders = (*cones.second_order, *cones.semidefinite, *(() if cones.symmetric else (3,)))
-    turned = 16 * max(orders, default=0) * eps
+    turned = 16 * cones.largest_order * eps
     A_norm, B_norm, weighted_norm = (xp.sqrt(_square(part)) for part in (A, B, weighted))
     trace_H, trace_C = xp.trace(P, axis1=-2, axis2=-1) + B_norm**2, _square(R)
     X_square, Y_square = _square(X), _square(Y)

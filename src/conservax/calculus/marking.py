@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..calculus import Entry, implicit_node, register
-from ..calculus.implicit_node import zero_like
-from ..calculus.tracing.jaxprs import bind
+from .implicit_node import implicit_node, zero_like
+from .operations.kinks import Entry, register
+from .tracing.jaxprs import bind
 
 Rule = Callable[[Any, Any], Any]
 _REFUSED = "matrix"  # the kind of site at which the calculus raises UnsupportedOperationError

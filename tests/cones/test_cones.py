@@ -10,8 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from conservax import errors
-from conservax.operators import cones
+from conservax import cones, errors
 from helpers import on_numpy
 
 COUNT = 300  # points that a compiled function takes at once

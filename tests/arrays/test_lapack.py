@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conservax.solvers import lapack
+from conservax.arrays import lapack
 
 SIZES = [
     (3, 4),

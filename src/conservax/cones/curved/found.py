@@ -14,35 +14,53 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .marking import guard, smooth
+from ...arrays.namespace import Array, namespace
+from ...calculus.marking import guard, smooth
+from ..cone import ClarkeJacobian
 
 _STEPS = 90
 
 
 class Found(NamedTuple):
-    """A projection with what its derivative needs.
+    """A projection with what its derivative needs; coordinates come first, on the host with more axes.
 
     ``point``: p; ``normal``: n; ``curvature``: k, infinite at an edge; ``inside``, ``polar``: v ∈ K,
-    v ∈ K°; ``flat``: V where p lies on a flat face, used where ``on_face``; ``margin``: the distance
-    of v to the nearest kink, to first order.
+    v ∈ K°; ``flat``: the diagonal of V where p lies on a flat face, used where ``on_face``;
+    ``margin``: the distance of v to the nearest kink, to first order.
     """
 
-    point: jax.Array
-    normal: jax.Array
-    curvature: jax.Array
-    inside: jax.Array
-    polar: jax.Array
-    flat: jax.Array
-    on_face: jax.Array
-    margin: jax.Array
+    point: Array
+    normal: Array
+    curvature: Array
+    inside: Array
+    polar: Array
+    flat: Array
+    on_face: Array
+    margin: Array
 
 
-def unit(v: jax.Array) -> jax.Array:
-    """v/‖v‖, and 0 at 0."""
-    scale = jnp.max(jnp.abs(v))
-    v = v / jnp.where(scale > 0, scale, 1)
-    length = jnp.sqrt(jnp.sum(v * v))
-    return v / jnp.where(length > 0, length, 1)
+class Edges(NamedTuple):
+    """At v the unit outer normals of K and of K°, a ray of K, and whether either boundary is smooth there."""
+
+    normal: Array
+    ray: Array
+    smooth: Array
+    polar_smooth: Array
+
+
+def length(v: Array) -> Array:
+    """‖v‖, along the first axis."""
+    xp = namespace(v)
+    return xp.sqrt(xp.sum(v * v, axis=0))
+
+
+def unit(v: Array) -> Array:
+    """v/‖v‖ along the first axis, and 0 at 0."""
+    xp = namespace(v)
+    scale = xp.max(xp.abs(v), axis=0)
+    v = v / xp.where(scale > 0, scale, 1)
+    size = length(v)
+    return v / xp.where(size > 0, size, 1)
 
 
 def increasing_root(
@@ -84,7 +102,7 @@ def element(found: Found, v: jax.Array) -> jax.Array:
     away = jnp.sqrt(jnp.sum((v - found.point) ** 2))
     bend = jnp.where(jnp.isinf(found.curvature), jnp.inf, found.curvature * away)
     V = jnp.outer(d, d) + jnp.outer(t, t) / (1 + bend)
-    V = jnp.where(found.on_face, found.flat, V)
+    V = jnp.where(found.on_face, jnp.diag(found.flat), V)
     one = jnp.eye(3, dtype=v.dtype)
     return jnp.where(found.inside, one, jnp.where(found.polar, 0, V))
 
@@ -139,3 +157,22 @@ def curved_cone(name: str, find: Callable[[jax.Array], Found]) -> CurvedCone:
         return refuse(marked(v), locate(jax.lax.stop_gradient(v)).margin)
 
     return CurvedCone(project, matrix, locate)
+
+
+def clarke(cone: CurvedCone, edges: Edges, v: jax.Array, limit: jax.Array) -> ClarkeJacobian:
+    """The extremes at v, kinks within ``limit`` counted in."""
+    found, V = cone.locate(v), cone.element(v)
+    kink = found.margin <= limit
+    eye = jnp.eye(3, dtype=v.dtype)
+    near_polar = jnp.linalg.norm(found.point) <= jnp.linalg.norm(v - found.point)
+    near_polar = jnp.where(found.inside, False, near_polar | found.polar)
+    on_boundary, on_polar = edges.smooth & ~near_polar, edges.polar_smooth & near_polar
+    lower = jnp.where(on_boundary, eye - jnp.outer(edges.normal, edges.normal), 0)
+    upper = jnp.where(on_polar, jnp.outer(edges.ray, edges.ray), eye)
+    return ClarkeJacobian(
+        V,
+        jnp.where(kink, lower, V),
+        jnp.where(kink, upper, V),
+        found.margin,
+        ~kink | on_boundary | on_polar,
+    )

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conservax import cones
 from conservax.errors import InvalidInputError
-from conservax.operators import cones
 from conservax.programs import ConeProgram, Cones, arrange
 
 SORTED = [  # as ``Cones`` has them

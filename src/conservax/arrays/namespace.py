@@ -4,7 +4,7 @@ Functions of arrays ask ``namespace`` which of the two their arguments belong to
 that XLA has to see as such go through this module.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import jax
@@ -31,6 +31,16 @@ def namespace(*arrays: Any) -> Any:
         if type(array) not in _OF_NUMPY and isinstance(array, jax.Array):
             return jnp
     return np
+
+
+def transpose(matrix: Array) -> Array:
+    """Of the last two axes."""
+    return namespace(matrix).swapaxes(matrix, -1, -2)
+
+
+def join(parts: Sequence[Array], axis: int = -1) -> Array:
+    """One array from its parts."""
+    return parts[0] if len(parts) == 1 else namespace(*parts).concatenate(parts, axis=axis)
 
 
 def while_loop(

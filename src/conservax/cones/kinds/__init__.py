@@ -1,0 +1,1 @@
+"""One file for each kind of cone: all that the library knows of it."""
