@@ -70,7 +70,7 @@ class SparseLogisticSearchCV(ClassifierMixin, Search):
                 f"{type(self).__name__} needs samples of two classes; the data hold one class only."
             )
         signs = 2.0 * index - 1
-        judge = self._judge(self._folds(X, signs, weight, index), L1)
+        judge = self._judge(X, signs, weight, L1, index)
         largest = self._largest(X, signs, weight, L1(np.array(1.0)))
         found = self._alpha(judge, largest, None)
         self._finish(X, signs, weight, L1(np.asarray(found.alpha)), found)

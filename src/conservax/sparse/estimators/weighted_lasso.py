@@ -70,7 +70,7 @@ class WeightedLassoSearchCV(SearchRegressor):
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)
         y = y.astype(np.float64)
-        judge = self._judge(self._folds(X, y, weight), L1)
+        judge = self._judge_least_squares(X, y, weight, L1)
         largest = self._largest(X, y, weight, L1(np.array(1.0)))
         found = self._alpha(judge, largest, None)
         p = X.shape[1]
