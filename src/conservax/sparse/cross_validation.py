@@ -11,27 +11,11 @@ from .datafits import Datafit, Quadratic
 from .derivative import Reduced
 from .design import Design
 from .fold_paths import FoldPath, fold_path
+from .folds import Fold
 from .penalties import Penalty
-from .solvers import Problem, working_set
+from .solvers import working_set
 
 Parameters = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """Samples to fit on and samples to judge by, with their weights."""
-
-    X: Any
-    y: np.ndarray
-    weight: np.ndarray
-    X_out: Any
-    y_out: np.ndarray
-    weight_out: np.ndarray
-
-    def problem(self, datafit: Datafit, penalty: Penalty, intercept: bool) -> Problem:
-        """The fit on this fold."""
-        omega = self.weight / self.weight.sum()
-        return Problem(Design.of(self.X, 1, intercept), datafit, self.y, omega, penalty)
 
 
 class Held(NamedTuple):
@@ -101,10 +85,11 @@ class CrossValidation:
     run: Callable[..., list[Held]]
     evaluations: int = 0
     _known: list[tuple[np.ndarray, list[np.ndarray]]] = field(default_factory=list)
-    rough = False
+    gaps = 0.0, 0.0
+    """Relative duality gaps with which a coarse path, and points between it, do: fits here are exact."""
 
-    def __call__(self, parameters: Parameters, rough: bool = False) -> Judged:
-        """The error at these parameters; ``rough`` is for judges to whom it makes a difference."""
+    def __call__(self, parameters: Parameters, gap: float = 0.0) -> Judged:
+        """The error at these parameters; ``gap`` is for judges to whom it makes a difference."""
         here = np.concatenate([np.log(np.ravel(v)) for v in parameters.values()])
         starts: list[Any] = [None] * len(self.folds)
         if self._known:
@@ -129,16 +114,17 @@ class CrossValidation:
         }
         return Judged(sum(h.loss for h in held) / total, each, lambda: slopes)
 
+    def coefficients(self) -> list[np.ndarray]:
+        """The folds' coefficients at the last parameters; none before."""
+        return self._known[-1][1] if self._known else []
+
     def start(self, coefficients: list[np.ndarray]) -> None:
         """Coefficients to start from; solutions are remembered here anyway."""
 
     def paths(self, alpha: float, rho: float) -> list[FoldPath]:
         """The folds' exact paths in α from the last solutions, which are those at ``alpha``, downwards."""
-        starts = (
-            [(alpha, coef) for coef in self._known[-1][1]]
-            if self._known
-            else [None] * len(self.folds)
-        )
+        known = [(alpha, coef) for coef in self.coefficients()]
+        starts = known or [None] * len(self.folds)
         return [
             fold_path(fold, self.intercept, rho, start)
             for fold, start in zip(self.folds, starts, strict=True)

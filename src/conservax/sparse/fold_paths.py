@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
+from .folds import Fold
 from .path import Columns, LassoPath, Piece
 
 
@@ -47,19 +48,8 @@ class FoldPath:
         return self.path.pieces if self.path.started else [top, *self.path.pieces]
 
 
-class Held(Protocol):
-    """A fold, as ``fold_path`` asks for it."""
-
-    X: np.ndarray
-    y: np.ndarray
-    weight: np.ndarray
-    X_out: np.ndarray
-    y_out: np.ndarray
-    weight_out: np.ndarray
-
-
 def fold_path(
-    fold: Held,
+    fold: Fold,
     intercept: bool,
     rho: float = 0.0,
     start: tuple[float, np.ndarray] | None = None,
@@ -71,18 +61,17 @@ def fold_path(
     mean = float(omega @ fold.y) if intercept else 0.0
     root = np.sqrt(omega)
     columns = Columns(root[:, None] * (X - centre), root * (fold.y - mean))
-    if start is not None:
-        start = start[0], start[1][: X.shape[1]]
+    below = None if start is None else (start[0], start[1][: X.shape[1]], None)
     return FoldPath(
-        LassoPath(columns, rho, start),
+        LassoPath(columns, rho, below),
         lambda support: out[:, support] - centre[support],
         fold.y_out - mean,
         fold.weight_out,
     )
 
 
-def _dense(X: np.ndarray) -> np.ndarray:
-    return X.toarray() if hasattr(X, "toarray") else np.asarray(X, dtype=float)  # pyright: ignore[reportAttributeAccessIssue]
+def _dense(X: Any) -> np.ndarray:
+    return X.toarray() if hasattr(X, "toarray") else np.asarray(X, dtype=float)
 
 
 def best_on_paths(paths: Sequence[FoldPath], low: float, high: float) -> tuple[float, float, int]:

@@ -107,8 +107,8 @@ class LassoPath:
 
     source: Source
     rho: float = 0.0
-    start: tuple[float, np.ndarray] | None = None
-    """α and the solution there, to begin below α_max."""
+    start: tuple[float, np.ndarray, np.ndarray | None] | None = None
+    """α, the solution there, and the correlations if they are known, to begin below α_max."""
     pieces: list[Piece] = field(default_factory=list)
     exact: bool = True
 
@@ -121,9 +121,11 @@ class LassoPath:
         self.started = self.start is not None and self.start[0] < self.alpha_max
         """Whether it begins below α_max."""
         if self.started and self.start is not None:
-            self.alpha, self._beta = self.start
-            support = np.flatnonzero(self._beta)
-            self._correlation = self.source.correlations([(support, self._beta[support])])[:, 0]
+            self.alpha, self._beta, known = self.start
+            if known is None:
+                support = np.flatnonzero(self._beta)
+                known = self.source.correlations([(support, self._beta[support])])[:, 0]
+            self._correlation = known
 
     def coefficients(self) -> np.ndarray:
         """β at the α reached."""

@@ -16,10 +16,11 @@ from .shortest import leave_kink
 _RATIO = 2.0  # of neighbours on the coarse path
 _WORSE = 2  # coarse points in a row above the best, after which it ends
 _REFINED = 5  # evaluations after the coarse path
-_AROUND = 1.01  # how far, as a factor, every α is looked at around the best guess, at first
+_AROUND = 1.02  # how far, as a factor, every α is looked at around the best guess, at first
 _FAR = (
     1.05  # and from where on, rather than to follow the paths, to start them again nearer the guess
 )
+_TRIED = 5  # how often, at most
 _ENOUGH = 1e-6  # relative gain that is worth another evaluation
 _ROUGHLY = 5e-4  # relative error of rough errors
 _SHOWN = 100  # penalties at which errors along a whole path are kept
@@ -70,40 +71,42 @@ class Found:
 
 
 def search_alpha(
-    judge: Callable[[float], Judged],
+    judge: Callable[[float, float], Judged],
     high: float,
     low: float,
     say: Callable[[str], None] = lambda line: None,
-    refined: int = _REFINED,
+    gaps: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Found, Seen]:
     """A coarse path from ``high`` down, then cubics through values and slopes around its best point.
 
-    It ends where a cubic promises next to nothing, or after ``refined`` of them. Returns what was found, and
-    what was seen on the way.
+    ``judge`` takes α and a duality gap: of ``gaps``, the first on the coarse path, the second then. Where fits
+    are exact it goes on until a cubic promises next to nothing, else one has to do.
+
+    Returns what was found, and what was seen on the way.
     """
     seen: Seen = []
 
-    def look(alpha: float) -> Judged:
-        judged = judge(alpha)
+    def look(alpha: float, gap: float) -> Judged:
+        judged = judge(alpha, gap)
         seen.append((alpha, judged))
         say(f"α = {alpha:.5g}: error {judged.error:.6g}")
         return judged
 
     alpha, best, worse = high, np.inf, 0
     while True:
-        error = look(alpha).error
+        error = look(alpha, gaps[0]).error
         worse = 0 if error < best else worse + 1
         best = min(best, error)
         if alpha <= low or worse == _WORSE or (worse and _passed(seen)):
             break
         alpha = max(alpha / _RATIO, low)
     searched = (alpha, high)
-    for _ in range(refined):
+    for _ in range(1 if gaps[1] else _REFINED):
         guess, promised = _next(seen)
         best = min(judged.error for _, judged in seen)
         if not best - promised > _ENOUGH * abs(best):
             break
-        look(guess)
+        look(guess, gaps[1])
     seen.sort(key=lambda pair: -pair[0])
     alpha, judged = min(seen, key=lambda pair: pair[1].error)
     certificate = SearchCertificate(
@@ -178,7 +181,7 @@ def certify_alpha(
     lower error elsewhere, it is that point which is looked around.
     """
     best = _around(judge, found, seen, _next(seen)[0], low, high, rho)
-    trust = _ROUGHLY if judge.rough else 0.0
+    trust = _ROUGHLY if judge.gaps[0] else 0.0
     if found.certificate.error < best.certificate.error * (1 - trust):
         again = _around(judge, best, [], found.alpha, low, high, rho)
         if again.certificate.error < best.certificate.error:
@@ -195,22 +198,22 @@ def _around(
     high: float,
     rho: float,
 ) -> Found:
-    """The error falls below the interval's top, and rises again above its bottom, or these are the ends."""
-    step, known = _AROUND, []
-    top = min(guess * step, high)
-    while True:
-        known.append((top, judge(_at(top, rho))))
-        if known[-1][1].slopes["alpha"] > 0:
-            guess = min(top, _next([*seen, known[-1]])[0]) if seen else guess
-            if top <= _FAR * guess:
+    """From an α at which the error rises with α, down the paths until it has risen that way too."""
+    known: Seen = []
+    tried, step = min(guess * _AROUND, high), _AROUND
+    for _ in range(_TRIED):
+        known.append((tried, judge(_at(tried, rho))))
+        if known[-1][1].slopes["alpha"] > 0 or tried >= high:
+            guess = min(tried, _next([*seen, *known])[0])
+            if tried <= _FAR * guess:
                 break
-            top, seen = guess * _AROUND, []  # a better guess, and this time the last
-        elif top >= high:
-            break
+            tried = guess * _AROUND
         else:
-            step **= 2
-            top = min(top * step, high)
-    top = known[-1][0]
+            tried, step = min(tried * step, high), step**2
+    rising = [alpha for alpha, judged in known if judged.slopes["alpha"] > 0]
+    top = min(rising, default=known[-1][0])
+    if top != known[-1][0]:
+        known.append((top, judge(_at(top, rho))))
     bottom, step = max(min(guess, top) / _AROUND, low), _AROUND
     paths = judge.paths(top, rho)
     while True:
@@ -219,8 +222,7 @@ def _around(
         alpha, _, kinks = best_on_paths(paths, bottom, top)
         if alpha > bottom or bottom <= low:
             break
-        step **= 2
-        bottom = max(bottom / step, low)
+        bottom, step = max(bottom / step, low), step**2
     judge.start([path.path.coefficients_at(alpha) for path in paths])
     exact = all(path.path.exact for path in paths)
     return _judged(judge, found, known, alpha, (bottom, top), exact, kinks, rho)

@@ -15,14 +15,14 @@ from ..errors import NotConvergedError
 from .cross_validation import Judged, Parameters
 from .fold_paths import FoldPath
 from .path import LassoPath
+from .penalties import L1, Penalty
 from .solvers.by_celer import available, celer_start
 from .solvers.l1_quadratic import cholesky, l1_quadratic
 
 _FIRST = 200  # features that a fold takes up at once, or twice as many as are not zero
 _ROUNDS = 100
 _NEAR = 0.9  # share of a penalty from which on a correlation is looked at in an exact solve
-_ROUGH = 4e-3  # relative duality gap of a rough fit
-_FINE = 5e-4  # and of one that is finished exactly: active sets change slowly from afar
+_ROUGH, _FINE = 6e-3, 5e-4
 _LARGE = 1_000_000  # entries of X, from which on rough fits are worth their while
 
 
@@ -97,6 +97,13 @@ class FoldColumns:
         at = self._known_place[features]
         return self._G[np.ix_(at, at)]
 
+    def gram_once(self, features: np.ndarray) -> np.ndarray:
+        """The same, of columns that may not matter again: nothing new is kept."""
+        if np.all(self._known_place[features] >= 0):
+            return self.gram(features)
+        Z = self.columns(features)
+        return Z.T @ Z
+
     def live(self, features: np.ndarray) -> np.ndarray:
         """Which of these columns are not constant."""
         return np.einsum("ij,ij->j", Z := self.columns(features), Z) > 0
@@ -126,6 +133,7 @@ class SharedFolds:
     splits: Sequence[tuple[np.ndarray, np.ndarray]]
     intercept: bool
     tol: float
+    penalty: Callable[..., Penalty] = L1
     evaluations: int = 0
     folds: list[FoldColumns] = field(default_factory=list)
 
@@ -161,18 +169,19 @@ class SharedFolds:
             )
 
     @property
-    def rough(self) -> bool:
-        """Whether rough fits save time: celer is there, and X is large."""
-        return available() and self.X.size >= _LARGE
+    def gaps(self) -> tuple[float, float]:
+        """Relative duality gaps with which a coarse path, and points between it, do; 0 is exact."""
+        return (_ROUGH, _FINE) if available() and self.X.size >= _LARGE else (0.0, 0.0)
 
-    def __call__(self, parameters: Parameters, rough: bool = False) -> Judged:
-        """The error at these parameters; ``rough``: to a relative duality gap alone, where that saves time."""
+    def __call__(self, parameters: Parameters, gap: float = 0.0) -> Judged:
+        """The error at these parameters, of fits to a duality ``gap`` relative to ‖y − ȳ‖²/2; 0: exact."""
         alpha = np.broadcast_to(parameters["alpha"], self.X.shape[1:])
         rho = float(parameters.get("rho", 0.0))
-        quick = self.rough and not rho and alpha.min(initial=1.0) > 0
-        if quick:
-            self._roughly(alpha, _ROUGH if rough else _FINE)
-        if not (quick and rough):
+        if rho or alpha.min(initial=1.0) <= 0:
+            gap = 0.0
+        elif start := gap or self.gaps[1]:  # exact fits too: active sets change slowly from afar
+            self._roughly(alpha, start)
+        if not gap:
             self._exactly(alpha, rho)
         self.evaluations += 1
         misfit = np.where(self._out > 0, self._residual, 0.0)
@@ -188,18 +197,33 @@ class SharedFolds:
         """The folds' coefficients at the last parameters."""
         return [column.copy() for column in self._B.T]
 
+    def on_all(self, parameters: Parameters) -> np.ndarray:
+        """The coefficients of a fit on all samples, from those that most folds agree on."""
+        rows = np.flatnonzero(self.weight > 0)
+        whole = SharedFolds(
+            self.X, self.y, self.weight, [(rows, rows)], self.intercept, self.tol, self.penalty
+        )
+        most = 2 * np.count_nonzero(self._B, axis=1) > len(self.splits)
+        whole.start([np.where(most, self._B.mean(axis=1), 0.0)])
+        whole(parameters)
+        return whole.coefficients()[0]
+
     def start(self, coefficients: list[np.ndarray]) -> None:
         """Coefficients to start from."""
         self._B = np.asfortranarray(np.stack(coefficients, axis=1))
+        for fold, beta in zip(self.folds, self._B.T, strict=True):
+            fold.add(np.flatnonzero(beta))
         self._look()
 
     def paths(self, alpha: float, rho: float) -> list[FoldPath]:
         """The folds' exact paths in α from the last solutions, which are those at ``alpha``, downwards."""
         found = []
-        for fold, coef, (_, out) in zip(self.folds, self.coefficients(), self.splits, strict=True):
+        for fold, coef, (_, out), pull in zip(
+            self.folds, self.coefficients(), self.splits, self._pull.T, strict=True
+        ):
             found.append(
                 FoldPath(
-                    LassoPath(fold, rho, (alpha, coef)),
+                    LassoPath(fold, rho, (alpha, coef, np.ascontiguousarray(pull))),
                     lambda S, fold=fold, out=out: self.X[:, S][out] - fold.centre[S],
                     self._y[out] - fold.mean,
                     self.weight[out],
@@ -298,8 +322,7 @@ class SharedFolds:
         """(Z_SᵀZ_S + ρI)⁻¹ right: NaN where the support is dependent."""
         from scipy.linalg import cho_solve
 
-        Z = self.folds[k].columns(S)
-        H = Z.T @ Z
+        H = self.folds[k].gram_once(S)
         H[np.diag_indices_from(H)] += rho
         factor = cholesky(H) if len(S) else None
         if factor is None:

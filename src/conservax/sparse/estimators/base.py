@@ -120,7 +120,7 @@ class Search(BaseEstimator):
             splits = self._splits(X, y, weight, None)
             if len(splits) <= _AT_ONCE:
                 X = np.asarray(X, dtype=np.float64)
-                return SharedFolds(X, y, weight, splits, self.fit_intercept, self.tol)
+                return SharedFolds(X, y, weight, splits, self.fit_intercept, self.tol, penalty)
         return self._judge(X, y, weight, penalty)
 
     def _largest(self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Penalty) -> float:
@@ -142,17 +142,28 @@ class Search(BaseEstimator):
         self._bar.step(line)
 
     def _finish(
-        self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Penalty, found: Found
+        self,
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray,
+        judge: CrossValidation | SharedFolds,
+        parameters: Parameters,
+        found: Found,
     ) -> None:
-        """Fit on all samples, and keep what was found."""
+        """Fit on all samples with these parameters, and keep what was found."""
         if self._bar is not None:
             self._bar.close()
             del self._bar  # the class's None is left: a stream does not travel in a pickle
         design = Design.of(X, 1, self.fit_intercept)
-        problem = Problem(design, self._datafit, y, weight / weight.sum(), penalty)
-        outcome = working_set(problem).required()
+        omega = weight / weight.sum()
+        problem = Problem(design, self._datafit, y, omega, judge.penalty(**parameters))
+        start = None
+        if isinstance(judge, SharedFolds):
+            start = np.append(judge.on_all(parameters), np.zeros(design.size - X.shape[1]))
+            start[X.shape[1] :] = omega @ (y - design.predict(start)[:, 0])
+        outcome = working_set(problem, start).required()
         held = design.penalised
-        face = penalty.face(outcome.coef[:held], outcome.gradient[:held], _RTOL)
+        face = problem.penalty.face(outcome.coef[:held], outcome.gradient[:held], _RTOL)
         reduced = Reduced(problem, outcome.coef, outcome.z, face, float(weight.sum()))
         scale = float(np.abs(outcome.gradient).max(initial=0.0)) or 1.0
         report = certificate(LocalSystem.of(reduced, _RTOL), outcome.violation / scale, _RTOL)
@@ -176,13 +187,12 @@ class Search(BaseEstimator):
         low = self.alpha_min_ratio * largest
         if certify == "path":
             return certify_path(judge, low, say=self._say, **fixed)
-        rough = certify is not None and judge.rough
         found, seen = search_alpha(
-            lambda alpha: judge(_parameters(alpha, fixed), rough),
+            lambda alpha, gap: judge(_parameters(alpha, fixed), gap),
             largest,
             low,
             self._say,
-            **({"refined": 0} if rough else {}),  # exact ones follow
+            (0.0, 0.0) if certify is None else judge.gaps,
         )
         if certify is None:
             return found

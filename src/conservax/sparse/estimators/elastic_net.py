@@ -87,7 +87,9 @@ class ElasticNetSearchCV(SearchRegressor):
             found, rho = self._alpha(judge, largest, None, rho=1e-12), 1e-12
         else:
             found, rho = self._both(judge, largest, ratios)
-        self._finish(X, y, weight, L1(np.asarray(found.alpha), rho), found)
+        self._finish(
+            X, y, weight, judge, {"alpha": np.asarray(found.alpha), "rho": np.asarray(rho)}, found
+        )
         self._attributes(judge.evaluations)
         self.l1_ratio_ = found.alpha / (found.alpha + rho)
         self.alpha_ = found.alpha + rho
@@ -106,7 +108,7 @@ class ElasticNetSearchCV(SearchRegressor):
             share = max((1 - ratio) / ratio, 1e-3)
             # along the ray ρ = share · α the slope in log α is the sum of both
             tied, _ = search_alpha(
-                lambda alpha, share=share: _along(judge, alpha, share), largest, low, self._say
+                lambda alpha, gap, share=share: _along(judge, alpha, share), largest, low, self._say
             )
             starts.append((tied.certificate.error, tied.alpha, share * tied.alpha))
         _, alpha, rho = min(starts)

@@ -70,7 +70,7 @@ class GroupLassoSearchCV(SearchRegressor):
         judge = self._judge(X, y, weight, penalty)
         largest = self._largest(X, y, weight, penalty(np.array(1.0)))
         found = self._alpha(judge, largest, None)
-        self._finish(X, y, weight, penalty(np.asarray(found.alpha)), found)
+        self._finish(X, y, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self._attributes(judge.evaluations)
         return self
 

@@ -79,6 +79,6 @@ class LassoSearchCV(SearchRegressor):
         judge = self._judge_least_squares(X, y, weight, L1)
         largest = self._largest(X, y, weight, L1(np.array(1.0)))
         found = self._alpha(judge, largest, self.certify)
-        self._finish(X, y, weight, L1(np.asarray(found.alpha)), found)
+        self._finish(X, y, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self._attributes(judge.evaluations)
         return self

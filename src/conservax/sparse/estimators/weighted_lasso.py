@@ -86,7 +86,7 @@ class WeightedLassoSearchCV(SearchRegressor):
                 found.alphas,
                 found.errors,
             )
-        self._finish(X, y, weight, L1(alphas), found)
+        self._finish(X, y, weight, judge, {"alpha": alphas}, found)
         self._attributes(judge.evaluations)
         self.alphas_by_feature_ = alphas
         return self

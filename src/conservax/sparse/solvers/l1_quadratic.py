@@ -37,11 +37,12 @@ def solve_positive(H: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, bool]:
 
 def inverse_positive(H: np.ndarray) -> np.ndarray:
     """H⁻¹ by Cholesky; where H is singular to rounding, of H + a little I."""
-    from scipy.linalg.lapack import dpotri
+    from scipy.linalg import get_lapack_funcs
 
     if not len(H) or (factor := cholesky(H)) is None:
         return solve_positive(H, np.eye(len(H)))[0]
-    half = np.tril(dpotri(factor[0], lower=1)[0])
+    (potri,) = get_lapack_funcs(("potri",), (H,))
+    half = np.tril(potri(factor[0], lower=1)[0])
     return half + np.tril(half, -1).T
 
 
