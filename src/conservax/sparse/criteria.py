@@ -51,7 +51,9 @@ def held_out(
     return criterion
 
 
-@functools.partial(jax.jit, static_argnames="loss")  # one step of the gradient, not one for each operation
+@functools.partial(
+    jax.jit, static_argnames="loss"
+)  # one step of the gradient, not one for each operation
 def _mean_loss(beta: jax.Array, X: jax.Array, y: jax.Array, loss: str) -> jax.Array:
     return jnp.mean(_LOSSES[loss](X @ beta, y))
 

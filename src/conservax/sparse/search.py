@@ -119,10 +119,9 @@ def search_alpha(
 
 
 def _passed(seen: Seen) -> bool:
-    """Whether a way down that got better before has passed a minimum: slopes point to it from both sides."""
+    """Whether a way down that got better before has passed a minimum, and still gets worse."""
     at = int(np.argmin([judged.error for _, judged in seen]))
-    slopes = [float(np.sum(judged.slopes["alpha"])) for _, judged in (seen[at], seen[-1])]
-    return at >= 2 and slopes[0] > 0 > slopes[1]
+    return at >= 2 and float(np.sum(seen[-1][1].slopes["alpha"])) < 0
 
 
 def _next(seen: Seen) -> tuple[float, float]:

@@ -23,7 +23,9 @@ _FIRST = 200  # features that a fold takes up at once, or twice as many as are n
 _ROUNDS = 100
 _NEAR = 0.9  # share of a penalty from which on a correlation is looked at in an exact solve
 _ROUGH, _FINE = 6e-3, 5e-4
-_LARGE = 1_000_000  # entries of X, from which on rough fits are worth their while
+_REMEMBERED = 12  # solutions to start from
+_NEARBY = 0.05  # in log θ: an exact fit goes on from there directly
+_LARGE = 200_000  # entries of X, from which on rough fits are worth their while
 
 
 @dataclass(eq=False)
@@ -152,6 +154,8 @@ class SharedFolds:
         self._means = means
         self._largest = max(float(self.X.max()), -float(self.X.min()))
         self._B = np.zeros((p, K), order="F")
+        self._solved: list[tuple[np.ndarray, np.ndarray]] = []
+        self._given = False  # whether the next start was given
         self._look()
         self.folds = []
         for k, (fit_on, _) in enumerate(self.splits):
@@ -177,12 +181,17 @@ class SharedFolds:
         """The error at these parameters, of fits to a duality ``gap`` relative to ‖y − ȳ‖²/2; 0: exact."""
         alpha = np.broadcast_to(parameters["alpha"], self.X.shape[1:])
         rho = float(parameters.get("rho", 0.0))
-        if rho or alpha.min(initial=1.0) <= 0:
+        here = np.concatenate([np.log(np.ravel(v)) for v in parameters.values()])
+        distance = self._start_near(here)
+        if alpha.min(initial=1.0) <= 0 or (rho and np.ptp(alpha)):
             gap = 0.0
-        elif start := gap or self.gaps[1]:  # exact fits too: active sets change slowly from afar
-            self._roughly(alpha, start)
+        elif start := gap or self.gaps[1] * (
+            distance > _NEARBY
+        ):  # active sets change slowly from afar
+            self._roughly(alpha, rho, start)
         if not gap:
             self._exactly(alpha, rho)
+        self._solved = [*self._solved[1 - _REMEMBERED :], (here, self._B.copy(order="F"))]
         self.evaluations += 1
         misfit = np.where(self._out > 0, self._residual, 0.0)
         losses = np.einsum("ik,ik,ik->k", self._out, misfit, misfit)
@@ -204,12 +213,16 @@ class SharedFolds:
             self.X, self.y, self.weight, [(rows, rows)], self.intercept, self.tol, self.penalty
         )
         most = 2 * np.count_nonzero(self._B, axis=1) > len(self.splits)
-        whole.start([np.where(most, self._B.mean(axis=1), 0.0)])
+        whole._begin([np.where(most, self._B.mean(axis=1), 0.0)])
         whole(parameters)
         return whole.coefficients()[0]
 
     def start(self, coefficients: list[np.ndarray]) -> None:
-        """Coefficients to start from."""
+        """Coefficients that are next to the solution at the parameters that come next."""
+        self._begin(coefficients)
+        self._given = True
+
+    def _begin(self, coefficients: list[np.ndarray]) -> None:
         self._B = np.asfortranarray(np.stack(coefficients, axis=1))
         for fold, beta in zip(self.folds, self._B.T, strict=True):
             fold.add(np.flatnonzero(beta))
@@ -241,7 +254,21 @@ class SharedFolds:
         self._pull = self.X.T @ pull - self._centres * pull.sum(axis=0)
         self._floor = 8 * np.finfo(float).eps * self._largest * np.abs(pull).sum(axis=0)
 
-    def _roughly(self, alpha: np.ndarray, gap: float) -> None:
+    def _start_near(self, here: np.ndarray) -> float:
+        """Go back to the known solution with the nearest parameters, if it is not the last; how near."""
+        if self._given:
+            self._given = False
+            return 0.0
+        if not self._solved:
+            return np.inf
+        distances = [float(np.linalg.norm(there - here)) for there, _ in self._solved]
+        nearest = int(np.argmin(distances))
+        if distances[nearest] < distances[-1]:
+            self._B = self._solved[nearest][1].copy(order="F")
+            self._look()
+        return distances[nearest]
+
+    def _roughly(self, alpha: np.ndarray, rho: float, gap: float) -> None:
         """Celer on the columns that a fold keeps, until no others matter to the gap."""
         slack = np.sqrt(gap) / 3
         for done in range(_ROUNDS):
@@ -253,7 +280,7 @@ class SharedFolds:
                 self._take_up(fold, k, excess, 0.0)
                 if len(at := fold.features):
                     start = self._B[at, k]
-                    self._B[at, k] = celer_start(fold.all(), fold.y, alpha[at], start, gap)
+                    self._B[at, k] = celer_start(fold.all(), fold.y, alpha[at], start, gap, rho)
                 moved = True
             if not moved:
                 return

@@ -108,7 +108,11 @@ class ElasticNetSearchCV(SearchRegressor):
             share = max((1 - ratio) / ratio, 1e-3)
             # along the ray ρ = share · α the slope in log α is the sum of both
             tied, _ = search_alpha(
-                lambda alpha, gap, share=share: _along(judge, alpha, share), largest, low, self._say
+                lambda alpha, gap, share=share: _along(judge, alpha, share, gap),
+                largest,
+                low,
+                self._say,
+                judge.gaps,
             )
             starts.append((tied.certificate.error, tied.alpha, share * tied.alpha))
         _, alpha, rho = min(starts)
@@ -134,8 +138,8 @@ def _ridged(alpha: np.ndarray, rho: np.ndarray) -> L1:
     return L1(alpha, float(rho))
 
 
-def _along(judge: CrossValidation | SharedFolds, alpha: float, share: float) -> Judged:
-    judged = judge({"alpha": np.asarray(alpha), "rho": np.asarray(share * alpha)})
+def _along(judge: CrossValidation | SharedFolds, alpha: float, share: float, gap: float) -> Judged:
+    judged = judge({"alpha": np.asarray(alpha), "rho": np.asarray(share * alpha)}, gap)
     return Judged(
         judged.error,
         judged.each,
