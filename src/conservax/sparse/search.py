@@ -199,7 +199,7 @@ def _around(
 ) -> Found:
     """From an α at which the error rises with α, down the paths until it has risen that way too."""
     known: Seen = []
-    tried, step = min(guess * _AROUND, high), _AROUND
+    tried, step = min(guess * _AROUND**2, high), _AROUND
     for _ in range(_TRIED):
         known.append((tried, judge(_at(tried, rho))))
         if known[-1][1].slopes["alpha"] > 0 or tried >= high:

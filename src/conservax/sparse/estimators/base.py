@@ -37,6 +37,10 @@ _AT_ONCE = 20  # folds, each with its own copy of the columns that matter
 _RTOL = float(np.sqrt(np.finfo(float).eps))
 
 
+Splits = list[tuple[np.ndarray, np.ndarray]]
+"""Rows to fit on, and rows to judge by."""
+
+
 class Search(BaseEstimator):
     """What the estimators share: folds, the search for α, the final fit and its certificate."""
 
@@ -74,9 +78,7 @@ class Search(BaseEstimator):
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         return X, y, weight
 
-    def _splits(
-        self, X: Any, y: np.ndarray, weight: np.ndarray, labels: Any
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _splits(self, X: Any, y: np.ndarray, weight: np.ndarray, labels: Any) -> Splits:
         """Rows to fit on and rows to judge by, those without weight left out."""
         splitter = cast(Any, check_cv(self.cv, labels, classifier=labels is not None))
         pairs = [
@@ -97,12 +99,13 @@ class Search(BaseEstimator):
         weight: np.ndarray,
         penalty: Callable[..., Penalty],
         labels: Any = None,
+        splits: Splits | None = None,
     ) -> CrossValidation:
-        """The cross-validated error, fold by fold."""
+        """The cross-validated error, fold by fold; ``splits``: others than those of ``cv``."""
         rows = X.tocsr() if hasattr(X, "tocsr") else X
         folds = [
             Fold(rows[fit_on], y[fit_on], weight[fit_on], rows[out], y[out], weight[out])
-            for fit_on, out in self._splits(X, y, weight, labels)
+            for fit_on, out in splits or self._splits(X, y, weight, labels)
         ]
 
         def run(function: Callable[..., Any], jobs: list[tuple]) -> list[Any]:
@@ -113,15 +116,19 @@ class Search(BaseEstimator):
         return CrossValidation(folds, self._datafit, penalty, self.fit_intercept, self.tol, run)
 
     def _judge_least_squares(
-        self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Callable[..., Penalty]
+        self,
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray,
+        penalty: Callable[..., Penalty],
+        splits: Splits | None = None,
     ) -> CrossValidation | SharedFolds:
         """The same for ``L1``: all folds at once where X is dense, folds are few and one process has them."""
-        if self.n_jobs in (None, 1) and not hasattr(X, "tocsr"):
-            splits = self._splits(X, y, weight, None)
-            if len(splits) <= _AT_ONCE:
-                X = np.asarray(X, dtype=np.float64)
-                return SharedFolds(X, y, weight, splits, self.fit_intercept, self.tol, penalty)
-        return self._judge(X, y, weight, penalty)
+        splits = splits or self._splits(X, y, weight, None)
+        if self.n_jobs in (None, 1) and not hasattr(X, "tocsr") and len(splits) <= _AT_ONCE:
+            X = np.asarray(X, dtype=np.float64)
+            return SharedFolds(X, y, weight, splits, self.fit_intercept, self.tol, penalty)
+        return self._judge(X, y, weight, penalty, splits=splits)
 
     def _largest(self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Penalty) -> float:
         """The least α at which all coefficients are zero, with the intercept fitted."""
