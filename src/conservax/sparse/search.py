@@ -17,9 +17,8 @@ _RATIO = 2.0  # of neighbours on the coarse path
 _WORSE = 2  # coarse points in a row above the best, after which it ends
 _REFINED = 5  # evaluations after the coarse path
 _AROUND = 1.02  # how far, as a factor, every α is looked at around the best guess, at first
-_FAR = (
-    1.05  # and from where on, rather than to follow the paths, to start them again nearer the guess
-)
+_STRETCH = 1.05  # and at most, before the least point on it is asked for
+_FAR = 1.15  # from where on paths start again nearer the guess
 _TRIED = 5  # how often, at most
 _ENOUGH = 1e-6  # relative gain that is worth another evaluation
 _ROUGHLY = 5e-4  # relative error of rough errors
@@ -213,7 +212,7 @@ def _around(
     top = min(rising, default=known[-1][0])
     if top != known[-1][0]:
         known.append((top, judge(_at(top, rho))))
-    bottom, step = max(min(guess, top) / _AROUND, low), _AROUND
+    bottom, step = max(min(guess, top) / _AROUND, top / _STRETCH, low), _AROUND
     paths = judge.paths(top, rho)
     while True:
         for path in paths:
