@@ -181,7 +181,7 @@ class SharedFolds:
         """The error at these parameters, of fits to a duality ``gap`` relative to ‖y − ȳ‖²/2; 0: exact."""
         alpha = np.broadcast_to(parameters["alpha"], self.X.shape[1:])
         rho = float(parameters.get("rho", 0.0))
-        here = np.concatenate([np.log(np.ravel(v)) for v in parameters.values()])
+        here = np.log(np.maximum(np.append(alpha, rho), np.finfo(float).tiny))
         distance = self._start_near(here)
         if alpha.min(initial=1.0) <= 0 or (rho and np.ptp(alpha)):
             gap = 0.0
@@ -261,7 +261,7 @@ class SharedFolds:
             return 0.0
         if not self._solved:
             return np.inf
-        distances = [float(np.linalg.norm(there - here)) for there, _ in self._solved]
+        distances = [float(np.abs(there - here).max()) for there, _ in self._solved]
         nearest = int(np.argmin(distances))
         if distances[nearest] < distances[-1]:
             self._B = self._solved[nearest][1].copy(order="F")
