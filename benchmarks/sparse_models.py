@@ -11,7 +11,6 @@ beside one for all, and 10⁷ entries of a sparse design, with the memory that t
 ``python benchmarks/sparse_models.py`` prints all of it.
 """
 
-import functools
 import importlib.util
 import multiprocessing
 import statistics
@@ -119,7 +118,10 @@ def beyond(tick: Tick) -> dict[str, Any]:
     little = np.abs(small.T @ out).max() / 100 / 10
     # from the solution, so that the solve's own noise does not cover what comes after it
     start = cx.sparse.lasso(X, y, alpha)
-    fit = functools.partial(cx.sparse.lasso, X, y, warm_start=start)
+
+    def fit(alpha: Any) -> Any:  # no partial: JAX has Python print one, with the arrays it holds
+        return cx.sparse.lasso(X, y, alpha, warm_start=start)
+
     contenders = {
         "solve": lambda: fit(alpha),
         "gradient": lambda: jax.vjp(fit, alpha)[1](start),

@@ -8,15 +8,15 @@ from sklearn.linear_model import lars_path
 
 from conservax.sparse.cross_validation import CrossValidation, Fold
 from conservax.sparse.datafits import Logistic, Quadratic
-from conservax.sparse.path import LassoPath
+from conservax.sparse.fold_paths import best_on_paths, fold_path
+from conservax.sparse.path import Columns, LassoPath
 from conservax.sparse.penalties import L1, GroupL2
-from conservax.sparse.search import FoldPath, best_on_paths
 from sparse.sparse_cases import data
 
 
 def on_path(path, alpha):
     """β at α, from the pieces."""
-    beta = np.zeros(path.X.shape[1])
+    beta = np.zeros(len(path.source.b))
     for piece in path.pieces:
         if piece.low <= alpha <= piece.high:
             beta[piece.support] = piece.a - alpha * piece.d
@@ -29,7 +29,7 @@ def test_the_path_is_optimal_everywhere(seed):
     rng = np.random.default_rng(seed)
     X, y = data(int(rng.integers(5, 40)), int(rng.integers(1, 60)), seed)
     rho = float(rng.choice([0.0, 0.5]))
-    path = LassoPath(X, y, rho)
+    path = LassoPath(Columns(X, y), rho)
     path.follow(path.alpha_max / 50)
     assert path.exact
     for alpha in path.alpha_max * np.exp(-rng.uniform(0, np.log(50), 30)):
@@ -42,7 +42,7 @@ def test_the_path_is_optimal_everywhere(seed):
 
 def test_the_kinks_are_those_of_lars():
     X, y = data(30, 50, 2)
-    path = LassoPath(X, y)
+    path = LassoPath(Columns(X, y))
     path.follow(path.alpha_max / 100)
     changes = [
         a.low for a, b in zip(path.pieces, path.pieces[1:], strict=False)
@@ -56,7 +56,7 @@ def test_equal_columns_are_told():
     """The path goes on and stays optimal at its verified ends; ``exact`` is lost or one column is kept out."""
     X, y = data(20, 6, 1)
     X[:, 1] = X[:, 0]
-    path = LassoPath(X, y)
+    path = LassoPath(Columns(X, y))
     path.follow(path.alpha_max / 20)
     beta = path.coefficients()
     pull = X.T @ (y - X @ beta)
@@ -115,7 +115,7 @@ def test_no_grid_point_beats_the_best_on_the_path(intercept, rho):
     X, y = data(40, 12, 6)
     y = y + 1
     made = folds(X, y)
-    paths = [FoldPath(fold, intercept, rho) for fold in made]
+    paths = [fold_path(fold, intercept, rho) for fold in made]
     high = max(path.path.alpha_max for path in paths)
     low = high / 100
     for path in paths:

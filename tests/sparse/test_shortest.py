@@ -52,7 +52,7 @@ def test_a_crease_is_followed():
 def test_the_search_leaves_a_start_on_a_crease():
     def judge(parameters):
         error, slope = valley(np.log(parameters["alpha"]))
-        return Judged(error, {"alpha": slope}, np.array([error]))
+        return Judged(error, np.array([error]), lambda: {"alpha": slope})
 
     start = {"alpha": np.exp(np.array([0.0, 1.0]))}
     best, judged, count = minimise(judge, start, [(-5.0, 5.0)] * 2, 20)

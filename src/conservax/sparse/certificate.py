@@ -131,13 +131,12 @@ def certificate(system: LocalSystem, residual: float, rtol: float) -> SparseRepo
     """
     span = system.moving()
     lowest = span.T @ system.lowest() @ span
-    norms = span.T @ span
     k = len(lowest)
     if k:
-        values, vectors = np.linalg.eigh((lowest + lowest.T) / 2)
+        values = np.linalg.eigvalsh((lowest + lowest.T) / 2)
         least, largest = float(values[0]), float(max(abs(values[0]), abs(values[-1])))
     else:
-        values, vectors, least, largest = np.ones(0), np.zeros((0, 0)), np.inf, 0.0
+        least, largest = np.inf, 0.0
     samples = system.reduced.problem.design.samples
     floor = 4 * max(k, 1) * machine_epsilon(float) * largest
     floor = max(floor, 4 * machine_epsilon(float) * np.sqrt(samples) * largest)
@@ -146,11 +145,11 @@ def certificate(system: LocalSystem, residual: float, rtol: float) -> SparseRepo
     method = "least eigenvalue of the Hessian on the equicorrelation set"
     if least > floor:
         verdict = Verdict.PROVEN
-        margin = None if k == 0 else (least - floor) / float(np.linalg.norm(norms, 2))
+        margin = None if k == 0 else (least - floor) / _size(span)
         reason = "the columns that may move are linearly independent, whichever way the kinks go."
     elif not curved:
         verdict = Verdict.REFUTED
-        direction = span @ vectors[:, 0]
+        direction = span @ np.linalg.eigh((lowest + lowest.T) / 2)[1][:, 0]
         direction /= np.linalg.norm(direction)
         witness = _witness(system, direction, np.ones(len(system.kinks)), least, largest)
         reason = "the columns that may move depend on each other, so the solution may move freely."
@@ -188,6 +187,14 @@ def certificate(system: LocalSystem, residual: float, rtol: float) -> SparseRepo
         undecided=undecided,
         system=system,
     )
+
+
+def _size(span: np.ndarray) -> float:
+    """‖span‖²; most are columns of the identity, of which it is 1."""
+    places = np.count_nonzero(span, axis=0)
+    if np.all(places == 1) and np.all(np.count_nonzero(span, axis=1) <= 1):
+        return float(np.abs(span).max()) ** 2
+    return float(np.linalg.norm(span, 2)) ** 2
 
 
 def _witness(

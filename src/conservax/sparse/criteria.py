@@ -4,6 +4,7 @@ Each takes a model and data and returns f(*parameters), a scalar: ready for ``ja
 ``cx.conservative_jacobian``'s users.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -45,10 +46,16 @@ def held_out(
     judged = jnp.asarray(X_out), jnp.asarray(y_out)  # once, not at every evaluation
 
     def criterion(*parameters: Any) -> jax.Array:
-        z = judged[0] @ model(X, y, *parameters, **options)
-        return jnp.mean(_LOSSES[loss](z, judged[1]))
+        return _mean_loss(model(X, y, *parameters, **options), *judged, loss)
 
     return criterion
+
+
+@functools.partial(
+    jax.jit, static_argnames="loss"
+)  # one step of the gradient, not one for each operation
+def _mean_loss(beta: jax.Array, X: jax.Array, y: jax.Array, loss: str) -> jax.Array:
+    return jnp.mean(_LOSSES[loss](X @ beta, y))
 
 
 def cross_validation(

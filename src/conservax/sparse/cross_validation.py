@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -9,27 +10,12 @@ import numpy as np
 from .datafits import Datafit, Quadratic
 from .derivative import Reduced
 from .design import Design
+from .fold_paths import FoldPath, fold_path
+from .folds import Fold
 from .penalties import Penalty
-from .solvers import Problem, working_set
+from .solvers import working_set
 
 Parameters = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """Samples to fit on and samples to judge by, with their weights."""
-
-    X: Any
-    y: np.ndarray
-    weight: np.ndarray
-    X_out: Any
-    y_out: np.ndarray
-    weight_out: np.ndarray
-
-    def problem(self, datafit: Datafit, penalty: Penalty, intercept: bool) -> Problem:
-        """The fit on this fold."""
-        omega = self.weight / self.weight.sum()
-        return Problem(Design.of(self.X, 1, intercept), datafit, self.y, omega, penalty)
 
 
 class Held(NamedTuple):
@@ -40,12 +26,18 @@ class Held(NamedTuple):
     coef: np.ndarray
 
 
-class Judged(NamedTuple):
-    """The mean error over all held-out samples, its gradient in log θ, and the folds' own means."""
+@dataclass(eq=False)
+class Judged:
+    """The mean error over all held-out samples, and the folds' own means (K,)."""
 
     error: float
-    slopes: dict[str, np.ndarray]
     each: np.ndarray
+    gradient: Callable[[], dict[str, np.ndarray]]
+
+    @cached_property
+    def slopes(self) -> dict[str, np.ndarray]:
+        """The error's gradient in log θ, computed when it is asked for."""
+        return self.gradient()
 
 
 def hold_out(
@@ -93,9 +85,11 @@ class CrossValidation:
     run: Callable[..., list[Held]]
     evaluations: int = 0
     _known: list[tuple[np.ndarray, list[np.ndarray]]] = field(default_factory=list)
+    gaps = 0.0, 0.0
+    """Relative duality gaps with which a coarse path, and points between it, do: fits here are exact."""
 
-    def __call__(self, parameters: Parameters) -> Judged:
-        """The error at these parameters."""
+    def __call__(self, parameters: Parameters, gap: float = 0.0) -> Judged:
+        """The error at these parameters; ``gap`` is for judges to whom it makes a difference."""
         here = np.concatenate([np.log(np.ravel(v)) for v in parameters.values()])
         starts: list[Any] = [None] * len(self.folds)
         if self._known:
@@ -118,8 +112,20 @@ class CrossValidation:
             name: cast(np.ndarray, sum(np.asarray(h.slopes[name]) for h in held) / total)
             for name in parameters
         }
-        return Judged(sum(h.loss for h in held) / total, slopes, each)
+        return Judged(sum(h.loss for h in held) / total, each, lambda: slopes)
 
     def coefficients(self) -> list[np.ndarray]:
-        """The folds' coefficients at the last parameters."""
-        return self._known[-1][1]
+        """The folds' coefficients at the last parameters; none before."""
+        return self._known[-1][1] if self._known else []
+
+    def start(self, coefficients: list[np.ndarray]) -> None:
+        """Coefficients to start from; solutions are remembered here anyway."""
+
+    def paths(self, alpha: float, rho: float) -> list[FoldPath]:
+        """The folds' exact paths in α from the last solutions, which are those at ``alpha``, downwards."""
+        known = [(alpha, coef) for coef in self.coefficients()]
+        starts = known or [None] * len(self.folds)
+        return [
+            fold_path(fold, self.intercept, rho, start)
+            for fold, start in zip(self.folds, starts, strict=True)
+        ]

@@ -26,7 +26,7 @@ Levels = tuple[tuple[bool, ...], ...]
 """For each mapped axis, the outermost first: which operands have it."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Call:
     """A model and the arguments of one call of it.
 
@@ -55,6 +55,9 @@ class Call:
     solve: Callable[[Problem, np.ndarray | None], Outcome] = field(default=working_set)
     may_be_negative: tuple[str, ...] = field(default=(), kw_only=True)
     may_vanish: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __repr__(self) -> str:
+        return f"{self.name} of {self.size} coefficients"  # JAX prints it with every equation: no arrays
 
     def admissible(self, operands: Sequence[Any]) -> bool:
         """Whether traced arguments are finite, weights and penalties of the right sign."""

@@ -236,7 +236,7 @@ class Model:
         return coef.reshape(-1, call.outputs) if call.matrix else coef
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModelCall(Call):
     """A call, and how its answer is shaped: K outputs, as a matrix or not; the parameters of the set.
 

@@ -8,12 +8,13 @@ The path is followed on the features that may matter (the strong rule); all othe
 kink, where their correlations, which are linear in between, would first exceed α.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .solvers.l1_quadratic import l1_quadratic, solve_positive
+from .solvers.l1_quadratic import inverse_positive, l1_quadratic
 
 _REFRESH = 32  # pivots after which the inverse is computed anew
 _STRIDE = 0.88  # how far α falls between two verifications
@@ -29,84 +30,55 @@ class Piece(NamedTuple):
     d: np.ndarray
 
 
+class Source(Protocol):
+    """What the path asks of X and y: ``b`` = Xᵀy, and what depends on the columns in ``features``."""
+
+    b: np.ndarray
+
+    def gram(self, features: np.ndarray) -> np.ndarray:
+        """Their inner products."""
+        ...
+
+    def live(self, features: np.ndarray) -> np.ndarray:
+        """Which of them are not zero."""
+        ...
+
+    def correlations(self, beta: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Xᵀ(y − Xβ), (p, m), for m pairs of a support and its coefficients."""
+        ...
+
+
 @dataclass(eq=False)
-class LassoPath:
-    """argmin ‖y − Xβ‖²/2 + α ‖β‖₁ + ρ ‖β‖²/2 for X (n, p), y (n,), from α_max downwards.
-
-    ``pieces`` grows as ``follow`` goes on. ``exact`` says whether all kinks were found as kinks of the
-    path: it is lost where several fall together and the path had to be picked up again below them.
-
-    Source: Osborne, Presnell, Turlach (2000); Efron and others (2004); Tibshirani and others (2012), the
-    strong rule.
-    """
+class Columns:
+    """The source that is an array X (n, p) with y (n,); inner products that were computed once are kept."""
 
     X: np.ndarray
     y: np.ndarray
-    rho: float = 0.0
-    start: tuple[float, np.ndarray] | None = None
-    """α and the solution there, to begin below α_max."""
-    pieces: list[Piece] = field(default_factory=list)
-    exact: bool = True
 
     def __post_init__(self) -> None:
         self.b = self.X.T @ self.y
-        self.alpha_max = float(np.abs(self.b).max(initial=0.0))
-        self.alpha = self.alpha_max
         self._norms = np.einsum("ij,ij->j", self.X, self.X)
         self._rows = np.zeros(0, dtype=np.intp)  # features whose Gram matrix is known
         self._place = np.zeros(self.X.shape[1], dtype=np.intp)
         self._G = np.zeros((0, 0))
-        self._correlation = self.b
-        self._beta = np.zeros(self.X.shape[1])
-        if self.start is not None and self.start[0] < self.alpha_max:
-            self.alpha, self._beta = self.start
-            self._correlation = self.X.T @ (self.y - self.X @ self._beta)
 
-    def coefficients(self) -> np.ndarray:
-        """β at the α reached."""
-        return self._beta
+    def live(self, features: np.ndarray) -> np.ndarray:
+        """Which columns are not zero."""
+        return self._norms[features] > 0
 
-    def follow(self, to: float) -> None:
-        """Append the pieces down to α = ``to``."""
-        while self.alpha > to:
-            if self.alpha_max == 0:
-                self.alpha = to
-                return
-            self._segment(max(to, _STRIDE * self.alpha))
+    def correlations(self, beta: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Xᵀ(y − Xβ), (p, m)."""
+        ends = np.zeros((len(self.y), len(beta)))
+        for i, (support, values) in enumerate(beta):
+            ends[:, i] = self.y - self.X[:, support] @ values
+        return self.X.T @ ends
 
-    def _segment(self, to: float) -> None:
-        start, kept = self.alpha, len(self.pieces)
-        beta = self.coefficients()
-        likely = np.abs(self._correlation) >= 2 * to - start
-        rows = np.flatnonzero((likely & (self._norms > 0)) | (beta != 0))
-        while True:
-            G = self._gram(rows)
-            found = _homotopy(G, self.b[rows], self.rho, beta[rows], start, to)
-            pieces = [Piece(p.high, p.low, rows[p.support], p.a, p.d) for p in found.pieces]
-            ends = np.zeros((len(self.y), len(pieces)))
-            for i, p in enumerate(pieces):
-                ends[:, i] = self.y - self.X[:, p.support] @ (p.a - p.low * p.d)
-            lows = np.array([p.low for p in pieces])
-            pull = self.X.T @ ends
-            outside = np.ones(self.X.shape[1], dtype=bool)
-            outside[rows] = False
-            over = outside & np.any(np.abs(pull) > lows * (1 + 1e-10), axis=1)
-            if not over.any():
-                break
-            rows = np.flatnonzero(over | ~outside)
-        self.pieces[kept:] = pieces
-        self.exact &= found.exact
-        self._beta = np.zeros(self.X.shape[1])
-        self._beta[rows] = found.beta
-        self._correlation = pull[:, -1]
-        self.alpha = to
-
-    def _gram(self, rows: np.ndarray) -> np.ndarray:
-        """X_rowsᵀX_rows; what was computed once is kept."""
-        new = np.setdiff1d(rows, self._rows)
+    def gram(self, features: np.ndarray) -> np.ndarray:
+        """The inner products of these columns."""
+        new = np.setdiff1d(features, self._rows)
         if len(new):
             self._watch(new)
-        at = self._place[rows]
+        at = self._place[features]
         return self._G[np.ix_(at, at)]
 
     def _watch(self, new: np.ndarray) -> None:
@@ -120,6 +92,86 @@ class LassoPath:
         self._G = G
         self._place[new] = k + np.arange(len(new))
         self._rows = np.concatenate([self._rows, new])
+
+
+@dataclass(eq=False)
+class LassoPath:
+    """argmin ‖y − Xβ‖²/2 + α ‖β‖₁ + ρ ‖β‖²/2 for X (n, p), y (n,), from α_max downwards.
+
+    ``pieces`` grows as ``follow`` goes on. ``exact`` says whether all kinks were found as kinks of the
+    path: it is lost where several fall together and the path had to be picked up again below them.
+
+    Source: Osborne, Presnell, Turlach (2000); Efron and others (2004); Tibshirani and others (2012), the
+    strong rule.
+    """
+
+    source: Source
+    rho: float = 0.0
+    start: tuple[float, np.ndarray, np.ndarray | None] | None = None
+    """α, the solution there, and the correlations if they are known, to begin below α_max."""
+    pieces: list[Piece] = field(default_factory=list)
+    exact: bool = True
+
+    def __post_init__(self) -> None:
+        b = self.source.b
+        self.alpha_max = float(np.abs(b).max(initial=0.0))
+        self.alpha = self.alpha_max
+        self._correlation = b
+        self._beta = np.zeros(len(b))
+        self.started = self.start is not None and self.start[0] < self.alpha_max
+        """Whether it begins below α_max."""
+        if self.started and self.start is not None:
+            self.alpha, self._beta, known = self.start
+            if known is None:
+                support = np.flatnonzero(self._beta)
+                known = self.source.correlations([(support, self._beta[support])])[:, 0]
+            self._correlation = known
+
+    def coefficients(self) -> np.ndarray:
+        """β at the α reached."""
+        return self._beta
+
+    def coefficients_at(self, alpha: float) -> np.ndarray:
+        """β at an α on the way here."""
+        beta = np.zeros(len(self._beta))
+        for piece in self.pieces:
+            if piece.low <= alpha <= piece.high:
+                beta[piece.support] = piece.a - alpha * piece.d
+                break
+        return beta
+
+    def follow(self, to: float) -> None:
+        """Append the pieces down to α = ``to``."""
+        while self.alpha > to:
+            if self.alpha_max == 0:
+                self.alpha = to
+                return
+            self._segment(max(to, _STRIDE * self.alpha))
+
+    def _segment(self, to: float) -> None:
+        start, kept = self.alpha, len(self.pieces)
+        beta = self.coefficients()
+        likely = np.abs(self._correlation) >= 2 * to - start
+        rows = np.flatnonzero(likely | (beta != 0))
+        rows = rows[self.source.live(rows) | (beta[rows] != 0)]
+        while True:
+            G = self.source.gram(rows)
+            found = _homotopy(G, self.source.b[rows], self.rho, beta[rows], start, to)
+            pieces = [Piece(p.high, p.low, rows[p.support], p.a, p.d) for p in found.pieces]
+            lows = np.array([p.low for p in pieces])
+            pull = self.source.correlations([(p.support, p.a - p.low * p.d) for p in pieces])
+            outside = np.ones(len(beta), dtype=bool)
+            outside[rows] = False
+            over = outside & np.any(np.abs(pull) > lows * (1 + 1e-10), axis=1)
+            if not over.any():
+                break
+            rows = np.flatnonzero(over | ~outside)
+        self.pieces[kept:] = pieces
+        self.exact &= found.exact
+        self._beta = np.zeros(len(beta))
+        self._beta[rows] = found.beta
+        self._correlation = pull[:, -1]
+        self.alpha = to
 
 
 class _Found(NamedTuple):
@@ -189,10 +241,21 @@ class _Active:
         self._invert()
 
     def _invert(self) -> None:
-        S = self.members
-        self.inverse = (
-            solve_positive(self.G[np.ix_(S, S)], np.eye(len(S)))[0] if S else np.zeros((0, 0))
-        )
+        k = len(self.members)
+        self._held = np.empty((k + 64, k + 64))  # the inverse, with room to grow in place
+        self._update = np.empty((k + 64, k + 64))
+        self.inverse[:] = inverse_positive(self.G[np.ix_(self.members, self.members)])
+
+    @property
+    def inverse(self) -> np.ndarray:
+        """(G_SS)⁻¹, S the members."""
+        return self._held[: len(self.members), : len(self.members)]
+
+    def _add(self, w: np.ndarray, factor: float) -> None:
+        """Add ``factor`` w wᵀ to the first entries of the inverse."""
+        k = len(w)
+        np.multiply(w[:, None], factor * w, out=self._update[:k, :k])
+        self._held[:k, :k] += self._update[:k, :k]
 
     def line(self) -> tuple[np.ndarray, np.ndarray]:
         S = self.members
@@ -238,15 +301,14 @@ class _Active:
         self.pivots += 1
         if kind == "out":
             self.left = self.members[place], self.signs[place]
-            last = len(self.members) - 1
-            self.known[place:last] = self.known[place + 1 : last + 1].copy()
-            keep = np.arange(len(self.members)) != place
-            column = self.inverse[keep, place]
-            self.inverse = (
-                self.inverse[np.ix_(keep, keep)]
-                - np.outer(column, column) / self.inverse[place, place]
-            )
-            del self.members[place], self.signs[place]
+            last = len(self.members) - 1  # takes the place of the one that leaves
+            inverse = self.inverse
+            inverse[[place, last]] = inverse[[last, place]]
+            inverse[:, [place, last]] = inverse[:, [last, place]]
+            self.known[place] = self.known[last]
+            self.members[place], self.signs[place] = self.members[last], self.signs[last]
+            self._add(inverse[:last, last].copy(), -1 / inverse[last, last])
+            del self.members[last], self.signs[last]
         else:
             self.left = None
             g = self.G[self.members, place]
@@ -258,13 +320,14 @@ class _Active:
             if k == len(self.known):
                 self.known = np.concatenate([self.known, np.empty((k + 16, len(self.b)))])
             self.known[k] = self.G[place]
-            grown = np.empty((k + 1, k + 1))
-            grown[:k, :k] = self.inverse + np.outer(w, w) / pivot
-            grown[:k, k] = grown[k, :k] = -w / pivot
-            grown[k, k] = 1 / pivot
-            self.inverse = grown
             self.members.append(place)
             self.signs.append(1.0 if kind == "+" else -1.0)
+            if k == len(self._held):
+                self._invert()
+            else:
+                self._add(w, 1 / pivot)
+                self.inverse[:k, k] = self.inverse[k, :k] = -w / pivot
+                self.inverse[k, k] = 1 / pivot
         if self.pivots % _REFRESH == 0:
             self._invert()
         return True

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingPackageError
-from .path import LassoPath
+from .path import Columns, LassoPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def plot_path(
     ax = _axes(axes)
     X, y = np.asarray(X, float), np.asarray(y, float)
     root = np.sqrt(len(y))
-    path = LassoPath((X - X.mean(0)) / root, (y - y.mean()) / root)
+    path = LassoPath(Columns((X - X.mean(0)) / root, (y - y.mean()) / root))
     path.follow(alpha_min_ratio * path.alpha_max)
     rows, values = [path.alpha_max], [np.zeros(X.shape[1])]
     for piece in path.pieces:  # straight in α, so bent on a logarithmic axis

@@ -8,13 +8,20 @@ import numpy as np
 
 from ..invertibility import Verdict
 from .certificate import SparseReport
-from .cross_validation import CrossValidation, Fold, Judged
-from .path import LassoPath, Piece
+from .cross_validation import CrossValidation, Judged
+from .fold_paths import best_on_paths
+from .shared_folds import SharedFolds
 from .shortest import leave_kink
 
 _RATIO = 2.0  # of neighbours on the coarse path
 _WORSE = 2  # coarse points in a row above the best, after which it ends
-_HALVINGS = 5
+_REFINED = 5  # evaluations after the coarse path
+_AROUND = 1.02  # how far, as a factor, every α is looked at around the best guess, at first
+_STRETCH = 1.05  # and at most, before the least point on it is asked for
+_FAR = 1.15  # from where on paths start again nearer the guess
+_TRIED = 5  # how often, at most
+_ENOUGH = 1e-6  # relative gain that is worth another evaluation
+_ROUGHLY = 5e-4  # relative error of rough errors
 _SHOWN = 100  # penalties at which errors along a whole path are kept
 
 
@@ -49,6 +56,9 @@ class SearchCertificate:
         )
 
 
+Seen = list[tuple[float, Judged]]
+
+
 @dataclass(frozen=True)
 class Found:
     """The best α, what is known about it, and every error on the way: α, and the folds' errors."""
@@ -60,187 +70,175 @@ class Found:
 
 
 def search_alpha(
-    judge: Callable[[float], Judged],
+    judge: Callable[[float, float], Judged],
     high: float,
     low: float,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[Found, float, float]:
-    """A coarse path from ``high`` down, then bisection by the sign of the slope around its best point.
+    gaps: tuple[float, float] = (0.0, 0.0),
+) -> tuple[Found, Seen]:
+    """A coarse path from ``high`` down, then cubics through values and slopes around its best point.
 
-    Returns what was found and the bracket (low, high) left around it.
+    ``judge`` takes α and a duality gap: of ``gaps``, the first on the coarse path, the second then. Where fits
+    are exact it goes on until a cubic promises next to nothing, else one has to do.
+
+    Returns what was found, and what was seen on the way.
     """
-    seen: list[tuple[float, Judged]] = []
+    seen: Seen = []
 
-    def look(alpha: float) -> Judged:
-        judged = judge(alpha)
+    def look(alpha: float, gap: float) -> Judged:
+        judged = judge(alpha, gap)
         seen.append((alpha, judged))
         say(f"α = {alpha:.5g}: error {judged.error:.6g}")
         return judged
 
     alpha, best, worse = high, np.inf, 0
-    while alpha > low and worse < _WORSE:
-        error = look(alpha).error
+    while True:
+        error = look(alpha, gaps[0]).error
         worse = 0 if error < best else worse + 1
         best = min(best, error)
+        if alpha <= low or worse == _WORSE or (worse and _passed(seen)):
+            break
         alpha = max(alpha / _RATIO, low)
-        if alpha == low and worse < _WORSE:
-            look(alpha)
-    seen.sort(key=lambda pair: -pair[0])
-    at = int(np.argmin([judged.error for _, judged in seen]))
-    top = seen[max(at - 1, 0)][0]
-    bottom = seen[min(at + 1, len(seen) - 1)][0]
-    searched = (seen[-1][0], seen[0][0])
-    centre, judged = seen[at]
-    for _ in range(_HALVINGS):
-        if top <= bottom * (1 + 1e-12):
+    searched = (alpha, high)
+    for _ in range(1 if gaps[1] else _REFINED):
+        guess, promised = _next(seen)
+        best = min(judged.error for _, judged in seen)
+        if not best - promised > _ENOUGH * abs(best):
             break
-        slope = float(np.sum(judged.slopes["alpha"]))
-        if slope > 0:
-            top = centre
-        else:
-            bottom = centre
-        if top <= bottom * (1 + 1e-3):
-            break
-        centre = float(np.sqrt(top * bottom))
-        judged = look(centre)
+        look(guess, gaps[1])
     seen.sort(key=lambda pair: -pair[0])
-    at = int(np.argmin([judged.error for _, judged in seen]))
-    alpha, judged = seen[at]
+    alpha, judged = min(seen, key=lambda pair: pair[1].error)
     certificate = SearchCertificate(
-        judged.error,
-        searched,
-        None,
-        False,
-        0,
-        float(np.sum(judged.slopes["alpha"])),
+        judged.error, searched, None, False, 0, float(np.sum(judged.slopes["alpha"]))
     )
     found = Found(
-        alpha,
-        certificate,
-        np.array([a for a, _ in seen]),
-        np.array([j.each for _, j in seen]),
+        alpha, certificate, np.array([a for a, _ in seen]), np.array([j.each for _, j in seen])
     )
-    return found, min(bottom, alpha), max(top, alpha)
+    return found, seen
+
+
+def _passed(seen: Seen) -> bool:
+    """Whether a way down that got better before has passed a minimum, and still gets worse."""
+    at = int(np.argmin([judged.error for _, judged in seen]))
+    return at >= 2 and float(np.sum(seen[-1][1].slopes["alpha"])) < 0
+
+
+def _next(seen: Seen) -> tuple[float, float]:
+    """Where the error is expected to be least, between the best point seen and its neighbour downhill.
+
+    In t = log α; the cubic there and its value.
+    """
+    seen = sorted(seen, key=lambda pair: pair[0])
+    at = int(np.argmin([judged.error for _, judged in seen]))
+    alpha, judged = seen[at]
+    slope = float(np.sum(judged.slopes["alpha"]))
+    other = at - 1 if slope > 0 else at + 1
+    if not 0 <= other < len(seen):
+        return alpha, judged.error
+    pair = sorted([seen[at], seen[other]], key=lambda pair: pair[0])
+    (t0, v0, d0), (t1, v1, d1) = (
+        (np.log(a), j.error, float(np.sum(j.slopes["alpha"]))) for a, j in pair
+    )
+    width = t1 - t0
+    place, value = _least_of_cubic(v0, v1, width * d0, width * d1)
+    return float(np.exp(t0 + width * place)), value
+
+
+def _least_of_cubic(v0: float, v1: float, d0: float, d1: float) -> tuple[float, float]:
+    """The least point in [0.05, 0.95] of the cubic with these values and slopes at 0 and 1, and its value.
+
+    The middle, and a value of −∞, where a slope is not known.
+    """
+    if not np.isfinite([v0, v1, d0, d1]).all():
+        return 0.5, -np.inf
+    cubic = np.polynomial.Polynomial([v0, d0, 3 * (v1 - v0) - 2 * d0 - d1, 2 * (v0 - v1) + d0 + d1])
+    inner = cubic.deriv().roots()
+    inner = inner[np.isreal(inner)].real
+    places = np.clip(np.concatenate([inner, [0.5]]), 0.05, 0.95)
+    values = cubic(places)
+    best = int(np.argmin(values))
+    return float(places[best]), float(values[best])
 
 
 def longest_search(ratio: float) -> int:
     """The most evaluations ``search_alpha`` takes with low = ratio · high."""
-    return int(np.ceil(np.log(1 / ratio) / np.log(_RATIO))) + 1 + _HALVINGS
-
-
-@dataclass(eq=False)
-class FoldPath:
-    """The held-out squared error of one fold along its exact path in α, for α ≥ the one reached.
-
-    On a piece β = a − αd it is ‖r + α m‖²/w, r = y − Xa, m = Xd: a parabola in α.
-    """
-
-    fold: Fold
-    intercept: bool
-    rho: float = 0.0
-    start: tuple[float, np.ndarray] | None = None
-
-    def __post_init__(self) -> None:
-        fold = self.fold
-        omega = fold.weight / fold.weight.sum()
-        X = fold.X.toarray() if hasattr(fold.X, "toarray") else np.asarray(fold.X, dtype=float)
-        self.centre = omega @ X if self.intercept else np.zeros(X.shape[1])
-        self.mean = float(omega @ fold.y) if self.intercept else 0.0
-        root = np.sqrt(omega)
-        start = None
-        if self.start is not None:
-            start = self.start[0], self.start[1][: X.shape[1]]
-        self.path = LassoPath(
-            root[:, None] * (X - self.centre), root * (fold.y - self.mean), self.rho, start
-        )
-
-    def parabolas(self) -> np.ndarray:
-        """Rows (high, low, c₀, c₁, c₂) of Σ w (y − ŷ)² = c₀ + c₁ α + c₂ α² on each piece."""
-        fold = self.fold
-        X = fold.X_out.toarray() if hasattr(fold.X_out, "toarray") else np.asarray(fold.X_out)
-        rows = []
-        for piece in self._pieces():
-            S = piece.support
-            part = X[:, S] - self.centre[S]
-            r, m = fold.y_out - self.mean - part @ piece.a, part @ piece.d
-            w = fold.weight_out
-            rows.append((piece.high, piece.low, w @ r**2, 2 * w @ (r * m), w @ m**2))
-        return np.array(rows)
-
-    def error(self, alphas: np.ndarray) -> np.ndarray:
-        """The fold's mean squared error at each α."""
-        table = self.parabolas()
-        at = np.minimum(np.searchsorted(-table[:, 1], -alphas), len(table) - 1)
-        c0, c1, c2 = table[at, 2:].T
-        return (c0 + alphas * (c1 + alphas * c2)) / self.fold.weight_out.sum()
-
-    def _pieces(self) -> list[Piece]:
-        none = np.zeros(0)
-        top = Piece(np.inf, self.path.alpha_max, none.astype(np.intp), none, none)
-        return [top, *self.path.pieces] if self.start is None else self.path.pieces
-
-
-def best_on_paths(paths: Sequence[FoldPath], low: float, high: float) -> tuple[float, float, int]:
-    """The α in [low, high] with the least total held-out error, that error, and the number of pieces.
-
-    Between the kinks of all folds the error is one parabola, whose least point is an end or its vertex.
-    """
-    tables = [path.parabolas() for path in paths]
-    kinks = np.concatenate([t[:, 1] for t in tables] + [np.array([low, high])])
-    kinks = np.unique(np.clip(kinks, low, high))
-    if len(kinks) == 1:
-        kinks = np.repeat(kinks, 2)
-    middle = (kinks[:-1] + kinks[1:]) / 2
-    total = np.zeros((len(middle), 3))
-    for table in tables:
-        at = np.searchsorted(-table[:, 1], -middle)  # the piece that holds it
-        total += table[np.minimum(at, len(table) - 1), 2:]
-    c0, c1, c2 = total.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        vertex = np.where(c2 > 0, -c1 / (2 * c2), kinks[:-1])
-    points = np.stack([kinks[:-1], np.clip(vertex, kinks[:-1], kinks[1:]), kinks[1:]])
-    values = c0 + points * (c1 + points * c2)
-    i, j = np.unravel_index(int(np.argmin(values)), values.shape)
-    weight = sum(float(path.fold.weight_out.sum()) for path in paths)
-    return float(points[i, j]), float(values[i, j]) / weight, len(middle)
+    return int(np.ceil(np.log(1 / ratio) / np.log(_RATIO))) + 1 + _REFINED
 
 
 def certify_alpha(
-    judge: CrossValidation, found: Found, low: float, high: float, rho: float = 0.0
+    judge: CrossValidation | SharedFolds,
+    found: Found,
+    seen: Seen,
+    low: float,
+    high: float,
+    rho: float = 0.0,
 ) -> Found:
-    """The least error over every α in [low, high], by the folds' exact paths there."""
-    parameters = {"alpha": np.asarray(high)} | ({"rho": np.asarray(rho)} if rho else {})
-    judge(parameters)
-    starts = judge.coefficients()
-    paths = [
-        FoldPath(fold, judge.intercept, rho, (high, start))
-        for fold, start in zip(judge.folds, starts, strict=True)
-    ]
-    for path in paths:
-        path.path.follow(low)
-    usable = [path for path in paths if path.path.pieces]
-    if len(usable) < len(paths):  # above some fold's largest α
-        paths = [FoldPath(fold, judge.intercept, rho) for fold in judge.folds]
+    """The least error over every α in an interval around the best guess, by the folds' exact paths there.
+
+    The interval grows, within [low, high], until the least point lies inside. Where the search had seen a
+    lower error elsewhere, it is that point which is looked around.
+    """
+    best = _around(judge, found, seen, _next(seen)[0], low, high, rho)
+    trust = _ROUGHLY if judge.gaps[0] else 0.0
+    if found.certificate.error < best.certificate.error * (1 - trust):
+        again = _around(judge, best, [], found.alpha, low, high, rho)
+        if again.certificate.error < best.certificate.error:
+            return again
+    return best
+
+
+def _around(
+    judge: CrossValidation | SharedFolds,
+    found: Found,
+    seen: Seen,
+    guess: float,
+    low: float,
+    high: float,
+    rho: float,
+) -> Found:
+    """From an α at which the error rises with α, down the paths until it has risen that way too."""
+    known: Seen = []
+    tried, step = min(guess * _AROUND**2, high), _AROUND
+    for _ in range(_TRIED):
+        known.append((tried, judge(_at(tried, rho))))
+        if known[-1][1].slopes["alpha"] > 0 or tried >= high:
+            guess = min(tried, _next([*seen, *known])[0])
+            if tried <= _FAR * guess:
+                break
+            tried = guess * _AROUND
+        else:
+            tried, step = min(tried * step, high), step**2
+    rising = [alpha for alpha, judged in known if judged.slopes["alpha"] > 0]
+    top = min(rising, default=known[-1][0])
+    if top != known[-1][0]:
+        known.append((top, judge(_at(top, rho))))
+    bottom, step = max(min(guess, top) / _AROUND, top / _STRETCH, low), _AROUND
+    paths = judge.paths(top, rho)
+    while True:
         for path in paths:
-            path.path.follow(low)
-    alpha, _, kinks = best_on_paths(paths, low, high)
+            path.path.follow(bottom)
+        alpha, _, kinks = best_on_paths(paths, bottom, top)
+        if alpha > bottom or bottom <= low:
+            break
+        bottom, step = max(bottom / step, low), step**2
+    judge.start([path.path.coefficients_at(alpha) for path in paths])
     exact = all(path.path.exact for path in paths)
-    return _better(judge, found, alpha, (low, high), exact, kinks, rho)
+    return _judged(judge, found, known, alpha, (bottom, top), exact, kinks, rho)
 
 
 def certify_path(
-    judge: CrossValidation,
+    judge: CrossValidation | SharedFolds,
     low: float,
     rho: float = 0.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """The least error over every α from α_max down to ``low``: a statement about the whole path."""
-    paths = [FoldPath(fold, judge.intercept, rho) for fold in judge.folds]
-    high = max(path.path.alpha_max for path in paths)
+    paths = judge.paths(np.inf, rho)
+    high = max(low, *(path.path.alpha_max for path in paths))
     for path in paths:
         path.path.follow(low)
         say(f"path of {len(path.path.pieces)} pieces")
-    alpha, _, kinks = best_on_paths(paths, low, max(high, low))
+    alpha, _, kinks = best_on_paths(paths, low, high)
     exact = all(path.path.exact for path in paths)
     shown = np.geomspace(high, low, _SHOWN)
     empty = Found(
@@ -249,33 +247,37 @@ def certify_path(
         shown,
         np.stack([path.error(shown) for path in paths], axis=1),
     )
-    return _better(judge, empty, alpha, (low, max(high, low)), exact, kinks, rho)
+    return _judged(judge, empty, [], alpha, (low, high), exact, kinks, rho)
 
 
-def _better(
-    judge: CrossValidation,
+def _at(alpha: float, rho: float) -> dict[str, np.ndarray]:
+    return {"alpha": np.asarray(alpha)} | ({"rho": np.asarray(rho)} if rho else {})
+
+
+def _judged(
+    judge: CrossValidation | SharedFolds,
     found: Found,
+    known: Seen,
     alpha: float,
     interval: tuple[float, float],
     exact: bool,
     kinks: int,
     rho: float,
 ) -> Found:
-    parameters = {"alpha": np.asarray(alpha)} | ({"rho": np.asarray(rho)} if rho else {})
-    judged = judge(parameters)
-    if judged.error > found.certificate.error:  # a path that was not exact
-        alpha = found.alpha
+    """The best of the point on the path and those that are ``known``: a path may not be exact."""
+    known = [*known, (alpha, judge(_at(alpha, rho)))]
+    alpha, judged = min(known, key=lambda pair: pair[1].error)
     certificate = SearchCertificate(
-        min(judged.error, found.certificate.error),
+        judged.error,
         found.certificate.searched,
         interval if exact else None,
         exact,
         kinks,
         float(np.sum(judged.slopes["alpha"])),
     )
-    alphas = np.concatenate([found.alphas, [alpha]])
+    alphas = np.concatenate([found.alphas, [a for a, _ in known]])
     order = np.argsort(-alphas, kind="stable")
-    errors = np.concatenate([found.errors, judged.each[None]])
+    errors = np.concatenate([found.errors, [j.each for _, j in known]])
     return Found(alpha, certificate, alphas[order], errors[order])
 
 

@@ -9,6 +9,7 @@ from ..calculus.sets.hull import nearest_point
 _ROUNDS = 12
 _KEPT = 8  # gradients
 _NEAREST = 1e-4  # in log θ
+_PROMISE = 1e-6  # of the value, below which a step is not worth an evaluation
 _SUFFICIENT = 1e-4  # of the decrease that the slope promises
 
 Evaluate = Callable[[np.ndarray], tuple[float, np.ndarray]]
@@ -58,6 +59,8 @@ def leave_kink(
         # what a bound stops is no descent
         pull = np.where((x <= low) & (pull > 0) | (x >= high) & (pull < 0), 0.0, pull)
         norm = float(np.linalg.norm(pull))
+        if reach * norm <= _PROMISE * abs(value):
+            return
         if norm <= 1e-3 * start:  # nothing descends as seen from this far: look closer
             reach /= 2
             continue

@@ -4,10 +4,11 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InvalidInputError, UnsupportedOperationError
+from ..errors import ConservaxError, InvalidInputError, NotConvergedError, SingularError
 from .datafits import Quadratic
 from .design import is_sparse
 from .fit import concrete
@@ -15,6 +16,8 @@ from .local_set import LocalSystem, SparseJacobian
 from .model import (
     Model,
     ModelCall,
+    Selection,
+    Solver,
     Spec,
     check_finite,
     check_positive,
@@ -23,6 +26,8 @@ from .model import (
     scalar,
 )
 from .penalties import Box
+
+_STEPS = 200
 
 
 class DualModel(Model):
@@ -43,11 +48,8 @@ class DualModel(Model):
         warm_start: Any,
         intercept: bool,
     ) -> tuple[ModelCall, list[Any]]:
-        if intercept:
-            raise UnsupportedOperationError(
-                f"{self.name} has no unpenalised intercept: append a column of ones to X, which is penalised "
-                "as a feature is (a larger constant is penalised less)."
-            )
+        shift = more.get("shift", 0.0)  # an intercept, held
+        more = {name: value for name, value in more.items() if name != "shift"}
         X = design_matrix(X)
         X = X.toarray() if is_sparse(X) else X
         y = y if hasattr(y, "dtype") else np.asarray(y)
@@ -72,7 +74,7 @@ class DualModel(Model):
             omega = sample_weight / numpy.sum(sample_weight)
         numpy = np if concrete(X) and concrete(y) else jnp
         M = (X if two_sided else numpy.asarray(y)[:, None] * X).T
-        target = (y if two_sided else np.ones(n)) / p
+        target = (y - shift if two_sided else 1 - shift * y) / p
         data = (target, scalar("C", values["C"]) * omega)
         if two_sided:
             data = (*data, scalar("epsilon", values["epsilon"]) / p)
@@ -80,6 +82,101 @@ class DualModel(Model):
             M, np.zeros(p, dtype=M.dtype), data, {}, None, selection, solver, warm_start, False
         )
         return replace(call, back=M), operands
+
+    def with_intercept(
+        self,
+        X: Any,
+        y: Any,
+        *parameters: Any,
+        sample_weight: Any = None,
+        selection: Selection = "support",
+        solver: Solver = "auto",
+        warm_start: Any = None,
+        **more: Any,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The coefficients and an unpenalised intercept b: of the loss of xᵀβ + b, ((p,), ()).
+
+        The dual gains the constraint cᵀa = 0, c = y (of ``svr``: 1). With b held, and √κ as one more column,
+        the dual without it is regular iff the one with it is, and its last coefficient √κ cᵀa falls in b: b is
+        where it is zero. One Newton step there carries the derivatives, which do not depend on κ. Where every
+        b of an interval is optimal (no sample on the margin is free), it is the middle, and a derivative
+        raises SingularError (NaN under jit).
+        """
+        X = design_matrix(X)
+        X = X.toarray() if is_sparse(X) else X
+        y = y if hasattr(y, "dtype") else np.asarray(y)
+        n, p = check_shapes(X, y, sample_weight)
+        options: dict[str, Any] = {"selection": selection, "solver": solver}
+        names = ("C", "epsilon")[: len(parameters)]
+        given = {
+            **dict(zip(names, parameters, strict=True)),
+            **more,
+            "sample_weight": sample_weight,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        arrays = {"X": X, "y": y, **given}
+        dtype = jnp.result_type(float, X.dtype)
+        if all(map(concrete, arrays.values())):
+            b, slope = self._intercept(solver, **{k: np.asarray(v) for k, v in arrays.items()})
+        else:
+            like = (jax.ShapeDtypeStruct((), dtype),) * 2
+            held = {k: jax.lax.stop_gradient(jnp.asarray(v)) for k, v in arrays.items()}
+            b, slope = jax.pure_callback(
+                functools.partial(self._found, solver, dtype), like, held, vmap_method="sequential"
+            )
+        root = np.sqrt(_kappa(X)) if concrete(X) else jnp.sqrt(_kappa(X))
+        numpy = np if concrete(X) else jnp
+        wide = numpy.concatenate([X, root * numpy.ones((n, 1), X.dtype)], axis=1)
+        b, slope = jnp.asarray(b, dtype), jnp.asarray(slope, dtype)
+        last = self(wide, y, shift=b, **options, **given)[-1]
+        b = b + _step(last, slope)
+        return self(wide, y, shift=b, **options, **given)[:p], b
+
+    def _found(self, solver: Solver, dtype: Any, values: dict[str, Any]) -> tuple[Any, Any]:
+        """``_intercept`` of traced arguments: NaN where it would raise."""
+        try:
+            b, slope = self._intercept(solver, **{k: np.asarray(v) for k, v in values.items()})
+        except ConservaxError:
+            b = slope = np.nan
+        return np.asarray(b, dtype), np.asarray(slope, dtype)
+
+    def _intercept(
+        self, solver: Solver, X: np.ndarray, y: np.ndarray, **given: Any
+    ) -> tuple[float, float]:
+        """b and the slope of the last coefficient there, on the host.
+
+        Newton's method on that coefficient, which falls in b, within a bracket.
+        """
+        X, y = X.astype(float), y.astype(float)
+        root = float(np.sqrt(_kappa(X)))
+        wide = np.concatenate([X, np.full((len(y), 1), root)], axis=1)
+        weight = given.pop("sample_weight", None)
+        direction = {"target": -(np.ones(len(y)) if self.name == "svr" else y) / wide.shape[1]}
+        low, high, b = -np.inf, np.inf, 0.0
+        reach = 1.0 + float(np.abs(y).max())
+        start: np.ndarray | None = None
+        for _ in range(_STEPS):
+            more = {**given, "shift": b}
+            call, _ = self._call(wide, y, (), more, weight, "support", solver, start, False)
+            a = start = call.outcome(()).required().coef
+            last = float(call.back[-1] @ a)
+            slope = float(call.back[-1] @ call.reduced(a, ()).push(direction))
+            # no number between the ends of the bracket: as near as b can be told
+            width = high - low
+            told = width < np.inf and width <= 4 * np.finfo(float).eps * max(abs(low), abs(high))
+            if told or abs(last) <= 1e-12 * root * float(np.abs(a).sum()):
+                return _middle(call, a, X, y, b, self.name == "svr"), slope
+            low, high = (b, high) if last > 0 else (low, b)
+            step = -last / slope if slope < 0 else np.nan
+            if low < b + step < high:
+                b += step
+            elif np.isfinite(low) and np.isfinite(high):
+                b = (low + high) / 2
+            else:
+                b, reach = (b + reach if last > 0 else b - reach), 2 * reach
+        raise NotConvergedError(
+            f"{self.name}: no intercept was found in {_STEPS} steps. Standardise the columns of X, or lower C."
+        )
 
     def _shaped(self, call: ModelCall, coef: Any) -> Any:
         return jnp.asarray(call.back) @ coef
@@ -95,6 +192,56 @@ class DualModel(Model):
         gather[n:, 1:] = np.eye(len(gather) - n)
         M = system.reduced.problem.design.X
         return SparseJacobian(replace(form, A=M @ form.A @ gather, H=M @ form.H, E=form.E @ gather))
+
+
+def _kappa(X: Any) -> Any:
+    """The size of x xᵀ, so that the column of the intercept is as long as the others together."""
+    if concrete(X):
+        return 1.0 + np.mean(np.sum(np.square(np.asarray(X, dtype=float)), axis=1))
+    return jax.lax.stop_gradient(1.0 + jnp.mean(jnp.sum(X**2, axis=1)))
+
+
+@jax.custom_jvp
+def _step(last: jax.Array, slope: jax.Array) -> jax.Array:
+    """A Newton step for the root of ``last``, at the root: zero, whose derivative is that of the root."""
+    return jnp.zeros_like(last)
+
+
+@_step.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    last, slope = primals
+    if concrete(slope) and slope == 0:
+        raise SingularError(
+            "no sample on the margin lies between its bounds, so that an interval of intercepts is optimal "
+            "and has no derivative. Change C, or differentiate the function without an intercept."
+        )
+    return jnp.zeros_like(last), jnp.where(slope == 0, jnp.nan, -tangents[0] / slope)
+
+
+def _middle(
+    call: ModelCall, a: np.ndarray, X: np.ndarray, y: np.ndarray, b: float, two_sided: bool
+) -> float:
+    """b where a sample between its bounds determines it, else the middle of what optimality allows."""
+    bound = np.asarray(call.held["bound"], dtype=float)
+    free = (a != 0) & (np.abs(a) < bound)
+    if free.any() or not (bound > 0).any():
+        return b
+    score = X @ np.asarray(call.back)[:-1].dot(a)
+    live = bound > 0
+    if two_sided:
+        margin = float(np.asarray(call.held["epsilon"])) * call.back.shape[0]
+        # a = 0: |y − score − b| ≤ ε; at the upper bound y − score − b ≥ ε, at the lower ≤ −ε
+        rest = y - score
+        lows = np.concatenate([(rest - margin)[live & (a == 0)], (rest + margin)[live & (a < 0)]])
+        highs = np.concatenate([(rest + margin)[live & (a == 0)], (rest - margin)[live & (a > 0)]])
+    else:
+        edge = y - score  # where y (score + b) = 1
+        outside = (a == 0) == (y > 0)
+        lows, highs = edge[live & outside], edge[live & ~outside]
+    low, high = lows.max(initial=-np.inf), highs.min(initial=np.inf)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return float(low if np.isfinite(low) else high if np.isfinite(high) else b)
+    return float((low + high) / 2)
 
 
 def _spec(two_sided: bool, target: Any, bound: Any, epsilon: Any) -> Spec:
@@ -123,8 +270,8 @@ def svm(X: Any, y: Any, C: Any, *dual: Any) -> Spec:
     Args:
         X: as of ``lasso``. y: (n,), of −1 and 1. C: C > 0.
 
-    Returns, raises: as ``lasso``, differentiable in X, C and sample_weight. No intercept: append a column
-    of ones.
+    Returns, raises: as ``lasso``, differentiable in X, C and sample_weight; ``with_intercept`` solves the
+    dual under Σ y_i a_i = 0. Set and certificate are those of the model without an intercept.
 
     Source: Bertrand and others (2020) for the derivative; docs/theory.md#the-lasso for the certificate.
 

@@ -29,10 +29,16 @@ from ..search import (
     longest_search,
     search_alpha,
 )
+from ..shared_folds import SharedFolds
 from ..solvers import Problem, working_set
 from .progress import Progress
 
+_AT_ONCE = 20  # folds, each with its own copy of the columns that matter
 _RTOL = float(np.sqrt(np.finfo(float).eps))
+
+
+Splits = list[tuple[np.ndarray, np.ndarray]]
+"""Rows to fit on, and rows to judge by."""
 
 
 class Search(BaseEstimator):
@@ -72,30 +78,57 @@ class Search(BaseEstimator):
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         return X, y, weight
 
-    def _folds(self, X: Any, y: np.ndarray, weight: np.ndarray, labels: Any = None) -> list[Fold]:
+    def _splits(self, X: Any, y: np.ndarray, weight: np.ndarray, labels: Any) -> Splits:
+        """Rows to fit on and rows to judge by, those without weight left out."""
         splitter = cast(Any, check_cv(self.cv, labels, classifier=labels is not None))
-        folds = []
-        rows = X.tocsr() if hasattr(X, "tocsr") else X
-        for fit_on, out in splitter.split(X, y if labels is None else labels):
-            fit_on = fit_on[weight[fit_on] > 0]
-            out = out[weight[out] > 0]
-            if len(fit_on) and len(out):
-                folds.append(
-                    Fold(rows[fit_on], y[fit_on], weight[fit_on], rows[out], y[out], weight[out])
-                )
-        if not folds:
+        pairs = [
+            (fit_on[weight[fit_on] > 0], out[weight[out] > 0])
+            for fit_on, out in splitter.split(X, y if labels is None else labels)
+        ]
+        pairs = [(fit_on, out) for fit_on, out in pairs if len(fit_on) and len(out)]
+        if not pairs:
             raise InvalidInputError(
                 "sample_weight leaves no fold with samples to fit on and to judge."
             )
-        return folds
+        return pairs
 
-    def _judge(self, folds: list[Fold], penalty: Callable[..., Penalty]) -> CrossValidation:
+    def _judge(
+        self,
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray,
+        penalty: Callable[..., Penalty],
+        labels: Any = None,
+        splits: Splits | None = None,
+    ) -> CrossValidation:
+        """The cross-validated error, fold by fold; ``splits``: others than those of ``cv``."""
+        rows = X.tocsr() if hasattr(X, "tocsr") else X
+        folds = [
+            Fold(rows[fit_on], y[fit_on], weight[fit_on], rows[out], y[out], weight[out])
+            for fit_on, out in splits or self._splits(X, y, weight, labels)
+        ]
+
         def run(function: Callable[..., Any], jobs: list[tuple]) -> list[Any]:
             if self.n_jobs in (None, 1):
                 return [function(*job) for job in jobs]
             return list(Parallel(n_jobs=self.n_jobs)(delayed(function)(*job) for job in jobs))
 
         return CrossValidation(folds, self._datafit, penalty, self.fit_intercept, self.tol, run)
+
+    def _judge_least_squares(
+        self,
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray,
+        penalty: Callable[..., Penalty],
+        splits: Splits | None = None,
+    ) -> CrossValidation | SharedFolds:
+        """The same for ``L1``: all folds at once where X is dense, folds are few and one process has them."""
+        splits = splits or self._splits(X, y, weight, None)
+        if self.n_jobs in (None, 1) and not hasattr(X, "tocsr") and len(splits) <= _AT_ONCE:
+            X = np.asarray(X, dtype=np.float64)
+            return SharedFolds(X, y, weight, splits, self.fit_intercept, self.tol, penalty)
+        return self._judge(X, y, weight, penalty, splits=splits)
 
     def _largest(self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Penalty) -> float:
         """The least α at which all coefficients are zero, with the intercept fitted."""
@@ -116,17 +149,28 @@ class Search(BaseEstimator):
         self._bar.step(line)
 
     def _finish(
-        self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Penalty, found: Found
+        self,
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray,
+        judge: CrossValidation | SharedFolds,
+        parameters: Parameters,
+        found: Found,
     ) -> None:
-        """Fit on all samples, and keep what was found."""
+        """Fit on all samples with these parameters, and keep what was found."""
         if self._bar is not None:
             self._bar.close()
             del self._bar  # the class's None is left: a stream does not travel in a pickle
         design = Design.of(X, 1, self.fit_intercept)
-        problem = Problem(design, self._datafit, y, weight / weight.sum(), penalty)
-        outcome = working_set(problem).required()
+        omega = weight / weight.sum()
+        problem = Problem(design, self._datafit, y, omega, judge.penalty(**parameters))
+        start = None
+        if isinstance(judge, SharedFolds):
+            start = np.append(judge.on_all(parameters), np.zeros(design.size - X.shape[1]))
+            start[X.shape[1] :] = omega @ (y - design.predict(start)[:, 0])
+        outcome = working_set(problem, start).required()
         held = design.penalised
-        face = penalty.face(outcome.coef[:held], outcome.gradient[:held], _RTOL)
+        face = problem.penalty.face(outcome.coef[:held], outcome.gradient[:held], _RTOL)
         reduced = Reduced(problem, outcome.coef, outcome.z, face, float(weight.sum()))
         scale = float(np.abs(outcome.gradient).max(initial=0.0)) or 1.0
         report = certificate(LocalSystem.of(reduced, _RTOL), outcome.violation / scale, _RTOL)
@@ -137,7 +181,11 @@ class Search(BaseEstimator):
         self._shift = float(outcome.coef[held]) if self.fit_intercept else 0.0
 
     def _alpha(
-        self, judge: CrossValidation, largest: float, certify: str | None, **fixed: Any
+        self,
+        judge: CrossValidation | SharedFolds,
+        largest: float,
+        certify: str | None,
+        **fixed: Any,
     ) -> Found:
         """The best α, coarse to fine, and certified where there is a path to certify it by."""
         if largest <= 0:  # nothing to explain: any penalty gives zero
@@ -146,10 +194,16 @@ class Search(BaseEstimator):
         low = self.alpha_min_ratio * largest
         if certify == "path":
             return certify_path(judge, low, say=self._say, **fixed)
-        found, bottom, top = search_alpha(
-            lambda alpha: judge(_parameters(alpha, fixed)), largest, low, self._say
+        found, seen = search_alpha(
+            lambda alpha, gap: judge(_parameters(alpha, fixed), gap),
+            largest,
+            low,
+            self._say,
+            (0.0, 0.0) if certify is None else judge.gaps,
         )
-        return found if certify is None else certify_alpha(judge, found, bottom, top, **fixed)
+        if certify is None:
+            return found
+        return certify_alpha(judge, found, seen, low, largest, **fixed)
 
 
 class _Shut(Penalty):

@@ -18,6 +18,7 @@ from ..search import (
     most_evaluations,
     search_alpha,
 )
+from ..shared_folds import SharedFolds
 from .base import Search, SearchRegressor
 
 
@@ -80,13 +81,15 @@ class ElasticNetSearchCV(SearchRegressor):
         if not (ratios.size and np.all((ratios > 0) & (ratios <= 1))):
             raise InvalidInputError(f"l1_ratio = {self.l1_ratio}; every ratio lies in (0, 1].")
         y = y.astype(np.float64)
-        judge = self._judge(self._folds(X, y, weight), _ridged)
+        judge = self._judge_least_squares(X, y, weight, _ridged)
         largest = self._largest(X, y, weight, L1(np.array(1.0)))
         if largest <= 0:
             found, rho = self._alpha(judge, largest, None, rho=1e-12), 1e-12
         else:
             found, rho = self._both(judge, largest, ratios)
-        self._finish(X, y, weight, L1(np.asarray(found.alpha), rho), found)
+        self._finish(
+            X, y, weight, judge, {"alpha": np.asarray(found.alpha), "rho": np.asarray(rho)}, found
+        )
         self._attributes(judge.evaluations)
         self.l1_ratio_ = found.alpha / (found.alpha + rho)
         self.alpha_ = found.alpha + rho
@@ -97,15 +100,19 @@ class ElasticNetSearchCV(SearchRegressor):
         return rays + most_evaluations(self.max_iter)
 
     def _both(
-        self, judge: CrossValidation, largest: float, ratios: np.ndarray
+        self, judge: CrossValidation | SharedFolds, largest: float, ratios: np.ndarray
     ) -> tuple[Found, float]:
         low = self.alpha_min_ratio * largest
         starts = []
         for ratio in ratios:
             share = max((1 - ratio) / ratio, 1e-3)
             # along the ray ρ = share · α the slope in log α is the sum of both
-            tied, _, _ = search_alpha(
-                lambda alpha, share=share: _along(judge, alpha, share), largest, low, self._say
+            tied, _ = search_alpha(
+                lambda alpha, gap, share=share: _along(judge, alpha, share, gap),
+                largest,
+                low,
+                self._say,
+                judge.gaps,
             )
             starts.append((tied.certificate.error, tied.alpha, share * tied.alpha))
         _, alpha, rho = min(starts)
@@ -124,15 +131,17 @@ class ElasticNetSearchCV(SearchRegressor):
             np.array([alpha]),
             judged.each[None],
         )
-        high, near = min(1.05 * alpha, largest), max(alpha / 1.05, low)
-        return certify_alpha(judge, start, min(near, alpha), max(high, alpha), rho), rho
+        return certify_alpha(judge, start, [(alpha, judged)], low, largest, rho), rho
 
 
 def _ridged(alpha: np.ndarray, rho: np.ndarray) -> L1:
     return L1(alpha, float(rho))
 
 
-def _along(judge: CrossValidation, alpha: float, share: float) -> Judged:
-    judged = judge({"alpha": np.asarray(alpha), "rho": np.asarray(share * alpha)})
-    both = {"alpha": judged.slopes["alpha"] + judged.slopes["rho"]}
-    return judged._replace(slopes=both)
+def _along(judge: CrossValidation | SharedFolds, alpha: float, share: float, gap: float) -> Judged:
+    judged = judge({"alpha": np.asarray(alpha), "rho": np.asarray(share * alpha)}, gap)
+    return Judged(
+        judged.error,
+        judged.each,
+        lambda: {"alpha": judged.slopes["alpha"] + judged.slopes["rho"]},
+    )

@@ -67,10 +67,10 @@ class GroupLassoSearchCV(SearchRegressor):
         _, index = np.unique(labels, return_inverse=True)
         penalty = _Grouped(index)
         y = y.astype(np.float64)
-        judge = self._judge(self._folds(X, y, weight), penalty)
+        judge = self._judge(X, y, weight, penalty)
         largest = self._largest(X, y, weight, penalty(np.array(1.0)))
         found = self._alpha(judge, largest, None)
-        self._finish(X, y, weight, penalty(np.asarray(found.alpha)), found)
+        self._finish(X, y, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self._attributes(judge.evaluations)
         return self
 

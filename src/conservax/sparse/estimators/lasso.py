@@ -13,7 +13,7 @@ from .base import Search, SearchRegressor
 class LassoSearchCV(SearchRegressor):
     """The Lasso with the α of least cross-validated error: argmin ‖y − Xβ − b‖²/(2n) + α ‖β‖₁.
 
-    A coarse path and the sign of the hypergradient bracket the minimum; on the bracket, or with
+    A coarse path and cubics through errors and hypergradients find the minimum; around it, or with
     ``certify="path"`` on all of [α_min, α_max], the folds' paths are followed kink by kink, so that no α
     there has a lower error.
 
@@ -24,7 +24,8 @@ class LassoSearchCV(SearchRegressor):
 
     Attributes:
         alpha_, coef_, intercept_: the choice, and the fit on all samples.
-        alphas_, mse_path_: the penalties looked at, decreasing, and the folds' mean squared errors there.
+        alphas_, mse_path_: the penalties looked at, decreasing, and the folds' mean squared errors there (on
+            large data, where the path was coarse, of fits to a small duality gap).
         n_iter_: evaluations of the cross-validated error.
         certificate_: a ``SearchCertificate``. n_features_in_, feature_names_in_: as everywhere.
 
@@ -76,9 +77,9 @@ class LassoSearchCV(SearchRegressor):
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)
         y = y.astype(np.float64)
-        judge = self._judge(self._folds(X, y, weight), L1)
+        judge = self._judge_least_squares(X, y, weight, L1)
         largest = self._largest(X, y, weight, L1(np.array(1.0)))
         found = self._alpha(judge, largest, self.certify)
-        self._finish(X, y, weight, L1(np.asarray(found.alpha)), found)
+        self._finish(X, y, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self._attributes(judge.evaluations)
         return self

@@ -70,10 +70,10 @@ class SparseLogisticSearchCV(ClassifierMixin, Search):
                 f"{type(self).__name__} needs samples of two classes; the data hold one class only."
             )
         signs = 2.0 * index - 1
-        judge = self._judge(self._folds(X, signs, weight, index), L1)
+        judge = self._judge(X, signs, weight, L1, index)
         largest = self._largest(X, signs, weight, L1(np.array(1.0)))
         found = self._alpha(judge, largest, None)
-        self._finish(X, signs, weight, L1(np.asarray(found.alpha)), found)
+        self._finish(X, signs, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self.coef_, self.intercept_ = self._coef[None], np.array([self._shift])
         self.loss_path_ = self._errors
         self.n_iter_ = judge.evaluations

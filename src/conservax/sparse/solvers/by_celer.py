@@ -15,9 +15,16 @@ def available() -> bool:
 
 
 def celer_start(
-    X: np.ndarray, y: np.ndarray, weights: np.ndarray, start: np.ndarray, tol: float
+    X: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    start: np.ndarray,
+    tol: float,
+    rho: float = 0.0,
 ) -> np.ndarray:
-    """argmin ‖y − Xβ‖²/2 + Σ λ_j |β_j| to a duality gap of ``tol`` ‖y‖²/2, λ = ``weights`` > 0.
+    """argmin ‖y − Xβ‖²/2 + Σ λ_j |β_j| + ρ ‖β‖²/2 to a duality gap of ``tol`` ‖y‖²/2, λ = ``weights`` > 0.
+
+    With a ridge, all λ_j are the same: celer's weights scale both penalties.
 
     Source: Massias, Gramfort, Salmon, *Celer: a fast solver for the Lasso with dual extrapolation* (2018).
     """
@@ -26,8 +33,10 @@ def celer_start(
     n = len(y)
     scale = float(weights.max())
     size = float(np.linalg.norm(y))
+    both = scale / size + rho
     arguments: dict[str, Any] = {
-        "alphas": [scale / n / size],
+        "alphas": [both / n],
+        "l1_ratio": scale / size / both,
         "weights": weights / scale,
         "coef_init": np.ascontiguousarray(start) / size,
         "tol": tol / 2,  # celer's own is relative to ‖y‖²

@@ -35,6 +35,17 @@ def solve_positive(H: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, bool]:
     return cho_solve(factor, right, check_finite=False), False
 
 
+def inverse_positive(H: np.ndarray) -> np.ndarray:
+    """H⁻¹ by Cholesky; where H is singular to rounding, of H + a little I."""
+    from scipy.linalg import get_lapack_funcs
+
+    if not len(H) or (factor := cholesky(H)) is None:
+        return solve_positive(H, np.eye(len(H)))[0]
+    (potri,) = get_lapack_funcs(("potri",), (H,))
+    half = np.tril(potri(factor[0], lower=1)[0])
+    return half + np.tril(half, -1).T
+
+
 def l1_quadratic(
     H: np.ndarray, c: np.ndarray, weights: np.ndarray, x: np.ndarray, tol: float
 ) -> np.ndarray:
