@@ -100,6 +100,37 @@ MENDED = {
     ),
     "x[argmax(x)]": (lambda x: x[jnp.argmax(x)], [1.0, 1.0, 0.0], True),
     "x[argmin(x)]²": (lambda x: x[jnp.argmin(x)] ** 2, [3.0, -1.0, -1.0], True),
+    "double where, a power": (
+        lambda x: jnp.where(x[0] > 0, jnp.where(x[0] > 0, x[0], 1.0) ** 2.5, 0.0) + jnp.abs(x[0]),
+        [0.0],
+        True,
+    ),
+    "x[argmax(x)] of three": (lambda x: x[jnp.argmax(x)], [1.0, 1.0, 1.0, 0.0], True),
+    "an argmin of four products": (
+        lambda x: (x * x[::-1])[jnp.argmin(x * x[::-1])],
+        [1.0, 1.0, 1.0, 1.0],
+        True,
+    ),
+    "two uses of one argmax of three": (
+        lambda x: x[jnp.argmax(x)] ** 2 + jnp.sin(x)[jnp.argmax(x)],
+        [1.0, 1.0, 1.0],
+        True,
+    ),
+    "all but the largest of three": (
+        lambda x: jnp.sum(jnp.sin(x.at[jnp.argmax(x)].set(0.0))),
+        [1.0, 1.0, 1.0],
+        True,
+    ),
+    "rows of three and of two": (
+        lambda x: jnp.sum(jax.vmap(lambda r: r[jnp.argmax(r)])(x.reshape(2, 3)) ** 2),
+        [1.0, 1.0, 1.0, 2.0, 2.0, 0.0],
+        True,
+    ),
+    "k-means, three centres as near": (
+        lambda c: jnp.sum((c[jnp.argmin((c - 1) ** 2)] - 1) ** 2),
+        [0.0, 2.0, 2.0],
+        True,
+    ),
     "k-means": (lambda c: k_means(c.reshape(3, 2)), [0.0, 0.0, 2.0, 0.0, 9.0, 9.0], True),
     "k-means, by two indices": (
         lambda c: nearest_by_rows(c.reshape(3, 2)),
@@ -186,6 +217,14 @@ TORN = {
     "a row and a column of two comparisons": (
         lambda x: x.reshape(2, 2)[jnp.argmax(x[:2]), jnp.argmax(x[2:])],
         [1.0, 1.0, 1.0, 1.0],
+    ),
+    "an entry that was not compared, of three": (
+        lambda x: x[1 + jnp.argmax(x[:3])],
+        [1.0, 1.0, 1.0, 1.0],
+    ),
+    "of three entries one reads another": (
+        lambda x: jnp.array([x[0], x[1], 2 * x[2] - 1])[jnp.argmax(x)],
+        [1.0, 1.0, 1.0],
     ),
     "gates, a tie with the next": (gated, [1.0, 0.0, 0.0, -1.0]),
     "pieces that meet at this point alone": (lambda x: jnp.where(x[0] > 0, x[1], 0.0), [0.0, 0.0]),

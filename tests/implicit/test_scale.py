@@ -6,8 +6,8 @@ import pytest
 
 import conservax as cx
 from conservax import Verdict
-from conservax.calculus.cuts.cut import point_of
 from conservax.calculus.cuts.entry_sizes import entry_sizes
+from conservax.calculus.cuts.point import point_of
 from conservax.calculus.tracing.invocation import Invocation
 from conservax.invertibility import Rigour
 

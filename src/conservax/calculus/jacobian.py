@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, SelectionError, TooManyKinksError
 from ..numerics import machine_epsilon, spectral_norm
-from .cuts.cut import point_of
+from .cuts.point import point_of
 from .sets.abs_normal import AbsNormal, Kink
 from .sets.complementarity import one_sided_derivative
 from .sets.hull import MAX_DECISIONS, Hull, elements, solve_vertices, spans_clarke_jacobian

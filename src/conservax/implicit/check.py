@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import report as presentation
 from ..calculus import AbsNormal, ConservativeJacobian, Kink
-from ..calculus.cuts.cut import Point
 from ..calculus.cuts.entry_sizes import entry_sizes
+from ..calculus.cuts.point import Point
 from ..calculus.tracing.locations import Location
 from ..errors import ConservaxError, InvalidInputError, TooManyKinksError
 from ..invertibility import Certificate, Rigour, Verdict, Witness, Work, certify

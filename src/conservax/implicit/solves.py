@@ -23,7 +23,7 @@ def own_form(form: AbsNormal) -> AbsNormal:
     A kink counts if some path of E, L leads to it from an input and some path of L, H on to an
     output; no other adds anything to A + H (I − D L)⁻¹ D E.
 
-    >>> from conservax.calculus.cuts.cut import cut
+    >>> from conservax.calculus.cuts.point import cut
     >>> import jax.numpy as jnp
     >>> form = cut(lambda x: x + 0.0 * jnp.abs(x), (0.0,), (0,))
     >>> len(form.groups), len(own_form(form).groups)

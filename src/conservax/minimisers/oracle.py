@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..calculus import conservative_jacobian
-from ..calculus.cuts.cut import point_of
+from ..calculus.cuts.point import point_of
 from ..calculus.tracing.invocation import Invocation, differentiable, require_values
 from ..errors import ConservaxError, InvalidInputError, UnboundedError
 

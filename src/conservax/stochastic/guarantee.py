@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..calculus import Definability, definability
-from ..calculus.cuts.cut import require_finite
+from ..calculus.cuts.point import require_finite
 from ..errors import ConservaxError, InvalidInputError
 from ..implicit import monitor
 from ..invertibility import Verdict

@@ -17,7 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..calculus import ConservativeJacobian, conservative_jacobian
-from ..calculus.cuts.cut import require_finite
+from ..calculus.cuts.point import require_finite
 from ..calculus.sets.hull import nearest_point
 from ..calculus.tracing.flattening import without_duplicates
 from ..errors import InvalidInputError, TooManyKinksError

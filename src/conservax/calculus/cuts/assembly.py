@@ -11,6 +11,7 @@ from ...numerics import machine_epsilon
 from ..operations.discover import Records
 from ..operations.spectral_kinks import Meeting, resolve
 from ..sets.abs_normal import AbsNormal, Group, Kink
+from .rivals import ALONE, Rivals, as_one_tie
 
 _TORN = 1e-3  # relative: pieces that differ by more along the tie are no rounding
 _TRIALS = 8
@@ -27,6 +28,7 @@ def assemble(
     kink_at: Callable[[int, int], Kink],
     meetings: Sequence[Meeting] = (),
     standing: np.ndarray | None = None,
+    rivals: Rivals = ALONE,
 ) -> AbsNormal:
     """The abs-normal form of a Jacobian with rows (F, z[columns], z[comparisons]) and columns (x, r).
 
@@ -35,6 +37,7 @@ def assemble(
     describes a kink; ``meetings`` are the eigenvalues and singular values that meet.
     ``standing``, if both sides of torn values went on as far as they could: the branches of which the last
     rows hold what JAX makes of them; their pieces must meet where the comparison ties, not here alone.
+    ``rivals``: extrema that three or more entries share, and the Jacobians of the passes over these.
     """
     k = columns.size
     kept = np.zeros(0, np.int64) if standing is None else standing
@@ -77,6 +80,17 @@ def assemble(
         elif kinds[owner] == "ball":
             kind = "ball"
             jax_weights = tuple(float(c) for c in records.choice[slots])
+        elif owner in rivals.ways:
+            kind, jax_weights = "simplex", (1.0, *[0.0] * (rivals.ways[owner] - 1))
+            at, passes = (
+                np.searchsorted(comparisons, owner),
+                rivals.jacobians[: rivals.ways[owner] - 1],
+            )
+            gaps = np.array([p[m : m + k][places] for p in passes])
+            if np.abs(gaps).max(initial=0.0) <= round_off * np.abs(jacobian[: m + k, :n]).max():
+                continue  # the pieces are the same to first order
+            switches_of = np.array([p[m + k :][at] for p in passes])
+            rows, units = as_one_tie(gaps, switches_of, places, n, round_off, kink_at(owner, 1))
         elif kinds[owner] == "comparison" or len(slots) > 1:
             if kinds[owner] == "comparison":  # JAX follows the value that stands in each branch
                 jax_weights = (float(np.mean(records.choice[slots])),)

@@ -7,8 +7,8 @@ functions are cut the same way, and then eliminated by their residuals.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,14 +18,11 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from ...errors import (
-    ConservaxError,
-    DiscontinuousError,
     InvalidInputError,
     NotLipschitzError,
     TooManyKinksError,
-    UnsupportedOperationError,
 )
-from ...numerics import Tolerance, exact_input_tolerance, machine_epsilon
+from ...numerics import Tolerance, machine_epsilon
 from ..operations.discover import Discover, Records
 from ..operations.linearise import Linearise
 from ..operations.spectral_kinks import meetings_of
@@ -33,16 +30,17 @@ from ..passes.diagnosis import name_singular_equation
 from ..passes.interpreter import measured_outputs, run_program
 from ..passes.planning import trace
 from ..sets.abs_normal import AbsNormal, Kink
-from ..tracing.invocation import Invocation, differentiable, require_values
+from ..tracing.invocation import Invocation
 from ..tracing.locations import Location
 from ..tracing.program import Program, Site
-from .activity import active_slots, is_of_index
 from .assembly import assemble
 from .findings import Findings, Linearised
+from .rivals import Pass, Rivals, ways_of
 from .root_forms import alone, eliminated
 from .sweeps import on_basis, padded
 
 KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
+_OWN_NAMES = ("sign", "argmax", "argmin")  # of comparisons that are no where
 _MAX_COLUMNS = 1 << 14
 
 
@@ -74,6 +72,13 @@ class Cutter:
             if site.kind == "stand":
                 branches = starts[site.start - math.prod(site.shape[site.loops :])]
                 self.stands[branches.slots().ravel()] = site.slots().ravel()
+        # of each extremum's comparison the slot that tells of further rivals; −1 elsewhere
+        self.rivals = np.full(self.program.size, -1, np.int64)
+        compared = {s.start: s for s in self.program.sites if s.kind == "comparison"}
+        for site in (s for s in self.program.sites if s.kind == "rival"):
+            slots = np.take(site.slots(), 0, axis=site.loops)
+            own = compared[site.start + math.prod(site.shape[site.loops :])]
+            self.rivals[own.slots().ravel()] = slots.ravel()
         self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
         # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
@@ -82,9 +87,11 @@ class Cutter:
         self._discover = jax.jit(self._run_discover)
         self._linearise = jax.jit(self._run_linearise, static_argnames=("forward", "inputs"))
 
-    def discover(self, leaves: Sequence[Any], tolerance: Tolerance) -> Findings:
-        """What the first pass finds at these inputs."""
-        found = self._discover(list(leaves), self._constants, tolerance.atol, tolerance.rtol)
+    def discover(
+        self, leaves: Sequence[Any], tolerance: Tolerance, rival: int | None = None
+    ) -> Findings:
+        """What the first pass finds at these inputs, or one that holds another rival against each leader."""
+        found = self._discover(list(leaves), self._constants, tolerance.atol, tolerance.rtol, rival)
         return jax.tree.map(np.asarray, found)
 
     def cut(
@@ -95,14 +102,15 @@ class Cutter:
         inputs: Sequence[bool] | None = None,
         solves: bool = False,
         determined: bool = False,
+        passes: Sequence[Pass] = (),
     ) -> AbsNormal:
         """The abs-normal form in some of the varied inputs, all by default, given which slots are active.
 
         ``solves``: with the forms of the solves inside. ``determined``: each of them is known to have a
-        derivative.
+        derivative. ``passes``: the further ones, where extrema have several rivals.
         """
-        kinds, natural = self.kinds, records.natural
-        leaders = (kinds == "tie") & (natural == 1)
+        kinds = self.kinds
+        leaders = (kinds == "tie") & (records.natural == 1)
         columns = np.flatnonzero(active & (kinds != "comparison") & ~leaders)
         steering = np.unique(records.steer[active & (kinds == "branch")])
         equalities = {
@@ -114,17 +122,15 @@ class Cutter:
                 f"{columns.size} kinks are active at this point (and {unknowns.size} unknowns are implicit); "
                 f"the linearised program is kept to {_MAX_COLUMNS}. Lower rtol, or move off the kinks."
             )
-        base = np.where(active & (kinds != "tie"), 0.0, natural)
-        base = np.where(kinds == "comparison", active, base)
-        base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
-        base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
-        for meeting in meetings_of(self.program, active):
-            if meeting.site.kind == "spectrum":
-                base[meeting.slots] = 1 / meeting.multiplicity
+        ways = self.ways(records, passes)
         kept = columns[self.stands[columns] >= 0]
         rows = np.concatenate([columns, steering, self.stands[kept], unknowns])
         inputs = self.varied if inputs is None else tuple(inputs)
-        full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
+        cuts = np.concatenate([columns, unknowns])
+        fulls = [
+            self._jacobian(leaves, self._base(*each, ways), cuts, rows, inputs)
+            for each in (Pass(records, active), *passes)
+        ]
         solved = [
             (site.location, slots)
             for site in self.program.sites
@@ -133,9 +139,9 @@ class Cutter:
         ]
         place = solved[0][0] if solved else Location("", 0)
 
-        def form(matrix: np.ndarray, columns: np.ndarray) -> AbsNormal:
+        def form(matrices: Sequence[np.ndarray], columns: np.ndarray) -> AbsNormal:
             return assemble(
-                matrix,
+                matrices[0],
                 records,
                 kinds,
                 columns,
@@ -144,27 +150,33 @@ class Cutter:
                 lambda slot, ways: self.kink(slot, records, True, ways),
                 meetings_of(self.program, active),
                 kept if self.late else None,
+                Rivals(ways, matrices),
             )
 
         roots: tuple[tuple[Location, AbsNormal], ...] = ()
         if solves and solved:
             places = [place for place, _ in solved]
             steered = np.isin(kinds[columns], ("branch", "tie", "ball"))
-            parts = alone(
-                full,
-                self.outputs,
-                columns.size,
-                unknowns.size,
-                [np.searchsorted(unknowns, slots) for _, slots in solved],
-                np.where(steered, records.steer[columns], columns),
-                places,
-            )
+            parts = [
+                alone(
+                    full,
+                    self.outputs,
+                    columns.size,
+                    unknowns.size,
+                    [np.searchsorted(unknowns, slots) for _, slots in solved],
+                    np.where(steered, records.steer[columns], columns),
+                    places,
+                )
+                for full in fulls
+            ]
             roots = tuple(
-                (place, form(matrix, columns[kept]))
-                for place, (matrix, kept) in zip(places, parts, strict=True)
+                (place, form([m[0] for m in matrices], columns[matrices[0][1]]))
+                for place, *matrices in zip(places, *parts, strict=True)
             )
         drop = np.arange(unknowns.size)
-        result = form(eliminated(full, drop, unknowns.size, place, determined), columns)
+        result = form(
+            [eliminated(full, drop, unknowns.size, place, determined) for full in fulls], columns
+        )
         return replace(
             result,
             nearest_inactive=self._nearest_inactive(records, active | leaders),
@@ -172,6 +184,27 @@ class Cutter:
             given_rules=self.program.given_rules,
             roots=roots,
         )
+
+    def ways(self, records: Records, passes: Sequence[Pass]) -> dict[int, int]:
+        """How many entries tie at an extremum's place, by the slot of its comparison: three or more."""
+        if not passes:
+            return {}
+        owners = np.flatnonzero(self.rivals >= 0)
+        found = [Pass(records, np.zeros(0)), *passes]
+        return ways_of(owners, self.rivals[owners], found)
+
+    def _base(self, records: Records, active: np.ndarray, ways: Mapping[int, int]) -> np.ndarray:
+        """The selection at which a pass is linearised."""
+        kinds = self.kinds
+        base = np.where(active & (kinds != "tie"), 0.0, records.natural)
+        base = np.where(kinds == "comparison", active, base)
+        base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
+        base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
+        base[(kinds == "branch") & np.isin(records.steer, list(ways))] = 1.0  # the leader's side
+        for meeting in meetings_of(self.program, active):
+            if meeting.site.kind == "spectrum":
+                base[meeting.slots] = 1 / meeting.multiplicity
+        return base
 
     def still_form(
         self, leaves: Sequence[Any], records: Records, active: np.ndarray, inputs: Sequence[bool]
@@ -205,7 +238,9 @@ class Cutter:
         elif site.kind in ("spectrum", "null"):  # of a matrix's entries the value's place
             index = (*index[:-2], index[-1])
         return Kink(
-            "where" if site.kind == "comparison" and site.operation != "sign" else site.operation,
+            "where"
+            if site.kind == "comparison" and site.operation not in _OWN_NAMES
+            else site.operation,
             site.location,
             index,
             float(abs(records.z[slot])),
@@ -219,9 +254,9 @@ class Cutter:
         return replace(self.program, block=replace(self.program.block, consts=constants))
 
     def _run_discover(
-        self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any
+        self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any, rival: Any
     ) -> Findings:
-        tape = Discover(self.program.dtype, atol, rtol, keeps=True)
+        tape = Discover(self.program.dtype, atol, rtol, keeps=True, rival=rival)
         outputs, sizes = measured_outputs(self._with(constants), args, tape)
         self.keepers = [site for site, _ in tape.kept]
         return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])
@@ -346,140 +381,3 @@ class Cutter:
         size = np.maximum(records.size[candidates], machine_epsilon(np.float64))
         nearest = candidates[np.argmin(np.abs(records.z[candidates]) / size)]
         return self.kink(int(nearest), records, False)
-
-
-def cutter_for(
-    call: Invocation, varied: Sequence[bool], rounds: int = 2, late: bool = False
-) -> Cutter:
-    """The cutter of calls of this form, made once and kept as long as the function lives."""
-    key = (Cutter, tuple(varied), rounds, late)
-    return call.kept(key, lambda: Cutter(call, varied, rounds, late))
-
-
-@dataclass(frozen=True)
-class Point:
-    """A program at one point, where it is decided which kinks are active."""
-
-    cutter: Cutter
-    leaves: Sequence[Any]
-    records: Records
-    active: np.ndarray
-    kept: Sequence[Sequence[np.ndarray]] = ()
-
-    @classmethod
-    def of(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
-        """The point of a call, its kinks decided at a tolerance.
-
-        A program that jumps is read once more, for jumps that it mends itself.
-        """
-        try:
-            return cls._of(call, varied, tolerance, False)
-        except (DiscontinuousError, UnsupportedOperationError) as refusal:
-            if isinstance(refusal, UnsupportedOperationError) and not is_of_index(refusal):
-                raise
-            try:
-                return cls._of(call, varied, tolerance, True)
-            except ConservaxError:
-                raise refusal from None
-
-    @classmethod
-    def _of(
-        cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance, late: bool
-    ) -> "Point":
-        rounds = 2
-        while True:
-            cutter = cutter_for(call, varied, rounds, late)
-            found = cutter.discover(call.leaves, tolerance)
-            records = found.records
-            active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
-            if needed <= rounds:
-                return cls(cutter, call.leaves, records, active, found.kept)
-            rounds = needed
-
-    def form(
-        self, inputs: Sequence[bool] | None = None, solves: bool = False, determined: bool = False
-    ) -> AbsNormal:
-        """The abs-normal form in some of the varied inputs, all by default; as in ``Cutter.cut``."""
-        return self.cutter.cut(self.leaves, self.records, self.active, inputs, solves, determined)
-
-    def still_form(self, inputs: Sequence[bool]) -> AbsNormal | None:
-        """As in ``Cutter.still_form``."""
-        return self.cutter.still_form(self.leaves, self.records, self.active, inputs)
-
-    def linearised(self, inputs: tuple[bool, ...]) -> Linearised | None:
-        """The cut program in some of the inputs; None where kinks are no scalar ones, or there are solves."""
-        return self.cutter.linearised(self.leaves, self.records, self.active, inputs)
-
-    def kinks(self) -> tuple[tuple[Kink, ...], Kink | None]:
-        """The active kinks, in execution order, and the nearest other one, without a matrix."""
-        cutter, records = self.cutter, self.records
-        cut = np.flatnonzero(self.active & np.isin(cutter.kinds, KINDS))
-        steered = np.isin(cutter.kinds[cut], ("tie", "ball", "spectrum", "null"))
-        owners, ways = np.unique(np.where(steered, records.steer[cut], cut), return_counts=True)
-        ties = cutter.kinds[owners] == "tie"
-        kinks = (
-            cutter.kink(int(slot), records, True, int(count) if tie else 1)
-            for slot, count, tie in zip(owners, ways, ties, strict=True)
-        )
-        return tuple(kinks), cutter._nearest_inactive(records, self.active)
-
-    def own_certificates(self) -> list[tuple[Location, list[Any] | None]]:
-        """Of each solve inside, in the order of ``AbsNormal.roots``, its layer's own certificates."""
-        return self.cutter.own_certificates(self.kept)
-
-
-def point_of(
-    call: Invocation,
-    args: Sequence[Any],
-    argnums: Sequence[int],
-    atol: float | None = None,
-    rtol: float | None = None,
-) -> Point:
-    """The point of ``call``, differentiated in the real numbers of ``args[n]``, n in ``argnums``.
-
-    Raises InvalidInputError where these are traced, not finite, or none.
-    """
-    named = [(f"argument {n}", arg) for n, arg in enumerate(args)]
-    require_values(named, "this")
-    varied = call.owned_by(argnums)
-    for number in argnums:
-        if jax.tree.leaves(args[number]) and not any(call.owned_by((number,))):
-            kinds = {
-                str(jnp.result_type(leaf))
-                if isinstance(leaf, (bool, int, float, complex)) or hasattr(leaf, "dtype")
-                else type(leaf).__name__
-                for leaf in jax.tree.leaves(args[number])
-            }
-            raise InvalidInputError(
-                f"derivatives are taken in real floating-point inputs; argument {number} holds none "
-                f"({', '.join(sorted(kinds))}). Convert it to float, or leave it out of argnums."
-            )
-    require_finite([named[n] for n in argnums])
-    moving = [a for a, v in zip(call.leaves, varied, strict=True) if v]
-    default = exact_input_tolerance(jnp.result_type(*moving) if moving else jnp.result_type(float))
-    return Point.of(
-        call,
-        varied,
-        Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol),
-    )
-
-
-def cut(
-    fun: Callable[..., Any],
-    args: Sequence[Any],
-    argnums: Sequence[int],
-    atol: float | None = None,
-    rtol: float | None = None,
-) -> AbsNormal:
-    """The abs-normal form of ``fun`` at ``args`` in the arguments ``argnums``."""
-    return point_of(Invocation.of(fun, args), args, argnums, atol, rtol).form()
-
-
-def require_finite(named: Sequence[tuple[str, Any]]) -> None:
-    """Raise InvalidInputError where a named pytree holds NaN or infinity in place of a real number."""
-    for name, tree in named:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(differentiable(tree)):
-            if not np.all(np.isfinite(np.asarray(leaf, dtype=np.float64))):
-                raise InvalidInputError(
-                    f"{name}{jax.tree_util.keystr(path)} holds NaN or infinity; pass finite values."
-                )

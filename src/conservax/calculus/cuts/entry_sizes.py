@@ -14,7 +14,7 @@ from ...errors import ConservaxError
 from ..operations.discover import Discover
 from ..passes.interpreter import measured_outputs
 from ..passes.planning import trace
-from .cut import Point
+from .point import Point
 
 _LARGEST = 200  # unknowns and kinks up to which the sizes are looked for
 

@@ -1,9 +1,9 @@
 """Programs that jump and mend it later: both sides of a torn value go on until they meet.
 
 The second reading of a program, taken where the first one refuses a jump. A value that a comparison tears
-keeps its two sides, varied ones too, through all that works entry by entry, moves or sums entries; steps
-(floor, round, argmax, the order of a sort) are comparisons of their operand with the step. Only where
-sides are needed as one, or entries that different comparisons tear are summed, must they agree.
+keeps its two sides, varied ones too, through all that works entry by entry, moves or sums entries; steps are
+torn like comparisons (``steps.py``). Only where sides are needed as one, or entries that different comparisons
+tear are summed, must they agree.
 """
 
 import functools
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from ..operations import kinks
 from ..operations.domains import edges_of
-from ..operations.mixtures import carrying
 from ..operations.policy import Select
 from ..operations.sizes import sizes_after
 from ..operations.tape import Tape
@@ -30,7 +29,6 @@ from .sides import Value, branched, spread_of
 _KINKS = {"max", "min", "abs", "clamp"}
 _SUMS = {"reduce_sum", "reduce_prod"}
 _INDEXED = {"gather", "scatter", "scatter-add", "scatter_add"}
-STEPS = {"floor", "ceil", "round", "truncate", "argmax", "argmin"}
 
 
 def plan_both_sides(
@@ -41,7 +39,7 @@ def plan_both_sides(
     torn = [i for i, o in enumerate(operands) if o.torn]
     out = eqn.outvars[0].aval
     varied = any(o.varied for o in operands)
-    if scope.whiles or len(eqn.outvars) > 1 or edges_of(eqn):
+    if scope.whiles or len(eqn.outvars) > 1 or edges_of(step):
         return None
     steered = name in _INDEXED and torn == [1]
     if (
@@ -86,45 +84,6 @@ def _contend(planner: Planner, step: Step, places: Sequence[int], scope: Scope, 
         else:
             planner.add_site(step, "comparison", "index", aval.shape, None, scope, at)
     step.contend = tuple(places)
-
-
-def plan_tear(
-    planner: Planner,
-    step: Step,
-    name: str,
-    operands: Sequence[Info],
-    scope: Scope,
-    at: int,
-    plain: list[Info],
-) -> list[Info] | None:
-    """A step function as a comparison with its nearest step; None for what has no two sides."""
-    eqn = step.eqn
-    if scope.whiles or eqn.outvars[0].aval.dtype == bool:
-        return None
-    if name == "sort":
-        if eqn.params["num_keys"] > 1 or eqn.outvars[0].aval.ndim > 1 or not any(step.felt[1:]):
-            return None
-        pairs = (eqn.outvars[0].aval.shape[0] - 1,)
-        planner.add_site(step, "sort", "comparison", pairs, None, scope, at)
-        planner.add_site(step, "sort", "jump", (max(pairs[0] - 1, 0),), None, scope, at)
-        step.action = "torn_sort"
-        varied = [step.in_varied[0], *step.in_varied[1:]]
-        return [p._replace(torn=True, varied=v) for p, v in zip(plain, varied, strict=True)]
-    step.action, step.entry = "tear", name
-    shape = eqn.outvars[0].aval.shape
-    if name in ("argmax", "argmin") and eqn.invars[0].aval.shape[eqn.params["axes"][0]] < 2:
-        return None
-    # floor and ceil of one number tie together
-    kind = "integer" if name in ("floor", "ceil", "truncate") else name
-    key = (kind, operands[0].number, shape, str(eqn.params.get("axes", "")))
-    step.first = key not in planner.comparisons
-    if step.first:
-        planner.comparisons[key] = next(planner.comparison_numbers)
-        planner.add_site(step, name, "comparison", shape, None, scope, at)
-    step.comparison = planner.comparisons[key]
-    if name in ("argmax", "argmin"):
-        planner.add_site(step, f"{name} of three", "jump", shape, None, scope, at)
-    return [plain[0]._replace(torn=True)]
 
 
 def both(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
@@ -303,95 +262,3 @@ def _steering(
     above = together(lambda t: jnp.asarray(t.above, jnp.int32), 0) > 0
     slot, q = together(lambda t: t.steering.slot, -1), together(lambda t: t.steering.q, 0)
     return above, Steering(active, slot, q)
-
-
-def tear(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
-    """A step function, torn at its nearest step."""
-    (operand,) = operands
-    x = operand.value
-    (value,) = bind(step.eqn, jax.lax.stop_gradient(x))
-    size = operand.measure if tape.measures else jnp.zeros(jnp.shape(x))
-    nearest = jax.lax.stop_gradient(jnp.round(x))
-    name = step.entry
-    if name in ("argmax", "argmin"):
-        return [_torn_extremum(step, x, size, value, tape)]
-    if name == "round":
-        floor = jax.lax.stop_gradient(jnp.floor(x))
-        z, upper, lower = x - (floor + 0.5), floor + 1, floor
-    elif name == "floor":
-        z, upper, lower = x - nearest, nearest, nearest - 1
-    elif name == "ceil":
-        z, upper, lower = x - nearest, nearest + 1, nearest
-    else:
-        z = x - nearest  # towards zero: no step at 0 itself
-        upper = jnp.where(nearest < 0, nearest + 1, nearest)
-        lower = jnp.where(nearest > 0, nearest - 1, nearest)
-    above, steering = _compared(step, tape, z, size)
-    ends = (upper.astype(value.dtype), lower.astype(value.dtype))
-    return [Value(value, torn=Torn(*ends, above, steering))]
-
-
-def _compared(step: Step, tape: Tape, z: Any, size: Any) -> tuple[Any, Steering]:
-    """The comparison of a step function with its step: once for all that step there."""
-    if step.first:
-        tape.torn[step.comparison] = tape.compare(z, size, "upper")
-    return tape.torn[step.comparison]
-
-
-def _torn_extremum(step: Step, x: Any, size: Any, first: Any, tape: Tape) -> Value:
-    """The index of the largest (smallest) entry and that of the runner-up."""
-    (axis,) = step.eqn.params["axes"]
-    u = x if step.entry == "argmax" else -x
-    place = jnp.expand_dims(first, axis)
-    order = jnp.arange(x.shape[axis]).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
-    rest = jnp.where(order == place, -jnp.inf, jax.lax.stop_gradient(u))
-    next_place = jnp.argmax(rest, axis=axis, keepdims=True)
-    third = jnp.max(jnp.where(order == next_place, -jnp.inf, rest), axis=axis)
-
-    def entry(a: Any, at: Any) -> Any:
-        return jnp.squeeze(jnp.take_along_axis(a, at, axis=axis), axis)
-
-    z = entry(u, place) - entry(u, next_place)
-    above, steering = _compared(step, tape, z, entry(size, place) + entry(size, next_place))
-    behind: Any = jnp.ones(first.shape)
-    if tape.measures:
-        limit = tape.atol + tape.rtol * 2 * entry(size, place)
-        behind = jnp.maximum(jax.lax.stop_gradient(entry(u, place)) - third - limit, 0)
-    tape.jump(behind, 1.0)
-    second = jnp.squeeze(next_place, axis).astype(first.dtype)
-    return Value(first, torn=Torn(first, second, above, steering))
-
-
-def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
-    """A sort of one axis whose two neighbours that tie may leave either way."""
-    values = [jnp.asarray(o.value) for o in operands]
-    outs = bind(step.eqn, *values)
-    key = values[0]
-    order = jnp.argsort(jax.lax.stop_gradient(key), stable=True)
-    size = operands[0].measure if tape.measures else jnp.zeros(key.shape)
-    ordered, sizes = key[order], size[order]
-    above, pair = tape.compare(ordered[1:] - ordered[:-1], sizes[1:] + sizes[:-1], "upper")
-    tape.jump(jnp.where(pair.active[1:] & pair.active[:-1], 0.0, jnp.inf), 1.0)
-    idle = jnp.zeros(1, bool)
-    first, second = jnp.concatenate([pair.active, idle]), jnp.concatenate([idle, pair.active])
-    place = jnp.arange(len(order))
-    swapped = order[jnp.where(first, place + 1, jnp.where(second, place - 1, place))]
-
-    def at(part: Any) -> Any:
-        blank = jnp.zeros(1, part.dtype)
-        return jnp.where(first, jnp.concatenate([part, blank]), jnp.concatenate([blank, part]))
-
-    steering = Steering(first | second, jnp.where(first | second, at(pair.slot), -1), at(pair.q))
-    results = []
-    for out, value, operand in zip(outs, values, operands, strict=True):
-        upper, lower = carrying_all(out, value[order]), value[swapped]
-        measure = None
-        if tape.measures and jnp.issubdtype(out.dtype, jnp.floating):
-            measure = jnp.broadcast_to(jnp.max(operand.measure, initial=0.0), out.shape)
-        results.append(Value(out, measure, Torn(upper, lower, at(above), steering)))
-    return results
-
-
-def carrying_all(value: Any, carrier: Any) -> Any:
-    """``value`` with the derivative of ``carrier``, where it has one."""
-    return carrying(value, carrier) if jnp.issubdtype(value.dtype, jnp.floating) else value

@@ -17,11 +17,12 @@ from ..operations.tape import Tape
 from ..operations.torn import Torn, of_comparison
 from ..tracing.jaxprs import bind, unsupported
 from ..tracing.program import Block, Program, Step
-from .both_sides import both, sides, tear, torn_sort
+from .both_sides import both, sides
 from .copies import alike, followed, numbered, unknown
 from .decided import decided_kink
 from .meeting import combine
 from .sides import Value, branch, branched, decided, mended, push
+from .steps import tear, torn_sort
 
 
 def run_program(program: Program, args: Sequence[Any], tape: Tape) -> list[Any]:

@@ -36,7 +36,7 @@ from ..tracing.jaxprs import (
 )
 from ..tracing.locations import Location
 from ..tracing.program import Block, Info, Program, Scope, Site, Step
-from .both_sides import STEPS, plan_both_sides, plan_tear
+from .both_sides import plan_both_sides
 from .calls import (
     plan_call,
     plan_custom_rule,
@@ -48,6 +48,7 @@ from .calls import (
 )
 from .meeting import REDUCTIONS
 from .orders import plan_order
+from .steps import STEPS, plan_tear
 
 _MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 # At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
@@ -291,7 +292,7 @@ class _Planner:
             through = plan_both_sides(self, step, operands, scope, at, plain)
             if through is not None:
                 return through
-        if some_torn and edges_of(eqn):  # they ask for the values of what varies
+        if some_torn and edges_of(step):  # they ask for the values of what varies
             operands = self.mend(step, operands, scope, at)
             step.in_varied = tuple(o.varied for o in operands)
             some_varied, some_torn, step.torn = True, False, (False,) * len(operands)
@@ -338,7 +339,7 @@ class _Planner:
                 raise unsupported(
                     f"'{name}' of varied values with a result that is not real", step.location
                 )
-            self.watch(step, edges_of(eqn), scope, at)
+            self.watch(step, edges_of(step), scope, at)
             return smooth_result
         raise unsupported(f"the operation '{name}'", step.location)
 

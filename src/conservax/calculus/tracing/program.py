@@ -23,8 +23,9 @@ class Site:
     whole, that a comparison decides), "loop" (a kink inside a while loop), "matrix" (a kink whose
     derivatives no scalar weights span), "root" (unknowns of an implicit function), "ball" (entries
     under a norm), "spectrum" and "null" (the matrices that equal eigenvalues or singular values move
-    by, and those that vanishing ones move by), "mark" (entries that are made whole) and "stand" (what
-    JAX makes of the branch before it). ``shape`` counts loop iterations first, in ``loops`` axes;
+    by, and those that vanishing ones move by), "mark" (entries that are made whole), "stand" (what
+    JAX makes of the branch before it) and "rival" (the places of an extremum's leader and of one of those
+    that tie with it, for the comparison after it). ``shape`` counts loop iterations first, in ``loops`` axes;
     ``start`` and ``strides`` locate its slots. A root has its ``node``, and how many ``leaves`` its
     solution has.
     """

@@ -1,0 +1,170 @@
+"""Step functions as comparisons with their nearest step: floor, round, argmax, the order of a sort.
+
+The second reading of a program (``both_sides.py``) tears them. An extremum that several entries share has one
+leader and several rivals: each pass over the program holds one rival against the leader, and ``cuts/rivals.py``
+makes one tie of all passes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...numerics import machine_epsilon
+from ..operations.mixtures import carrying
+from ..operations.tape import Tape
+from ..operations.torn import Steering, Torn
+from ..tracing.jaxprs import bind
+from ..tracing.planner import Planner
+from ..tracing.program import Info, Scope, Step
+from .sides import Value
+
+_EXTREMA = ("argmax", "argmin")
+STEPS = {"floor", "ceil", "round", "truncate", *_EXTREMA}
+
+
+def plan_tear(
+    planner: Planner,
+    step: Step,
+    name: str,
+    operands: Sequence[Info],
+    scope: Scope,
+    at: int,
+    plain: list[Info],
+) -> list[Info] | None:
+    """A step function as a comparison with its nearest step; None for what has no two sides."""
+    eqn = step.eqn
+    if scope.whiles or eqn.outvars[0].aval.dtype == bool:
+        return None
+    if name == "sort":
+        if eqn.params["num_keys"] > 1 or eqn.outvars[0].aval.ndim > 1 or not any(step.felt[1:]):
+            return None
+        pairs = (eqn.outvars[0].aval.shape[0] - 1,)
+        planner.add_site(step, "sort", "comparison", pairs, None, scope, at)
+        planner.add_site(step, "sort", "jump", (max(pairs[0] - 1, 0),), None, scope, at)
+        step.action = "torn_sort"
+        varied = [step.in_varied[0], *step.in_varied[1:]]
+        return [p._replace(torn=True, varied=v) for p, v in zip(plain, varied, strict=True)]
+    shape = eqn.outvars[0].aval.shape
+    if name in _EXTREMA:
+        entries = eqn.invars[0].aval.shape[eqn.params["axes"][0]]
+        # the tape keeps places as numbers of the program's precision
+        if entries < 2 or entries * machine_epsilon(eqn.invars[0].aval.dtype) > 1:
+            return None
+    step.action, step.entry = "tear", name
+    # floor and ceil of one number tie together
+    kind = "integer" if name in ("floor", "ceil", "truncate") else name
+    key = (kind, operands[0].number, shape, str(eqn.params.get("axes", "")))
+    step.first = key not in planner.comparisons
+    if step.first:
+        planner.comparisons[key] = next(planner.comparison_numbers)
+        if name in _EXTREMA:
+            planner.add_site(step, name, "rival", (2, *shape), None, scope, at)
+        planner.add_site(step, name, "comparison", shape, None, scope, at)
+    step.comparison = planner.comparisons[key]
+    return [plain[0]._replace(torn=True)]
+
+
+def tear(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
+    """A step function, torn at its nearest step."""
+    (operand,) = operands
+    x = operand.value
+    (value,) = bind(step.eqn, jax.lax.stop_gradient(x))
+    size = operand.measure if tape.measures else jnp.zeros(jnp.shape(x))
+    nearest = jax.lax.stop_gradient(jnp.round(x))
+    name = step.entry
+    if name in _EXTREMA:
+        if step.first:
+            tape.torn[step.comparison] = _leader_and_rival(step, x, size, value, tape)
+        leader, rival, above, steering = tape.torn[step.comparison]
+        ends = (leader.astype(value.dtype), rival.astype(value.dtype))
+        return [Value(value, torn=Torn(*ends, above, steering))]
+    if name == "round":
+        floor = jax.lax.stop_gradient(jnp.floor(x))
+        z, upper, lower = x - (floor + 0.5), floor + 1, floor
+    elif name == "floor":
+        z, upper, lower = x - nearest, nearest, nearest - 1
+    elif name == "ceil":
+        z, upper, lower = x - nearest, nearest + 1, nearest
+    else:
+        z = x - nearest  # towards zero: no step at 0 itself
+        upper = jnp.where(nearest < 0, nearest + 1, nearest)
+        lower = jnp.where(nearest > 0, nearest - 1, nearest)
+    if step.first:
+        tape.torn[step.comparison] = tape.compare(z, size, "upper")
+    above, steering = tape.torn[step.comparison]
+    ends = (upper.astype(value.dtype), lower.astype(value.dtype))
+    return [Value(value, torn=Torn(*ends, above, steering))]
+
+
+def _leader_and_rival(
+    step: Step, x: Any, size: Any, leader: Any, tape: Tape
+) -> tuple[Any, Any, Any, Steering]:
+    """The places of the largest (smallest) entry and of the rival that this pass holds against it.
+
+    Rivals are the entries that tie with the leader, the nearest first; where none does, the runner-up.
+    """
+    (axis,) = step.eqn.params["axes"]
+    u = x if step.entry == "argmax" else -x
+    still = jax.lax.stop_gradient(u)
+    order = jnp.arange(x.shape[axis]).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+
+    def entry(a: Any, place: Any) -> Any:
+        place = jnp.expand_dims(place, axis)
+        return jnp.squeeze(jnp.take_along_axis(a, place, axis=axis), axis)
+
+    others = order != jnp.expand_dims(leader, axis)
+    behind = jnp.expand_dims(entry(still, leader), axis) - still
+    near: Any = others & jnp.isfinite(behind)
+    if tape.measures:
+        sizes = size + jnp.expand_dims(entry(size, leader), axis)
+        near &= behind <= tape.atol + tape.rtol * jnp.maximum(sizes, behind)
+    count = jnp.sum(near, axis=axis)
+    candidates = others & (near | jnp.expand_dims(count == 0, axis))
+    if tape.rival is None:
+        rival = jnp.argmax(jnp.where(candidates, still, -jnp.inf), axis=axis)
+        rival = jnp.where(rival == leader, jnp.where(leader == 0, 1, 0), rival)  # all infinite
+    else:
+        ranked = jnp.argsort(jnp.where(candidates, behind, jnp.inf), axis=axis, stable=True)
+        rival = entry(ranked, jnp.clip(tape.rival, 0, jnp.maximum(count - 1, 0)))
+    places = jnp.stack([leader, rival.astype(leader.dtype)])
+    more = count > (1 if tape.rival is None else tape.rival + 1)
+    leader, rival = tape.rivals(jnp.broadcast_to(more, places.shape), places)
+    z = entry(u, leader) - entry(u, rival)
+    return leader, rival, *tape.compare(z, entry(size, leader) + entry(size, rival), "upper")
+
+
+def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
+    """A sort of one axis whose two neighbours that tie may leave either way."""
+    values = [jnp.asarray(o.value) for o in operands]
+    outs = bind(step.eqn, *values)
+    key = values[0]
+    order = jnp.argsort(jax.lax.stop_gradient(key), stable=True)
+    size = operands[0].measure if tape.measures else jnp.zeros(key.shape)
+    ordered, sizes = key[order], size[order]
+    above, pair = tape.compare(ordered[1:] - ordered[:-1], sizes[1:] + sizes[:-1], "upper")
+    tape.jump(jnp.where(pair.active[1:] & pair.active[:-1], 0.0, jnp.inf), 1.0)
+    idle = jnp.zeros(1, bool)
+    first, second = jnp.concatenate([pair.active, idle]), jnp.concatenate([idle, pair.active])
+    place = jnp.arange(len(order))
+    swapped = order[jnp.where(first, place + 1, jnp.where(second, place - 1, place))]
+
+    def at(part: Any) -> Any:
+        blank = jnp.zeros(1, part.dtype)
+        return jnp.where(first, jnp.concatenate([part, blank]), jnp.concatenate([blank, part]))
+
+    steering = Steering(first | second, jnp.where(first | second, at(pair.slot), -1), at(pair.q))
+    results = []
+    for out, value, operand in zip(outs, values, operands, strict=True):
+        upper, lower = carrying_all(out, value[order]), value[swapped]
+        measure = None
+        if tape.measures and jnp.issubdtype(out.dtype, jnp.floating):
+            measure = jnp.broadcast_to(jnp.max(operand.measure, initial=0.0), out.shape)
+        results.append(Value(out, measure, Torn(upper, lower, at(above), steering)))
+    return results
+
+
+def carrying_all(value: Any, carrier: Any) -> Any:
+    """``value`` with the derivative of ``carrier``, where it has one."""
+    return carrying(value, carrier) if jnp.issubdtype(value.dtype, jnp.floating) else value
