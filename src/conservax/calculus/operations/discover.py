@@ -46,6 +46,7 @@ class Discover(Tape):
     keeps: bool = False
     kept: list[tuple[Any, Any]] = field(default_factory=list)
     rival: Any = None
+    runs: list[Any] = field(default_factory=list)
     measures = True
 
     @property

@@ -18,7 +18,7 @@ from ..operations.torn import Torn, of_comparison
 from ..tracing.jaxprs import bind, unsupported
 from ..tracing.program import Block, Program, Step
 from .both_sides import both, sides
-from .copies import alike, followed, numbered, unknown
+from .copies import followed, increment, numbered, unknown
 from .decided import decided_kink
 from .meeting import combine
 from .sides import Value, branch, branched, decided, mended, push
@@ -116,8 +116,8 @@ def _compare(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
         u, *v = operands[::-1] if step.swap else operands
         z = jnp.broadcast_to(difference(u.value, v[0].value) if v else u.value, value.shape)
         total = sum(o.measure for o in operands) if tape.measures else 0.0
-        if step.late and tape.measures:  # an entry and itself
-            z = jnp.where(alike(u, v[0] if v else None, value.shape), jnp.inf, z)
+        if step.late and tape.measures:
+            z = increment(step, z, u, v[0] if v else None, tape)
         tape.torn[step.comparison] = tape.compare(z, total, step.side)
     above, steering = tape.torn[step.comparison]
     return [Value(value, torn=of_comparison(step.entry, above, steering, value.dtype))]

@@ -119,6 +119,7 @@ class _Planner:
         self.counter = itertools.count()
         self.comparisons: dict[Any, int] = {}
         self.comparison_numbers = itertools.count()
+        self.compared_sides: dict[int, set[str]] = {}
         self.sort_rounds = sort_rounds
         self.entries = 1
 
@@ -488,6 +489,8 @@ class _Planner:
         if step.first:
             self.comparisons[key] = next(self.comparison_numbers)
         step.comparison = self.comparisons[key]
+        step.sides = self.compared_sides.setdefault(step.comparison, set())
+        step.sides.add(step.side)
         if step.first:
             self.add_site(step, name, "comparison", step.eqn.outvars[0].aval.shape, None, scope, at)
         return [plain[0]._replace(torn=True)]

@@ -89,6 +89,7 @@ class Step:
     # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling), "halves" (hypot)
     tie: str = "balanced"
     side: str = ""  # of a comparison: where equality stands, "lower", "upper" or "equal"
+    sides: set[str] = field(default_factory=set)  # of all comparisons of the same two operands
     comparison: int = -1
     first: bool = True
     swap: bool = False
