@@ -11,7 +11,7 @@ from ...numerics import machine_epsilon
 from ..operations.discover import Records
 from ..operations.spectral_kinks import Meeting, resolve
 from ..sets.abs_normal import AbsNormal, Group, Kink
-from .rivals import ALONE, Rivals, as_one_tie
+from .rivals import ALONE, Rivals, as_one_tie, pieces_apart, refuse_order
 
 _TORN = 1e-3  # relative: pieces that differ by more along the tie are no rounding
 _TRIALS = 8
@@ -82,15 +82,18 @@ def assemble(
             jax_weights = tuple(float(c) for c in records.choice[slots])
         elif owner in rivals.ways:
             kind, jax_weights = "simplex", (1.0, *[0.0] * (rivals.ways[owner] - 1))
-            at, passes = (
-                np.searchsorted(comparisons, owner),
-                rivals.jacobians[: rivals.ways[owner] - 1],
-            )
-            gaps = np.array([p[m : m + k][places] for p in passes])
-            if np.abs(gaps).max(initial=0.0) <= round_off * np.abs(jacobian[: m + k, :n]).max():
+            gaps = np.array([p[m : m + k][places] for p in rivals.of(owner)])
+            gaps = pieces_apart(gaps, places, n)
+            others = np.setdiff1d(np.arange(m + k + comparisons.size), [m + p for p in places])
+            felt = jacobian[np.ix_(others, [n + p for p in places])]
+            floor = round_off * np.abs(jacobian[: m + k, :n]).max(initial=0.0)
+            if np.abs(felt @ gaps).max(initial=0.0) <= floor * np.abs(felt).max(initial=1.0):
                 continue  # the pieces are the same to first order
-            switches_of = np.array([p[m + k :][at] for p in passes])
-            rows, units = as_one_tie(gaps, switches_of, places, n, round_off, kink_at(owner, 1))
+            if owner in rivals.orders:
+                refuse_order(kink_at(owner, 1))
+            at = m + k + np.searchsorted(comparisons, owner)
+            switches_of = np.array([p[at] for p in rivals.of(owner)])
+            rows, units = as_one_tie(gaps, switches_of, n, floor, kink_at(owner, 1))
         elif kinds[owner] == "comparison" or len(slots) > 1:
             if kinds[owner] == "comparison":  # JAX follows the value that stands in each branch
                 jax_weights = (float(np.mean(records.choice[slots])),)

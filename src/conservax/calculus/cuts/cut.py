@@ -40,7 +40,8 @@ from .root_forms import alone, eliminated
 from .sweeps import on_basis, padded
 
 KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
-_OWN_NAMES = ("sign", "argmax", "argmin")  # of comparisons that are no where
+FURTHER = ("rival", "order")  # sites that may ask for further passes
+_OWN_NAMES = ("sign", "argmax", "argmin", "sort", "top_k")  # of comparisons that are no where
 _MAX_COLUMNS = 1 << 14
 
 
@@ -75,9 +76,13 @@ class Cutter:
         # of each extremum's comparison the slot that tells of further rivals; −1 elsewhere
         self.rivals = np.full(self.program.size, -1, np.int64)
         compared = {s.start: s for s in self.program.sites if s.kind == "comparison"}
-        for site in (s for s in self.program.sites if s.kind == "rival"):
-            slots = np.take(site.slots(), 0, axis=site.loops)
-            own = compared[site.start + math.prod(site.shape[site.loops :])]
+        for site in (s for s in self.program.sites if s.kind in FURTHER):
+            if site.kind == "order":  # a run stands where its first pair does
+                slots = site.slots()[..., :-1]
+                own = compared[site.start - slots.shape[-1]]
+            else:
+                slots = np.take(site.slots(), 0, axis=site.loops)
+                own = compared[site.start + math.prod(site.shape[site.loops :])]
             self.rivals[own.slots().ravel()] = slots.ravel()
         self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
@@ -123,6 +128,7 @@ class Cutter:
                 f"the linearised program is kept to {_MAX_COLUMNS}. Lower rtol, or move off the kinks."
             )
         ways = self.ways(records, passes)
+        orders = {owner for owner in ways if kinds[self.rivals[owner]] == "order"}
         kept = columns[self.stands[columns] >= 0]
         rows = np.concatenate([columns, steering, self.stands[kept], unknowns])
         inputs = self.varied if inputs is None else tuple(inputs)
@@ -150,7 +156,7 @@ class Cutter:
                 lambda slot, ways: self.kink(slot, records, True, ways),
                 meetings_of(self.program, active),
                 kept if self.late else None,
-                Rivals(ways, matrices),
+                Rivals(ways, matrices, orders),
             )
 
         roots: tuple[tuple[Location, AbsNormal], ...] = ()

@@ -21,7 +21,7 @@ from ..sets.abs_normal import AbsNormal, Kink
 from ..tracing.invocation import Invocation, differentiable, require_values
 from ..tracing.locations import Location
 from .activity import active_slots, is_of_index
-from .cut import KINDS, Cutter
+from .cut import FURTHER, KINDS, Cutter
 from .findings import Linearised
 from .rivals import Pass
 
@@ -120,9 +120,10 @@ def _with_other_rivals(
     """Passes in which each extremum holds its second rival against its leader, its third, and so on."""
     passes: list[Pass] = []
     records = first
-    while np.any((cutter.kinds == "rival") & (np.abs(records.z) <= records.limit)):
+    further = np.isin(cutter.kinds, FURTHER)
+    while np.any(further & (np.abs(records.z) <= records.limit)):
         if len(passes) == _MAX_RIVALS:
-            slot = np.flatnonzero((cutter.kinds == "rival") & (records.z == 0))[0]
+            slot = np.flatnonzero(further & (records.z == 0))[0]
             site = cutter.program.sites[cutter.owner[slot]]
             raise TooManyKinksError(
                 f"{site.location}: more than {_MAX_RIVALS} entries tie at this {site.operation}. Lower rtol, "

@@ -7,6 +7,7 @@ tear are summed, must they agree.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,11 +25,11 @@ from ..tracing import smooth
 from ..tracing.jaxprs import bind
 from ..tracing.planner import Planner
 from ..tracing.program import Info, Scope, Step
+from .grouping import grouped
 from .sides import Value, branched, spread_of
 
 _KINKS = {"max", "min", "abs", "clamp"}
 _SUMS = {"reduce_sum", "reduce_prod"}
-_INDEXED = {"gather", "scatter", "scatter-add", "scatter_add"}
 
 
 def plan_both_sides(
@@ -41,11 +42,9 @@ def plan_both_sides(
     varied = any(o.varied for o in operands)
     if scope.whiles or len(eqn.outvars) > 1 or edges_of(step):
         return None
-    steered = name in _INDEXED and torn == [1]
-    if (
-        steered
-    ):  # the columns of one index, and all that a scatter places, must be torn by one comparison
-        rows = eqn.invars[1].aval.shape[:-1] if name == "gather" else ()
+    steered = name == "gather" and torn == [1]
+    if steered:  # the columns of one index must be torn by one comparison
+        rows = eqn.invars[1].aval.shape[:-1]
         planner.add_site(step, "comparison", "jump", rows, None, scope, at)
     if steered and not varied:
         step.action = "both"
@@ -68,6 +67,11 @@ def plan_both_sides(
     if not (entrywise or moves or slices or steered or mixes):
         return None
     step.action = "both"
+    if name == "reduce_sum" and math.prod(eqn.invars[0].aval.shape) <= planner.places:
+        step.groups = True
+        results = [math.prod(out.shape)]
+        shape = (*out.shape, math.prod(eqn.invars[0].aval.shape) // max(1, *results))
+        planner.add_site(step, "where", "places", shape, None, scope, at)
     if not (moves or steered) and (len(torn) > 1 or mixes):
         _contend(planner, step, torn, scope, at)
     return [plain[0]._replace(torn=True, varied=True)]
@@ -88,16 +92,23 @@ def _contend(planner: Planner, step: Step, places: Sequence[int], scope: Scope, 
 
 def both(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """The operation on the values, on the upper and on the lower sides."""
+    if step.groups:
+        operands = [grouped(step, operands[0], tape)]
     operands = _settled(step, operands, tape)
     if _indexed(step):
-        operands[1] = _one_index(
-            operands[1], tape, -1 if step.eqn.primitive.name == "gather" else None
-        )
+        operands[1] = one_index(operands[1], tape)
+    standing, steering = _steering(step, operands, step.eqn.outvars[0].aval.shape)
+    return on_both_sides(step, operands, standing, steering, tape)
+
+
+def on_both_sides(
+    step: Step, operands: Sequence[Value], standing: Any, steering: Steering, tape: Tape
+) -> list[Value]:
+    """The results on either side, given what steers them."""
     values = [o.value for o in operands]
     (out,) = bind(step.eqn, *values)
     above, below = _sides(operands)
     (upper,), (lower,) = bind(step.eqn, *above), bind(step.eqn, *below)
-    standing, steering = _steering(step, operands, out.shape)
     size = None
     if tape.measures and jnp.issubdtype(out.dtype, jnp.floating):
         made = [
@@ -163,28 +174,26 @@ def _settled(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
             if jnp.shape(other) != jnp.shape(operands[i].value):  # one for all entries
                 other = jnp.any(other)
         other = tape.mark(other)
-        settled[i] = _whole_where(other, operands[i], torn, tape)
+        settled[i] = whole_where(other, operands[i], torn, tape)
     return settled
 
 
 def _indexed(step: Step) -> bool:
-    """Whether only the indices of a gather or a scatter are torn."""
-    return (
-        step.eqn.primitive.name in _INDEXED and step.torn == (False, True, False)[: len(step.torn)]
-    )
+    """Whether only the indices of a gather are torn."""
+    return step.eqn.primitive.name == "gather" and step.torn == (False, True)
 
 
-def _one_index(index: Value, tape: Tape, axis: int | None) -> Value:
-    """Indices torn together, along an axis or all of them: by one comparison, or there is a jump."""
+def one_index(index: Value, tape: Tape) -> Value:
+    """Indices whose columns (last axis) are torn together: by one comparison, or there is a jump."""
     torn = index.torn
     assert torn is not None
     on = torn.steering.active
 
     def widest(part: Any, blank: Any) -> Any:
-        return jnp.max(jnp.where(on, part, blank), axis=axis, keepdims=True)
+        return jnp.max(jnp.where(on, part, blank), axis=-1, keepdims=True)
 
-    slot, active = widest(torn.steering.slot, -1), jnp.any(on, axis=axis, keepdims=True)
-    several = jnp.any(on & (torn.steering.slot != slot), axis=axis)
+    slot, active = widest(torn.steering.slot, -1), jnp.any(on, axis=-1, keepdims=True)
+    several = jnp.any(on & (torn.steering.slot != slot), axis=-1)
     tape.jump(jnp.where(several, 0.0, jnp.inf), 1.0)
     upper, lower = (jnp.where(on, side, index.value) for side in (torn.upper, torn.lower))
     above = widest(jnp.asarray(torn.above, jnp.int32), 0) > 0
@@ -207,7 +216,7 @@ def _heard(step: Step, part: Any, blank: Any) -> Any:
     return jnp.max(part, initial=blank) if _mixes(step) else part
 
 
-def _whole_where(other: Any, operand: Value, torn: Torn, tape: Tape) -> Value:
+def whole_where(other: Any, operand: Value, torn: Torn, tape: Tape) -> Value:
     """An operand made whole at some entries, where both sides must agree."""
     steering = torn.steering
     value = jnp.asarray(operand.value)
@@ -245,8 +254,6 @@ def _steering(
     if _indexed(step):
 
         def placed(part: Any) -> Any:
-            if name != "gather":
-                return jnp.broadcast_to(jnp.reshape(part, ()), shape)
             dims = eqn.params["dimension_numbers"].offset_dims
             return jnp.broadcast_to(jnp.expand_dims(jnp.squeeze(part, -1), dims), shape)
 

@@ -21,6 +21,7 @@ from .both_sides import both, sides
 from .copies import followed, increment, numbered, unknown
 from .decided import decided_kink
 from .meeting import combine
+from .placing import scattered
 from .sides import Value, branch, branched, decided, mended, push
 from .steps import tear, torn_sort
 
@@ -334,6 +335,7 @@ _ACTIONS: dict[str, Callable[[Step, Sequence[Value], Any], list[Value]]] = {
     "combine": combine,
     "branch": branch,
     "both": both,
+    "scatter": scattered,
     "sides": sides,
     "tear": tear,
     "torn_sort": torn_sort,

@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 def remember(step: Step, tied: Any, members: Any, axis: int, tape: Tape) -> None:
-    """Runs of a sort: ``tied`` (..., n − 1) says which neighbours tie, ``members`` (..., n) who stands there."""
+    """Runs of a sort: ``tied`` (..., n − 1) says which neighbours tie, ``members`` who stands there."""
     if members.shape[-1] < 2:
         return
     edge = jnp.ones((*tied.shape[:-1], 1), bool)

@@ -18,6 +18,7 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from ...errors import InvalidInputError
+from ...numerics import machine_epsilon
 from ..implicit_node import node_p
 from ..operations import kinks
 from ..operations.domains import MATRIX_EDGES, Edge, edges_of
@@ -48,6 +49,7 @@ from .calls import (
 )
 from .meeting import REDUCTIONS
 from .orders import plan_order
+from .placing import plan_scatter
 from .steps import STEPS, plan_tear
 
 _MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
@@ -100,7 +102,7 @@ def trace(
             raise InvalidInputError(
                 f"the function returns {var.aval.dtype}; derivatives exist for real floating-point outputs."
             )
-    planner = _Planner(sort_rounds, late)
+    planner = _Planner(sort_rounds, late, dtype)
     infos = [Info(planner.fresh(), v) for v in varied]
     block, _ = planner.block(closed, infos, Scope(), 0, whole=True)
     sites = tuple(sorted(planner.sites, key=lambda s: s.start))
@@ -110,8 +112,9 @@ def trace(
 
 
 class _Planner:
-    def __init__(self, sort_rounds: int, late: bool = False) -> None:
+    def __init__(self, sort_rounds: int, late: bool, dtype: Any) -> None:
         self.late = late
+        self.places = int(1 / machine_epsilon(dtype))
         self.sites: list[Site] = []
         self.given_rules: list[tuple[str, Location]] = []
         self.modes = {"forward", "reverse"}
@@ -290,7 +293,8 @@ class _Planner:
         if name == "cond":
             return plan_switch(self, step, operands, scope, at, out_felt)
         if self.late and some_torn:
-            through = plan_both_sides(self, step, operands, scope, at, plain)
+            through = plan_scatter(self, step, operands, scope, at, plain)
+            through = through or plan_both_sides(self, step, operands, scope, at, plain)
             if through is not None:
                 return through
         if some_torn and edges_of(step):  # they ask for the values of what varies

@@ -2,16 +2,18 @@
 
 The second reading of a program (``both_sides.py``) tears them. An extremum that several entries share has one
 leader and several rivals: each pass over the program holds one rival against the leader, and ``cuts/rivals.py``
-makes one tie of all passes.
+makes one tie of all passes. So do entries that tie in a sort: each pass takes one of their other orders.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ...numerics import machine_epsilon
 from ..operations.mixtures import carrying
 from ..operations.tape import Tape
 from ..operations.torn import Steering, Torn
@@ -21,6 +23,7 @@ from ..tracing.program import Info, Scope, Step
 from .sides import Value
 
 _EXTREMA = ("argmax", "argmin")
+_LONGEST_RUN = 4  # entries of a sort that may tie: every order of theirs takes a pass
 STEPS = {"floor", "ceil", "round", "truncate", *_EXTREMA}
 
 
@@ -41,16 +44,18 @@ def plan_tear(
         if eqn.params["num_keys"] > 1 or eqn.outvars[0].aval.ndim > 1 or not any(step.felt[1:]):
             return None
         pairs = (eqn.outvars[0].aval.shape[0] - 1,)
+        if pairs[0] < 1 or pairs[0] >= planner.places:
+            return None
         planner.add_site(step, "sort", "comparison", pairs, None, scope, at)
-        planner.add_site(step, "sort", "jump", (max(pairs[0] - 1, 0),), None, scope, at)
+        planner.add_site(step, "sort", "order", (pairs[0] + 1,), None, scope, at)
+        planner.add_site(step, "sort", "jump", (pairs[0] + 1,), None, scope, at)
         step.action = "torn_sort"
         varied = [step.in_varied[0], *step.in_varied[1:]]
         return [p._replace(torn=True, varied=v) for p, v in zip(plain, varied, strict=True)]
     shape = eqn.outvars[0].aval.shape
     if name in _EXTREMA:
         entries = eqn.invars[0].aval.shape[eqn.params["axes"][0]]
-        # the tape keeps places as numbers of the program's precision
-        if entries < 2 or entries * machine_epsilon(eqn.invars[0].aval.dtype) > 1:
+        if entries < 2 or entries > planner.places:
             return None
     step.action, step.entry = "tear", name
     # floor and ceil of one number tie together
@@ -136,7 +141,7 @@ def _leader_and_rival(
 
 
 def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
-    """A sort of one axis whose two neighbours that tie may leave either way."""
+    """A sort of one axis: entries that tie leave in the order they have, or in one other (``Tape.rival``)."""
     values = [jnp.asarray(o.value) for o in operands]
     outs = bind(step.eqn, *values)
     key = values[0]
@@ -144,25 +149,49 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     size = operands[0].measure if tape.measures else jnp.zeros(key.shape)
     ordered, sizes = key[order], size[order]
     above, pair = tape.compare(ordered[1:] - ordered[:-1], sizes[1:] + sizes[:-1], "upper")
-    tape.jump(jnp.where(pair.active[1:] & pair.active[:-1], 0.0, jnp.inf), 1.0)
-    idle = jnp.zeros(1, bool)
-    first, second = jnp.concatenate([pair.active, idle]), jnp.concatenate([idle, pair.active])
     place = jnp.arange(len(order))
-    swapped = order[jnp.where(first, place + 1, jnp.where(second, place - 1, place))]
+    edge = jnp.zeros(1, bool)
+    joined = jnp.concatenate([edge, pair.active])  # to the entry before
+    start = jax.lax.cummax(jnp.where(joined, 0, place))
+    length = jnp.bincount(start, length=len(order))[start]
+    swaps, count = _other_orders(start, length, place, 0 if tape.rival is None else tape.rival)
+    more = count > (1 if tape.rival is None else tape.rival + 1)
+    swapped = tape.rivals(more, swaps)
+    tape.jump(jnp.where(length > _LONGEST_RUN, 0.0, jnp.inf), 1.0)
 
-    def at(part: Any) -> Any:
-        blank = jnp.zeros(1, part.dtype)
-        return jnp.where(first, jnp.concatenate([part, blank]), jnp.concatenate([blank, part]))
+    def of_first_pair(part: Any) -> Any:
+        return jnp.concatenate([part, jnp.zeros(1, part.dtype)])[start]
 
-    steering = Steering(first | second, jnp.where(first | second, at(pair.slot), -1), at(pair.q))
+    tied = length > 1
+    slot, q = (of_first_pair(part) for part in (pair.slot, pair.q))
+    steering = Steering(tied, jnp.where(tied, slot, -1), q)
     results = []
     for out, value, operand in zip(outs, values, operands, strict=True):
-        upper, lower = carrying_all(out, value[order]), value[swapped]
+        upper, lower = carrying_all(out, value[order]), value[order[swapped]]
         measure = None
         if tape.measures and jnp.issubdtype(out.dtype, jnp.floating):
             measure = jnp.broadcast_to(jnp.max(operand.measure, initial=0.0), out.shape)
-        results.append(Value(out, measure, Torn(upper, lower, at(above), steering)))
+        results.append(Value(out, measure, Torn(upper, lower, of_first_pair(above), steering)))
     return results
+
+
+def _orders() -> tuple[np.ndarray, np.ndarray]:
+    """All orders of r entries but the first, (r, orders, places), and how many there are."""
+    counts = np.array([0, 0, *(math.factorial(r) - 1 for r in range(2, _LONGEST_RUN + 1))])
+    table = np.tile(np.arange(_LONGEST_RUN), (len(counts), counts[-1], 1))
+    for r in range(2, _LONGEST_RUN + 1):
+        table[r, : counts[r], :r] = list(itertools.permutations(range(r)))[1:]
+    return table, counts
+
+
+def _other_orders(start: Any, length: Any, place: Any, number: Any) -> tuple[Any, Any]:
+    """Where each place of a run takes its entry from in its ``number``-th other order; how many there are."""
+    table, counts = map(jnp.asarray, _orders())
+    own = jnp.where(length <= _LONGEST_RUN, length, 0)
+    count = counts[own]
+    at = jnp.clip(number, 0, jnp.maximum(count - 1, 0))
+    moved = start + table[own, at, jnp.clip(place - start, 0, _LONGEST_RUN - 1)]
+    return jnp.where(own > 1, moved, place), count
 
 
 def carrying_all(value: Any, carrier: Any) -> Any:

@@ -24,10 +24,10 @@ class Site:
     derivatives no scalar weights span), "root" (unknowns of an implicit function), "ball" (entries
     under a norm), "spectrum" and "null" (the matrices that equal eigenvalues or singular values move
     by, and those that vanishing ones move by), "mark" (entries that are made whole), "stand" (what
-    JAX makes of the branch before it) and "rival" (the places of an extremum's leader and of one of those
-    that tie with it, for the comparison after it). ``shape`` counts loop iterations first, in ``loops`` axes;
-    ``start`` and ``strides`` locate its slots. A root has its ``node``, and how many ``leaves`` its
-    solution has.
+    JAX makes of the branch before it), "rival" (the places of an extremum's leader and of one of those
+    that tie with it), "order" (another order of entries that tie in a sort) and "places" (of entries, as
+    the first pass found them). ``shape`` counts loop iterations first, in ``loops`` axes; ``start`` and
+    ``strides`` locate its slots. A root has its ``node``, and how many ``leaves`` its solution has.
     """
 
     operation: str
@@ -66,9 +66,9 @@ class Step:
 
     ``action``: "plain" (as it stands), "inline", "scan", "switch", "while", "kink" (by its table
     entry), "compare", "push" (both sides of a torn value go through), "combine" (two torn values
-    meet), "both" and "sides" (both sides of torn operands go through, at kinks with selections of their
-    own), "tear" and "torn_sort" (a step function as a comparison), "branch" (a torn value meets varied
-    ones), "permute" (a gather by the order of a sort), "jump" (any other use of that order), "solve" (a
+    meet), "both", "scatter" and "sides" (both sides of torn operands go through, at kinks with selections
+    of their own), "tear" and "torn_sort" (a step function as a comparison), "branch" (a torn value meets
+    varied ones), "permute" (a gather by the order of a sort), "jump" (any other use of that order), "solve" (a
     call that holds a node), "root" (a node: its solution moves as its equation says).
     """
 
@@ -95,6 +95,7 @@ class Step:
     swap: bool = False
     sort: "Step | None" = None  # the sort whose order the operands follow
     site: Site | None = None  # of a root
+    groups: bool = False  # a sum whose entries are put together by the comparison that tears them
     contend: tuple[int, ...] = ()  # torn operands of which other comparisons may tear entries
     late: bool = False  # sides meet as late as they can: see both_sides.py
     edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
