@@ -1,5 +1,6 @@
 """From the Jacobian of a cut program to its abs-normal form: one group of columns a kink."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 
@@ -54,6 +55,12 @@ def assemble(
         steered = kinds[slot] in ("branch", "tie", "ball")
         members.setdefault(int(records.steer[slot]) if steered else int(slot), []).append(int(slot))
 
+    @functools.cache
+    def passed() -> np.ndarray:
+        """r as it follows from the inputs with JAX's weights, (k, n)."""
+        weights = records.choice[columns].astype(np.float64)[:, None] * increments
+        return np.linalg.lstsq(np.eye(k) - weights[:, n:], weights[:, :n])[0]
+
     new_rows: list[np.ndarray] = []
     members_of: list[tuple[list[int], np.ndarray]] = []  # new columns: places of old ones, weights
     groups: list[Group] = []
@@ -99,7 +106,8 @@ def assemble(
                 jax_weights = (float(np.mean(records.choice[slots])),)
             # one comparison switches all that it steers together: eliminate them from each other
             if standing is not None:
-                jax_weights = (_weight(rows, [stands.get(s) for s in slots], jax_weights[0]),)
+                taken = [stands.get(s) for s in slots]
+                jax_weights = (_weight(rows, taken, jax_weights[0], n, places, passed),)
             rows = np.linalg.solve(
                 np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places)
             )
@@ -156,12 +164,27 @@ def assemble(
     )
 
 
-def _weight(gaps: np.ndarray, taken: Sequence[np.ndarray | None], otherwise: float) -> float:
-    """The share of the upper side in what JAX makes of branches, from their rows."""
+def _weight(
+    gaps: np.ndarray,
+    taken: Sequence[np.ndarray | None],
+    otherwise: float,
+    n: int,
+    places: Sequence[int],
+    passed: Callable[[], np.ndarray],
+) -> float:
+    """The share of the upper side in what JAX makes of branches, from their rows.
+
+    ``passed()`` (k, n) is what JAX lets the other kinks pass.
+    """
     if any(t is None for t in taken):
         return otherwise
-    square = float(np.sum(gaps * gaps))
-    share = float(np.sum(gaps * np.array(taken))) / square if square else otherwise
+    both = np.stack([gaps, np.array(taken)])
+    rest = _without(both.reshape(-1, gaps.shape[1]), n, places)
+    if np.any(rest[:, n:]):
+        rest = rest[:, :n] + rest[:, n:] @ passed()
+    gaps, stands = rest[:, :n].reshape(2, -1)
+    square = float(gaps @ gaps)
+    share = float(gaps @ stands) / square if square else otherwise
     return min(1.0, max(0.0, share))
 
 

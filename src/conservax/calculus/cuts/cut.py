@@ -41,7 +41,8 @@ from .sweeps import on_basis, padded
 
 KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
 FURTHER = ("rival", "order")  # sites that may ask for further passes
-_OWN_NAMES = ("sign", "argmax", "argmin", "sort", "top_k")  # of comparisons that are no where
+PLACES = ("argmax", "argmin")
+_OWN_NAMES = ("sign", *PLACES, "sort", "top_k")  # of comparisons that are no where
 _MAX_COLUMNS = 1 << 14
 
 

@@ -21,7 +21,7 @@ from ..sets.abs_normal import AbsNormal, Kink
 from ..tracing.invocation import Invocation, differentiable, require_values
 from ..tracing.locations import Location
 from .activity import active_slots, is_of_index
-from .cut import FURTHER, KINDS, Cutter
+from .cut import FURTHER, KINDS, PLACES, Cutter
 from .findings import Linearised
 from .rivals import Pass
 
@@ -51,10 +51,19 @@ class Point:
     def of(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
         """The point of a call, its kinks decided at a tolerance.
 
-        A program that jumps is read once more, for jumps that it mends itself.
+        A program that jumps is read once more, for jumps that it mends itself: one that jumps within the
+        tolerance of the point too, unless it mends nothing.
         """
         try:
-            return cls._of(call, varied, tolerance, False)
+            first = cls._of(call, varied, tolerance, False)
+            if not first._nearly_jumps(tolerance):
+                return first
+            try:
+                again = cls._of(call, varied, tolerance, True)
+                again.form()
+            except ConservaxError:
+                return first
+            return again
         except (DiscontinuousError, UnsupportedOperationError) as refusal:
             if isinstance(refusal, UnsupportedOperationError) and not is_of_index(refusal):
                 raise
@@ -77,6 +86,17 @@ class Point:
                 passes = _with_other_rivals(cutter, call.leaves, tolerance, records)
                 return cls(cutter, call.leaves, records, active, found.kept, passes)
             rounds = needed
+
+    def _nearly_jumps(self, tolerance: Tolerance) -> bool:
+        """Whether a step function stands within the tolerance of its step."""
+        cutter, records = self.cutter, self.records
+        steps = [
+            s.kind == "jump" and s.operation in ("floor", "ceil", "round", *PLACES)
+            for s in cutter.program.sites
+        ]
+        slots = np.flatnonzero(np.array([*steps, False])[cutter.owner]) if any(steps) else []
+        z, size = np.abs(records.z[slots]), records.size[slots]
+        return bool(np.any(z <= tolerance.atol + tolerance.rtol * np.maximum(size, z)))
 
     def form(
         self, inputs: Sequence[bool] | None = None, solves: bool = False, determined: bool = False

@@ -27,7 +27,7 @@ def jumps(
     widths: Sequence[float],
     precision: float,
 ) -> bool:
-    """Whether a jump of ``run(leaves)`` was found within one of some widths around the leaves marked ``varied``."""
+    """Whether ``run(leaves)`` was seen to jump, some widths around the leaves marked ``varied``."""
     rng = np.random.default_rng(0)
     size = max(
         (float(np.max(np.abs(a), initial=1.0)) for a, v in zip(leaves, varied, strict=True) if v),
