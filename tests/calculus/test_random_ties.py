@@ -16,7 +16,7 @@ EXAMPLES = 200 if "CONSERVAX_PROGRAMS" in os.environ else 20  # make fuzz, make 
 TABLE = jnp.array([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0], [7.0, 0.5], [0.0, 2.0]])
 
 
-def held_to_neighbours(fun, x, data, rng, step=1e-7):
+def held_to_neighbours(fun, x, data, rng, step=1e-7, close=2e-4):
     """One-sided differences, a gradient nearby, and JAX's own."""
     J = cx.conservative_jacobian(fun)(jnp.array(x), *data)
     value, gradient = COMPILED[fun]
@@ -24,12 +24,12 @@ def held_to_neighbours(fun, x, data, rng, step=1e-7):
         v = rng.normal(size=x.shape)
         change = np.ravel(value(x + step * v, *data) - value(x, *data)) / step
         size = 1 + np.abs(change).max()
-        np.testing.assert_allclose(J.directional(v), change, atol=2e-4 * size)
+        np.testing.assert_allclose(J.directional(v), change, atol=close * size)
         nearby = np.asarray(gradient(x + step * v, *data))
         away = (
             np.abs(J.vertices() - nearby).max(axis=(1, 2)).min()
         )  # nothing ties at a random neighbour
-        assert away < 2e-4 * (1 + np.abs(nearby).max())
+        assert away < close * (1 + np.abs(nearby).max())
     np.testing.assert_allclose(J.element("jax"), gradient(x, *data), atol=1e-9)
     return J
 
@@ -108,7 +108,8 @@ def test_powers_by_a_double_where(seed):
     x = knots + np.where(rng.uniform(size=3) < 0.7, 0.0, rng.normal(size=3))
     p = rng.choice([1.0, 1.5, 2.0, 2.5, 3.0], size=3)
     slopes = rng.integers(-2, 3, size=(2, 3)).astype(float)
-    held_to_neighbours(powers, x, (knots, p, slopes), rng, 1e-9)
+    # √step, times slopes and directions: what a power 1.5 differs by
+    held_to_neighbours(powers, x, (knots, p, slopes), rng, 1e-9, 2e-3)
 
 
 COMPILED = {

@@ -38,7 +38,7 @@ def jumps(
     for width in widths:
         for _ in range(_LINES):
             directions = [
-                np.asarray(width * rng.uniform(-1, 1, np.shape(a)), np.result_type(a))
+                np.asarray(width * rng.uniform(-1, 1, np.shape(a)), jnp.result_type(a))
                 if v
                 else None
                 for a, v in zip(leaves, varied, strict=True)
