@@ -41,8 +41,9 @@ from .sweeps import on_basis, padded
 
 KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
 FURTHER = ("rival", "order")  # sites that may ask for further passes
-PLACES = ("argmax", "argmin")
-_OWN_NAMES = ("sign", *PLACES, "sort", "top_k")  # of comparisons that are no where
+_PLACES = ("argmax", "argmin")
+_STEPS = ("floor", "ceil", "round", *_PLACES)
+_OWN_NAMES = ("sign", *_PLACES, "sort", "top_k")  # of comparisons that are no where
 _MAX_COLUMNS = 1 << 14
 
 
@@ -50,9 +51,14 @@ class Cutter:
     """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
     def __init__(
-        self, call: Invocation, varied: Sequence[bool], rounds: int, late: bool = False
+        self,
+        call: Invocation,
+        varied: Sequence[bool],
+        rounds: int,
+        late: bool = False,
+        groups: bool = False,
     ) -> None:
-        self.program = trace(call.run, call.leaves, varied, rounds, late)
+        self.program = trace(call.run, call.leaves, varied, rounds, late, groups)
         self.late = late
         if any(isinstance(c, Tracer) for c in self.program.block.consts):
             raise InvalidInputError(
@@ -86,6 +92,9 @@ class Cutter:
                 own = compared[site.start + math.prod(site.shape[site.loops :])]
             self.rivals[own.slots().ravel()] = slots.ravel()
         self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
+        self.further = np.flatnonzero(np.isin(self.kinds, FURTHER))
+        steps = [s.kind == "jump" and s.operation in _STEPS for s in self.program.sites]
+        self.steps = np.flatnonzero(np.array(steps)[self.owner]) if any(steps) else self.further[:0]
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
         # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
         self._constants = list(self.program.block.consts)
@@ -207,7 +216,10 @@ class Cutter:
         base = np.where(kinds == "comparison", active, base)
         base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
         base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
-        base[(kinds == "branch") & np.isin(records.steer, list(ways))] = 1.0  # the leader's side
+        if ways:
+            base[(kinds == "branch") & np.isin(records.steer, list(ways))] = (
+                1.0  # the leader's side
+            )
         for meeting in meetings_of(self.program, active):
             if meeting.site.kind == "spectrum":
                 base[meeting.slots] = 1 / meeting.multiplicity

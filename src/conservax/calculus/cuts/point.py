@@ -21,7 +21,7 @@ from ..sets.abs_normal import AbsNormal, Kink
 from ..tracing.invocation import Invocation, differentiable, require_values
 from ..tracing.locations import Location
 from .activity import active_slots, is_of_index
-from .cut import FURTHER, KINDS, PLACES, Cutter
+from .cut import KINDS, Cutter
 from .findings import Linearised
 from .rivals import Pass
 
@@ -29,11 +29,15 @@ _MAX_RIVALS = 64  # a pass each
 
 
 def cutter_for(
-    call: Invocation, varied: Sequence[bool], rounds: int = 2, late: bool = False
+    call: Invocation,
+    varied: Sequence[bool],
+    rounds: int = 2,
+    late: bool = False,
+    groups: bool = False,
 ) -> Cutter:
     """The cutter of calls of this form, made once and kept as long as the function lives."""
-    key = (Cutter, tuple(varied), rounds, late)
-    return call.kept(key, lambda: Cutter(call, varied, rounds, late))
+    key = (Cutter, tuple(varied), rounds, late, groups)
+    return call.kept(key, lambda: Cutter(call, varied, rounds, late, groups))
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Point:
             if not first._nearly_jumps(tolerance):
                 return first
             try:
-                again = cls._of(call, varied, tolerance, True)
+                again = cls._late(call, varied, tolerance)
                 again.form()
             except ConservaxError:
                 return first
@@ -68,17 +72,32 @@ class Point:
             if isinstance(refusal, UnsupportedOperationError) and not is_of_index(refusal):
                 raise
             try:
-                return cls._of(call, varied, tolerance, True)
+                return cls._late(call, varied, tolerance)
             except ConservaxError:
                 raise refusal from None
 
     @classmethod
+    def _late(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":
+        """The point by a second reading; by a third one, where sums may mend what the second could not."""
+        try:
+            return cls._of(call, varied, tolerance, True)
+        except (DiscontinuousError, UnsupportedOperationError):
+            if not cutter_for(call, varied, 2, True).program.torn_sums:
+                raise
+            return cls._of(call, varied, tolerance, True, True)
+
+    @classmethod
     def _of(
-        cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance, late: bool
+        cls,
+        call: Invocation,
+        varied: Sequence[bool],
+        tolerance: Tolerance,
+        late: bool,
+        groups: bool = False,
     ) -> "Point":
         rounds = 2
         while True:
-            cutter = cutter_for(call, varied, rounds, late)
+            cutter = cutter_for(call, varied, rounds, late, groups)
             found = cutter.discover(call.leaves, tolerance)
             records = found.records
             active, needed = active_slots(cutter.program, cutter.kinds, cutter.owner, records)
@@ -89,12 +108,9 @@ class Point:
 
     def _nearly_jumps(self, tolerance: Tolerance) -> bool:
         """Whether a step function stands within the tolerance of its step."""
-        cutter, records = self.cutter, self.records
-        steps = [
-            s.kind == "jump" and s.operation in ("floor", "ceil", "round", *PLACES)
-            for s in cutter.program.sites
-        ]
-        slots = np.flatnonzero(np.array([*steps, False])[cutter.owner]) if any(steps) else []
+        slots, records = self.cutter.steps, self.records
+        if not slots.size:
+            return False
         z, size = np.abs(records.z[slots]), records.size[slots]
         return bool(np.any(z <= tolerance.atol + tolerance.rtol * np.maximum(size, z)))
 
@@ -120,12 +136,13 @@ class Point:
         cut = np.flatnonzero(self.active & np.isin(cutter.kinds, KINDS))
         steered = np.isin(cutter.kinds[cut], ("tie", "ball", "spectrum", "null"))
         owners, ways = np.unique(np.where(steered, records.steer[cut], cut), return_counts=True)
-        several = cutter.ways(self.records, self.passes)
-        counts = np.array([several.get(int(o), c) for o, c in zip(owners, ways, strict=True)])
-        ties = (cutter.kinds[owners] == "tie") | np.isin(owners, list(several))
+        ties = cutter.kinds[owners] == "tie"
+        for owner, count in cutter.ways(self.records, self.passes).items():
+            ways[owners == owner] = count
+            ties[owners == owner] = True
         kinks = (
             cutter.kink(int(slot), records, True, int(count) if tie else 1)
-            for slot, count, tie in zip(owners, counts, ties, strict=True)
+            for slot, count, tie in zip(owners, ways, ties, strict=True)
         )
         return tuple(kinks), cutter._nearest_inactive(records, self.active)
 
@@ -138,13 +155,13 @@ def _with_other_rivals(
     cutter: Cutter, leaves: Sequence[Any], tolerance: Tolerance, first: Records
 ) -> tuple[Pass, ...]:
     """Passes in which each extremum holds its second rival against its leader, its third, and so on."""
+    if not cutter.further.size:
+        return ()
     passes: list[Pass] = []
     records = first
-    further = np.isin(cutter.kinds, FURTHER)
-    while np.any(further & (np.abs(records.z) <= records.limit)):
+    while np.any(near := np.abs(records.z[cutter.further]) <= records.limit[cutter.further]):
         if len(passes) == _MAX_RIVALS:
-            slot = np.flatnonzero(further & (records.z == 0))[0]
-            site = cutter.program.sites[cutter.owner[slot]]
+            site = cutter.program.sites[cutter.owner[cutter.further[near][0]]]
             raise TooManyKinksError(
                 f"{site.location}: more than {_MAX_RIVALS} entries tie at this {site.operation}. Lower rtol, "
                 "or write the line with max."

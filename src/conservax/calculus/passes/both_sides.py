@@ -68,7 +68,8 @@ def plan_both_sides(
         return None
     step.action = "both"
     if name == "reduce_sum" and math.prod(eqn.invars[0].aval.shape) <= planner.places:
-        step.groups = True
+        step.groups, planner.torn_sums = planner.groups, True
+    if step.groups:
         results = [math.prod(out.shape)]
         shape = (*out.shape, math.prod(eqn.invars[0].aval.shape) // max(1, *results))
         planner.add_site(step, "where", "places", shape, None, scope, at)

@@ -81,11 +81,12 @@ def trace(
     varied: Sequence[bool],
     sort_rounds: int = 2,
     late: bool = False,
+    groups: bool = False,
 ) -> Program:
     """Trace ``run(leaves)`` and plan it for differentiation in the leaves marked ``varied``.
 
     ``sort_rounds`` is the largest number of equal entries that a sort may meet; ``late``: jumps may be
-    mended further on (``both_sides.py``).
+    mended further on (``both_sides.py``); ``groups``: by sums, too (``grouping.py``).
     """
     moving = [a for a, v in zip(leaves, varied, strict=True) if v]
     dtype = jnp.result_type(*moving) if moving else jnp.result_type(float)
@@ -102,18 +103,26 @@ def trace(
             raise InvalidInputError(
                 f"the function returns {var.aval.dtype}; derivatives exist for real floating-point outputs."
             )
-    planner = _Planner(sort_rounds, late, dtype)
+    planner = _Planner(sort_rounds, late, groups, dtype)
     infos = [Info(planner.fresh(), v) for v in varied]
     block, _ = planner.block(closed, infos, Scope(), 0, whole=True)
     sites = tuple(sorted(planner.sites, key=lambda s: s.start))
     return Program(
-        block, sites, tuple(planner.given_rules), frozenset(planner.modes), out_trees[-1], dtype
+        block,
+        sites,
+        tuple(planner.given_rules),
+        frozenset(planner.modes),
+        out_trees[-1],
+        dtype,
+        planner.torn_sums,
     )
 
 
 class _Planner:
-    def __init__(self, sort_rounds: int, late: bool, dtype: Any) -> None:
+    def __init__(self, sort_rounds: int, late: bool, groups: bool, dtype: Any) -> None:
         self.late = late
+        self.groups = groups
+        self.torn_sums = False
         self.places = int(1 / machine_epsilon(dtype))
         self.sites: list[Site] = []
         self.given_rules: list[tuple[str, Location]] = []

@@ -131,7 +131,8 @@ class Program:
     """A function traced at given shapes, planned for differentiation in some of its inputs.
 
     ``given_rules`` are the user's own derivative rules, taken as they are; ``modes`` the sweeps
-    that the program admits (a while loop has no reverse, a custom_vjp no forward derivative).
+    that the program admits (a while loop has no reverse, a custom_vjp no forward derivative);
+    ``torn_sums``: there are sums of entries that comparisons tear.
     """
 
     block: Block
@@ -140,6 +141,7 @@ class Program:
     modes: frozenset[str]
     out_tree: Any
     dtype: Any
+    torn_sums: bool = False
 
     @property
     def size(self) -> int:
