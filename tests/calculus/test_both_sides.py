@@ -257,6 +257,33 @@ def test_refused_where_pieces_part(name):
         cx.conservative_jacobian(fun)(jnp.array(x))
 
 
+def test_what_takes_too_many_passes_or_has_no_scalar_kinks_is_named():
+    """No jump is claimed where it is the calculus that ends."""
+    with pytest.raises(errors.TooManyKinksError, match="more than 64 entries tie at this argmax"):
+        cx.conservative_jacobian(lambda x: x[jnp.argmax(x)])(jnp.ones(70))
+    with pytest.raises(errors.UnsupportedOperationError, match="three or more entries tie at this"):
+        cx.conservative_jacobian(lambda x: x[jnp.argsort(x)[-1]])(jnp.ones(3))
+    with pytest.raises(errors.UnsupportedOperationError, match="other kinks are active"):
+        cx.conservative_jacobian(lambda x: jax.nn.relu(x[jnp.argmax(x)]))(jnp.zeros(3))
+
+
+def test_an_extremum_of_three_within_rounding_is_one_tie_and_a_verdict():
+    W = jnp.array(np.random.default_rng(3).normal(size=(3, 3)), jnp.float32)
+    b = 1 - W @ jnp.ones(3, jnp.float32)
+    J = cx.conservative_jacobian(lambda x: (W @ x + b)[jnp.argmax(W @ x + b)])(
+        jnp.ones(3, jnp.float32)
+    )
+    assert [k.ways for k in J.kinks] == [3]
+    assert_same_set(J.vertices(), np.asarray(W)[:, None], atol=1e-6)
+
+    def equation(y, p, slope):  # slope + {1, −1, ½}
+        lines = jnp.array([y, -y, y / 2])
+        return slope * y + lines[jnp.argmax(lines)] - p
+
+    verdicts = [cx.check(equation, 0.0, 0.0, slope).verdict for slope in (2.0, 0.7)]
+    assert verdicts == [cx.Verdict.PROVEN, cx.Verdict.REFUTED]
+
+
 def test_a_verdict_through_a_table():
     def equation(y, p):
         return from_table(y) - 3 * y - p  # slopes 1 − 3 and 3 − 3 meet at 1

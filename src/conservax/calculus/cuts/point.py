@@ -73,6 +73,8 @@ class Point:
                 raise
             try:
                 return cls._late(call, varied, tolerance)
+            except TooManyKinksError:  # it may well mend itself
+                raise
             except ConservaxError:
                 raise refusal from None
 

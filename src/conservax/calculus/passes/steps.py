@@ -23,7 +23,9 @@ from ..tracing.program import Info, Scope, Step
 from .sides import Value
 
 _EXTREMA = ("argmax", "argmin")
-_LONGEST_RUN = 4  # entries of a sort that may tie: every order of theirs takes a pass
+# How many other orders the entries of a sort have that tie, by their number: each takes a pass.
+_COUNTS = {r: math.factorial(r) - 1 for r in (2, 3, 4)}
+_LONGEST_RUN = max(_COUNTS)
 STEPS = {"floor", "ceil", "round", "truncate", *_EXTREMA}
 
 
@@ -153,8 +155,10 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     edge = jnp.zeros(1, bool)
     joined = jnp.concatenate([edge, pair.active])  # to the entry before
     start = jax.lax.cummax(jnp.where(joined, 0, place))
-    length = jnp.bincount(start, length=len(order))[start]
-    swaps, count = _other_orders(start, length, place, 0 if tape.rival is None else tape.rival)
+    end = jax.lax.cummin(jnp.where(jnp.roll(joined, -1), len(order), place), reverse=True)
+    length = end - start + 1
+    swaps = _other_order(start, end, place, tape.rival)
+    count = jnp.select([length == r for r in _COUNTS], list(_COUNTS.values()), 0)
     more = count > (1 if tape.rival is None else tape.rival + 1)
     swapped = tape.rivals(more, swaps)
     tape.jump(jnp.where(length > _LONGEST_RUN, 0.0, jnp.inf), 1.0)
@@ -175,23 +179,22 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     return results
 
 
-def _orders() -> tuple[np.ndarray, np.ndarray]:
-    """All orders of r entries but the first, (r, orders, places), and how many there are."""
-    counts = np.array([0, 0, *(math.factorial(r) - 1 for r in range(2, _LONGEST_RUN + 1))])
-    table = np.tile(np.arange(_LONGEST_RUN), (len(counts), counts[-1], 1))
-    for r in range(2, _LONGEST_RUN + 1):
-        table[r, : counts[r], :r] = list(itertools.permutations(range(r)))[1:]
-    return table, counts
-
-
-def _other_orders(start: Any, length: Any, place: Any, number: Any) -> tuple[Any, Any]:
-    """Where each place of a run takes its entry from in its ``number``-th other order; how many there are."""
-    table, counts = map(jnp.asarray, _orders())
-    own = jnp.where(length <= _LONGEST_RUN, length, 0)
-    count = counts[own]
-    at = jnp.clip(number, 0, jnp.maximum(count - 1, 0))
-    moved = start + table[own, at, jnp.clip(place - start, 0, _LONGEST_RUN - 1)]
-    return jnp.where(own > 1, moved, place), count
+def _other_order(start: Any, end: Any, place: Any, number: Any) -> Any:
+    """Where each place takes its entry from, in the ``number``-th other order of its run; the first is None."""
+    length = end - start + 1
+    fits = (length > 1) & (length <= _LONGEST_RUN)
+    if number is None:  # the last two change places
+        swapped = jnp.where(place == end, place - 1, jnp.where(place == end - 1, end, place))
+        return jnp.where(fits, swapped, place)
+    table = np.zeros((_LONGEST_RUN + 1, _COUNTS[_LONGEST_RUN], _LONGEST_RUN), np.int32)
+    counts = np.zeros(_LONGEST_RUN + 1, np.int32)
+    for r, count in _COUNTS.items():
+        counts[r] = count
+        table[r, :count, :r] = list(itertools.permutations(range(r)))[1:]
+    own = jnp.where(fits, length, 0)
+    at = jnp.clip(number, 0, jnp.maximum(jnp.asarray(counts)[own] - 1, 0))
+    moved = start + jnp.asarray(table)[own, at, jnp.clip(place - start, 0, _LONGEST_RUN - 1)]
+    return jnp.where(fits, moved, place)
 
 
 def carrying_all(value: Any, carrier: Any) -> Any:
