@@ -154,11 +154,12 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     place = jnp.arange(len(order))
     edge = jnp.zeros(1, bool)
     joined = jnp.concatenate([edge, pair.active])  # to the entry before
-    start = jax.lax.cummax(jnp.where(joined, 0, place))
-    end = jax.lax.cummin(jnp.where(jnp.roll(joined, -1), len(order), place), reverse=True)
-    length = end - start + 1
+    before, after = _in_a_row(joined, 1), _in_a_row(jnp.roll(joined, -1), -1)
+    start, end, length = place - before, place + after, before + after + 1
     swaps = _other_order(start, end, place, tape.rival)
-    count = jnp.select([length == r for r in _COUNTS], list(_COUNTS.values()), 0)
+    count: Any = 0
+    for r, orders in _COUNTS.items():
+        count = jnp.where(length == r, orders, count)
     more = count > (1 if tape.rival is None else tape.rival + 1)
     swapped = tape.rivals(more, swaps)
     tape.jump(jnp.where(length > _LONGEST_RUN, 0.0, jnp.inf), 1.0)
@@ -177,6 +178,15 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
             measure = jnp.broadcast_to(jnp.max(operand.measure, initial=0.0), out.shape)
         results.append(Value(out, measure, Torn(upper, lower, of_first_pair(above), steering)))
     return results
+
+
+def _in_a_row(joined: Any, step: int) -> Any:
+    """How many in a row, from each place backwards (forwards for −1); more than the longest run counts so."""
+    count, on = joined.astype(jnp.int32), joined
+    for i in range(1, _LONGEST_RUN):
+        on = on & jnp.roll(joined, i * step)
+        count = count + on
+    return count
 
 
 def _other_order(start: Any, end: Any, place: Any, number: Any) -> Any:
