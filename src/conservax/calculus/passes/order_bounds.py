@@ -14,12 +14,21 @@ from ..operations.tape import Tape
 from ..tracing.program import Step
 
 
-class Run(NamedTuple):
-    """The places of a sort, flat as in its result: whether they are the first or last of a run, which run.
+class Ties(NamedTuple):
+    """A sort: which neighbours (..., n − 1) tie, along which axis of the result.
 
-    ``members``: the numbers (``copies.py``) of the entries that stood at the places, ``start``: that of the
+    ``members`` (..., n): the numbers (``copies.py``) of the entries at the places, ``start``: that of the
     first place itself, halved.
     """
+
+    start: int
+    tied: Any
+    members: Any
+    axis: int
+
+
+class Runs(NamedTuple):
+    """The places of a sort, flat as in its result: whether they are the first or last of a run, which run."""
 
     start: int
     first: Any
@@ -29,18 +38,21 @@ class Run(NamedTuple):
 
 
 def remember(step: Step, tied: Any, members: Any, axis: int, tape: Tape) -> None:
-    """Runs of a sort: ``tied`` (..., n − 1) says which neighbours tie, ``members`` who stands there."""
-    if members.shape[-1] < 2:
-        return
-    edge = jnp.ones((*tied.shape[:-1], 1), bool)
-    first = jnp.concatenate([edge, ~tied], -1)
-    last = jnp.concatenate([~tied, edge], -1)
+    """Keep what a comparison further on may ask for."""
+    if members.shape[-1] > 1:
+        tape.runs.append(Ties(step.own_entries, tied, members, axis))
+
+
+def _runs(ties: Ties) -> Runs:
+    edge = jnp.ones((*ties.tied.shape[:-1], 1), bool)
+    first = jnp.concatenate([edge, ~ties.tied], -1)
+    last = jnp.concatenate([~ties.tied, edge], -1)
     run = jnp.cumsum(jnp.ravel(first), dtype=jnp.int32).reshape(first.shape)
 
     def flat(part: Any) -> Any:
-        return jnp.ravel(jnp.moveaxis(part, -1, axis))
+        return jnp.ravel(jnp.moveaxis(part, -1, ties.axis))
 
-    tape.runs.append(Run(step.own_entries, *map(flat, (first, last, run, members))))
+    return Runs(ties.start, *map(flat, (first, last, run, ties.members)))
 
 
 def never_crossed(entry: Any, place: Any, tape: Tape) -> tuple[Any, Any]:
@@ -49,7 +61,7 @@ def never_crossed(entry: Any, place: Any, tape: Tape) -> tuple[Any, Any]:
     never_above: Any = jnp.zeros(entry.shape, bool)
     mirrored = (place & 1) == 1  # −entry at a place of the sort: both change their sign
     entry = jnp.where(mirrored & (entry > 0), entry ^ 1, entry)
-    for found in tape.runs:
+    for found in map(_runs, tape.runs):
         at = (place >> 1) - found.start
         known = (place > 0) & (entry > 0) & (at >= 0) & (at < found.run.size)
         at = jnp.clip(at, 0, found.run.size - 1)

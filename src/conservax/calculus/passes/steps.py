@@ -154,7 +154,8 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     place = jnp.arange(len(order))
     edge = jnp.zeros(1, bool)
     joined = jnp.concatenate([edge, pair.active])  # to the entry before
-    before, after = _in_a_row(joined, 1), _in_a_row(jnp.roll(joined, -1), -1)
+    following = jnp.concatenate([pair.active, edge])
+    before, after = _in_a_row(joined, -1), _in_a_row(following, 1)
     start, end, length = place - before, place + after, before + after + 1
     swaps = _other_order(start, end, place, tape.rival)
     count: Any = 0
@@ -181,10 +182,13 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
 
 
 def _in_a_row(joined: Any, step: int) -> Any:
-    """How many in a row, from each place backwards (forwards for −1); more than the longest run counts so."""
-    count, on = joined.astype(jnp.int32), joined
+    """How many in a row, from each place on (forwards, or backwards for −1), at most the longest run."""
+    count, on, n = joined.astype(jnp.int32), joined, len(joined)
+    edge = jnp.zeros(_LONGEST_RUN, bool)
+    padded = jnp.concatenate([edge, joined, edge])
     for i in range(1, _LONGEST_RUN):
-        on = on & jnp.roll(joined, i * step)
+        first = _LONGEST_RUN + i * step
+        on = on & jax.lax.slice_in_dim(padded, first, first + n)
         count = count + on
     return count
 
