@@ -33,7 +33,7 @@ test-all: ## The tests again as XLA compiles for users, the long fuzzers, the ne
 test-latest: .venv-latest/.stamp-test ## Run the tests against the newest JAX, in an environment of its own
 	.venv-latest/bin/python -m pytest -n $(JOBS) $(ARGS)
 
-FUZZED = $(addprefix tests/calculus/test_,operations.py spectra.py domains.py both_sides.py random_nodes.py)
+FUZZED = $(addprefix tests/calculus/test_,operations.py spectra.py domains.py both_sides.py random_ties.py random_nodes.py)
 fuzz: $(VENV)/.stamp-test ## Run the calculus on thousands of random programs (PROGRAMS=5000)
 	CONSERVAX_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -n $(JOBS) $(FUZZED) $(ARGS)
 

@@ -100,6 +100,37 @@ MENDED = {
     ),
     "x[argmax(x)]": (lambda x: x[jnp.argmax(x)], [1.0, 1.0, 0.0], True),
     "x[argmin(x)]²": (lambda x: x[jnp.argmin(x)] ** 2, [3.0, -1.0, -1.0], True),
+    "double where, a power": (
+        lambda x: jnp.where(x[0] > 0, jnp.where(x[0] > 0, x[0], 1.0) ** 2.5, 0.0) + jnp.abs(x[0]),
+        [0.0],
+        True,
+    ),
+    "x[argmax(x)] of three": (lambda x: x[jnp.argmax(x)], [1.0, 1.0, 1.0, 0.0], True),
+    "an argmin of four products": (
+        lambda x: (x * x[::-1])[jnp.argmin(x * x[::-1])],
+        [1.0, 1.0, 1.0, 1.0],
+        None,
+    ),
+    "two uses of one argmax of three": (
+        lambda x: x[jnp.argmax(x)] ** 2 + jnp.sin(x)[jnp.argmax(x)],
+        [1.0, 1.0, 1.0],
+        True,
+    ),
+    "all but the largest of three": (
+        lambda x: jnp.sum(jnp.sin(x.at[jnp.argmax(x)].set(0.0))),
+        [1.0, 1.0, 1.0],
+        True,
+    ),
+    "rows of three and of two": (
+        lambda x: jnp.sum(jax.vmap(lambda r: r[jnp.argmax(r)])(x.reshape(2, 3)) ** 2),
+        [1.0, 1.0, 1.0, 2.0, 2.0, 0.0],
+        True,
+    ),
+    "k-means, three centres as near": (
+        lambda c: jnp.sum((c[jnp.argmin((c - 1) ** 2)] - 1) ** 2),
+        [0.0, 2.0, 2.0],
+        True,
+    ),
     "k-means": (lambda c: k_means(c.reshape(3, 2)), [0.0, 0.0, 2.0, 0.0, 9.0, 9.0], True),
     "k-means, by two indices": (
         lambda c: nearest_by_rows(c.reshape(3, 2)),
@@ -187,6 +218,14 @@ TORN = {
         lambda x: x.reshape(2, 2)[jnp.argmax(x[:2]), jnp.argmax(x[2:])],
         [1.0, 1.0, 1.0, 1.0],
     ),
+    "an entry that was not compared, of three": (
+        lambda x: x[1 + jnp.argmax(x[:3])],
+        [1.0, 1.0, 1.0, 1.0],
+    ),
+    "of three entries one reads another": (
+        lambda x: jnp.array([x[0], x[1], 2 * x[2] - 1])[jnp.argmax(x)],
+        [1.0, 1.0, 1.0],
+    ),
     "gates, a tie with the next": (gated, [1.0, 0.0, 0.0, -1.0]),
     "pieces that meet at this point alone": (lambda x: jnp.where(x[0] > 0, x[1], 0.0), [0.0, 0.0]),
     "pieces that meet at this point alone, read late": (
@@ -216,6 +255,33 @@ def test_refused_where_pieces_part(name):
     fun, x = TORN[name]
     with pytest.raises((errors.DiscontinuousError, errors.UnsupportedOperationError)):
         cx.conservative_jacobian(fun)(jnp.array(x))
+
+
+def test_what_takes_too_many_passes_or_has_no_scalar_kinks_is_named():
+    """No jump is claimed where it is the calculus that ends."""
+    with pytest.raises(errors.TooManyKinksError, match="more than 64 entries tie at this argmax"):
+        cx.conservative_jacobian(lambda x: x[jnp.argmax(x)])(jnp.ones(70))
+    with pytest.raises(errors.UnsupportedOperationError, match="three or more entries tie at this"):
+        cx.conservative_jacobian(lambda x: x[jnp.argsort(x)[-1]])(jnp.ones(3))
+    with pytest.raises(errors.UnsupportedOperationError, match="other kinks are active"):
+        cx.conservative_jacobian(lambda x: jax.nn.relu(x[jnp.argmax(x)]))(jnp.zeros(3))
+
+
+def test_an_extremum_of_three_within_rounding_is_one_tie_and_a_verdict():
+    W = jnp.array(np.random.default_rng(3).normal(size=(3, 3)), jnp.float32)
+    b = 1 - W @ jnp.ones(3, jnp.float32)
+    J = cx.conservative_jacobian(lambda x: (W @ x + b)[jnp.argmax(W @ x + b)])(
+        jnp.ones(3, jnp.float32)
+    )
+    assert [k.ways for k in J.kinks] == [3]
+    assert_same_set(J.vertices(), np.asarray(W)[:, None], atol=1e-6)
+
+    def equation(y, p, slope):  # slope + {1, −1, ½}
+        lines = jnp.array([y, -y, y / 2])
+        return slope * y + lines[jnp.argmax(lines)] - p
+
+    verdicts = [cx.check(equation, 0.0, 0.0, slope).verdict for slope in (2.0, 0.7)]
+    assert verdicts == [cx.Verdict.PROVEN, cx.Verdict.REFUTED]
 
 
 def test_a_verdict_through_a_table():

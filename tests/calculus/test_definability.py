@@ -168,6 +168,27 @@ def test_bad_input_is_named():
         jax.jit(lambda x: cx.definability(jnp.sum, x).lipschitz)(jnp.ones(2))
 
 
+JUMPING = {
+    "a step": (lambda x: jnp.sum(jnp.where(x > 0, 1.0, 0.0)), True),
+    "a step that a later line undoes": (lambda x: jnp.sum((x > 0) * (x + 1.0) - (x > 0)), False),
+    "entries that are the maximum": (lambda x: jnp.sum(x * (x == jnp.max(x))), False),
+    "steep, but no jump": (
+        lambda x: jnp.sum(jnp.where(jnp.sum(x) >= 0, jnp.sum(1e7 * x), jnp.sum(2e7 * x))),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", JUMPING)
+def test_a_jump_is_seen_and_what_is_not_shown_is_no_jump(name, dtype):
+    fun, jumps = JUMPING[name]
+    report = cx.definability(fun, jnp.zeros(2, dtype))
+    assert report.jumps is jumps
+    assert report.lipschitz or "were not shown to give the same value" in str(report)
+    assert ("It was seen to jump." in str(report)) is jumps
+
+
 def test_reports_as_text_and_json():
     report = cx.definability(jnp.sqrt, 0.0)
     assert "Semialgebraic (ALG); not shown to be Lipschitz here." in str(report)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import conservax as cx
 from conservax import errors
-from conservax.calculus.cuts.cut import cutter_for
+from conservax.calculus.cuts.point import cutter_for
 from conservax.calculus.tracing.invocation import Invocation
 from conservax.numerics import Tolerance
 

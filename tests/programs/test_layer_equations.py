@@ -86,6 +86,24 @@ def test_data_that_move_against_the_plain_program(with_rows):
     assert_same_set(J.vertices(), [np.asarray(side) for side in sides], atol=1e-4)
 
 
+def test_a_second_order_cone_with_and_without_a_variable_of_cvxpy():
+    """The projection onto the disc: I inside; on its boundary I and the projection onto the tangent."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    nearest = cp.Minimize(cp.sum_squares(x - c))
+    by_norm, by_cone = (
+        CvxpyLayer(cp.Problem(nearest, [inside]), parameters=[c], variables=[x])
+        for inside in (cp.norm(x) <= 1, cp.SOC(cp.Constant(1), x))
+    )
+    for layer in (by_norm, by_cone):
+        J = cx.conservative_jacobian(lambda c, f=layer: f(c)[0])(jnp.array([0.3, 0.4]))
+        assert_same_set(J.vertices(), [np.eye(2)], atol=1e-8)
+    point = jnp.array([0.6, 0.8])
+    J = cx.conservative_jacobian(lambda c: by_cone(c)[0])(point)
+    assert_same_set(J.vertices(), [np.eye(2), np.eye(2) - np.outer(point, point)], atol=1e-8)
+    with pytest.raises(errors.SingularError):  # ‖x‖ ≤ t ≤ 1: t is free where neither is active
+        cx.conservative_jacobian(lambda c: by_norm(c)[0])(point)
+
+
 def test_a_mapped_layer_and_a_batch_of_its_own(onto_orthant):
     """Under vmap, and with a batch axis: max(p, 0) row by row, two of four numbers on their kinks."""
     p = jnp.array([[0.0, 1.0], [-2.0, 0.0]])

@@ -53,6 +53,18 @@ def test_a_relu_network_with_cross_entropy():
     assert "Theorem 3" in report.source
 
 
+def test_a_jump_fails_and_a_comparison_left_open_is_assumed():
+    def of(chosen):
+        def loss(w):
+            return jnp.sum(jnp.where(chosen(w), w**2, 0.0))
+
+        report = S.guarantee(loss, S.sgd(STEPS, key=KEY), STEPS, jnp.array([1.0, 2.0]))
+        return statuses(report)["locally Lipschitz"]
+
+    assert of(lambda w: w > 1.0) == "fails"
+    assert of(lambda w: w >= jnp.min(w)) == "assumed"  # always
+
+
 def test_an_equilibrium_network():
     """z = relu(Wz + Ux + b) with ‖W‖ < 1: the layer is PROVEN at the start, and said so."""
 

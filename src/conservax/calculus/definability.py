@@ -16,6 +16,8 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..numerics import machine_epsilon
 from .definable.dictionaries import join
+from .definable.entries import NOT_SHOWN
+from .definable.jumps import jumps
 from .definable.ranges import ALL, Range, around, point
 from .definable.walk import Offence, Walk
 from .tracing.invocation import Invocation, require_values
@@ -42,6 +44,8 @@ class Definability:
             values kept from the derivative.
         solves: implicit functions inside; they are Lipschitz where their certificate is PROVEN.
         radius: half the width of the box of inputs for which ``lipschitz`` was shown.
+        jumps: where the sides of a comparison were not shown to agree: whether the program was seen to jump,
+            near the point or in a box of its size. False shows nothing.
     """
 
     dictionary: str
@@ -52,6 +56,7 @@ class Definability:
     unverified: tuple[Offence, ...]
     solves: tuple[Offence, ...]
     radius: float
+    jumps: bool = False
 
     @property
     def definable(self) -> bool:
@@ -62,7 +67,7 @@ class Definability:
         """The report as data for JSON."""
         lists = ("offending", "elsewhere", "unverified", "solves")
         data = {n: [o._asdict() for o in getattr(self, n)] for n in lists}
-        plain = {n: getattr(self, n) for n in ("dictionary", "lipschitz", "everywhere")}
+        plain = {n: getattr(self, n) for n in ("dictionary", "lipschitz", "everywhere", "jumps")}
         radius = self.radius if np.isfinite(self.radius) else "inf"
         return {**plain, "radius": radius, **data}
 
@@ -71,7 +76,8 @@ class Definability:
             "locally Lipschitz at the point" if self.lipschitz else "not shown to be Lipschitz here"
         )
         where = " and everywhere" if self.lipschitz and self.everywhere else ""
-        blocks = [f"{_MEANING[self.dictionary]} ({self.dictionary}); {here}{where}."]
+        jump = " It was seen to jump." if self.jumps else ""
+        blocks = [f"{_MEANING[self.dictionary]} ({self.dictionary}); {here}{where}.{jump}"]
         named = {
             "offending": self.offending,
             "at other points": () if self.lipschitz and self.everywhere else self.elsewhere,
@@ -109,7 +115,7 @@ def definability(fun: Callable[..., Any], *args: Any, radius: float | None = Non
     Every operation of the program is looked up in the calculus' table: its dictionary, and the open set
     on which it is locally Lipschitz. Whether its operands stay in that set is shown by ranges, on a box
     around the point and for all inputs; whether the branches of a comparison agree at the switch, by
-    simplifying both there.
+    simplifying both there. Where that does not show, the program is run along a few lines, for a jump.
 
     Args:
         fun: a function of arrays (pytrees); its floating-point arguments vary.
@@ -171,6 +177,9 @@ def definability(fun: Callable[..., Any], *args: Any, radius: float | None = Non
     near = whole if np.isinf(reach) else walked(reach)
     faults = near.faults()
     outside = whole.outside()
+    unsure = [o.why == NOT_SHOWN for o in (*faults, *whole.faults())]
+    widths = (reach, size) if np.isfinite(reach) else (size,)
+    jumping = any(unsure) and jumps(call.run, call.leaves, varied, widths, precision)
     return Definability(
         join(*(o.dictionary for o in whole.outputs)),
         not faults,
@@ -180,4 +189,5 @@ def definability(fun: Callable[..., Any], *args: Any, radius: float | None = Non
         near.notes(),
         whole.solves(),
         reach,
+        jumping,
     )

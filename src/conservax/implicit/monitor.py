@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..calculus import AbsNormal, Kink, conservative_jacobian
-from ..calculus.cuts.cut import Cutter, cutter_for
-from ..calculus.cuts.point import Point
+from ..calculus.cuts.cut import Cutter
+from ..calculus.cuts.point import Point, cutter_for
 from ..calculus.tracing.invocation import Invocation, differentiable, require_values
 from ..errors import ConservaxError, InvalidInputError, SingularError
 from ..invertibility import Verdict, certify

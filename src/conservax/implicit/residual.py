@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..calculus.cuts.cut import cutter_for
-from ..calculus.cuts.point import Point, require_finite
+from ..calculus.cuts.point import Point, cutter_for, require_finite
 from ..calculus.tracing.invocation import Invocation, require_values
 from ..errors import InvalidInputError, NotARootError
 from ..numerics import Tolerance, is_root, solver_output_tolerance

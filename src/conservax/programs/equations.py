@@ -16,11 +16,12 @@ import jax.numpy as jnp
 
 from ..arrays.namespace import Array, join
 from ..calculus.implicit_node import NAME, Node, carrying_node
-from ..cones.spectrum import rotate, unrotate
+from ..cones.spectrum import Tolerances, rotate, spectrum, unrotate
 from ..cones.table import Cones
 from ..numerics import machine_epsilon
 from ..solvers.matrices import SparseMatrix, symmetric_part, times, times_transposed
 from .forward import Outcome
+from .system.system import idle_variables
 
 
 def with_equations(solved: Callable[..., Outcome], cones: Cones) -> Callable[..., Outcome]:
@@ -41,10 +42,15 @@ def with_equations(solved: Callable[..., Outcome], cones: Cones) -> Callable[...
     return carrying
 
 
-def host_node(parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]], cones: Cones) -> Node:
+def host_node(
+    parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]],
+    cones: Cones,
+    auxiliary: tuple[int, ...] = (),
+) -> Node:
     """The equations of a program of the host engine; ``parts``: of its leaves, P, c, A, b with leading axes.
 
-    Its solutions are polished to round-off, in the units of the user, where v = y − s.
+    Its solutions are polished to round-off, in the units of the user, where v = y − s. ``auxiliary``
+    variables that the solution leaves free stand still.
     """
 
     def residual(solution: Sequence[Array], *leaves: Array) -> tuple[Array, ...]:
@@ -52,10 +58,23 @@ def host_node(parts: Callable[[Sequence[Any]], tuple[Any, Any, Any, Any]], cones
         (x, y, s), (P, c, A, b) = _as_batch(parts, leaves, solution)
         upper = times(symmetric_part(P), x) + times_transposed(A, y) + c
         v = y - s + shift
+        if auxiliary:
+            still, at = jax.lax.stop_gradient(((P, A, v), x))
+            upper = upper + _free(*still, cones, auxiliary) * (x - at)
         projected = [block.onto_dual(v[:, rows]) for block, rows in cones.pieces]
         return upper, times(A, x) + s - b, y - join(projected)
 
     return Node(residual, hidden=True)
+
+
+def _free(P: Any, A: Any, v: Array, cones: Cones, auxiliary: tuple[int, ...]) -> Array:
+    """1 for the auxiliary variables in no active row: one that is weakly active holds its variables, too."""
+    near = machine_epsilon(v.dtype) ** 0.5 * jnp.max(
+        jnp.abs(v), axis=-1, keepdims=True, initial=0.0
+    )
+    near = jnp.broadcast_to(near, v.shape)
+    found = spectrum(v, Tolerances(near, near), cones)
+    return idle_variables(symmetric_part(P), A, found.basis, found.high, cones, auxiliary)
 
 
 def _host_shift(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ..calculus import Definability, definability
 from ..calculus.cuts.point import require_finite
+from ..calculus.definable.entries import NOT_SHOWN
 from ..errors import ConservaxError, InvalidInputError
 from ..implicit import monitor
 from ..invertibility import Verdict
@@ -362,8 +363,9 @@ def _lipschitz(about: Definability) -> list[Hypothesis]:
     start = {o for o in about.offending if o in about.elsewhere or not about.lipschitz}
     for o in about.elsewhere:
         at_start = "at the start: " if o in start and not about.lipschitz else "not everywhere: "
-        shown = "not shown" not in o.why
-        status = Status.FAILS if shown or not about.lipschitz else Status.ASSUMED
+        # what was not shown need not fail, unless the program was seen to jump
+        shown = "not shown" not in o.why or (o.why == NOT_SHOWN and about.jumps)
+        status = Status.FAILS if shown else Status.ASSUMED
         found.append(Hypothesis(name, status, f"{at_start}{o.operation}: {o.why}", o.place))
     return found
 

@@ -1,5 +1,6 @@
 """From the Jacobian of a cut program to its abs-normal form: one group of columns a kink."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from ...numerics import machine_epsilon
 from ..operations.discover import Records
 from ..operations.spectral_kinks import Meeting, resolve
 from ..sets.abs_normal import AbsNormal, Group, Kink
+from .rivals import ALONE, Rivals, as_one_tie, pieces_apart, refuse_order
 
 _TORN = 1e-3  # relative: pieces that differ by more along the tie are no rounding
 _TRIALS = 8
@@ -27,6 +29,7 @@ def assemble(
     kink_at: Callable[[int, int], Kink],
     meetings: Sequence[Meeting] = (),
     standing: np.ndarray | None = None,
+    rivals: Rivals = ALONE,
 ) -> AbsNormal:
     """The abs-normal form of a Jacobian with rows (F, z[columns], z[comparisons]) and columns (x, r).
 
@@ -35,6 +38,7 @@ def assemble(
     describes a kink; ``meetings`` are the eigenvalues and singular values that meet.
     ``standing``, if both sides of torn values went on as far as they could: the branches of which the last
     rows hold what JAX makes of them; their pieces must meet where the comparison ties, not here alone.
+    ``rivals``: extrema that three or more entries share, and the Jacobians of the passes over these.
     """
     k = columns.size
     kept = np.zeros(0, np.int64) if standing is None else standing
@@ -50,6 +54,12 @@ def assemble(
     for slot in columns[~np.isin(kinds[columns], ("spectrum", "null"))]:
         steered = kinds[slot] in ("branch", "tie", "ball")
         members.setdefault(int(records.steer[slot]) if steered else int(slot), []).append(int(slot))
+
+    @functools.cache
+    def passed() -> np.ndarray:
+        """r as it follows from the inputs with JAX's weights, (k, n)."""
+        weights = records.choice[columns].astype(np.float64)[:, None] * increments
+        return np.linalg.lstsq(np.eye(k) - weights[:, n:], weights[:, :n])[0]
 
     new_rows: list[np.ndarray] = []
     members_of: list[tuple[list[int], np.ndarray]] = []  # new columns: places of old ones, weights
@@ -77,12 +87,27 @@ def assemble(
         elif kinds[owner] == "ball":
             kind = "ball"
             jax_weights = tuple(float(c) for c in records.choice[slots])
+        elif owner in rivals.ways:
+            kind, jax_weights = "simplex", (1.0, *[0.0] * (rivals.ways[owner] - 1))
+            gaps = np.array([p[m : m + k][places] for p in rivals.of(owner)])
+            gaps = pieces_apart(gaps, places, n)
+            others = np.setdiff1d(np.arange(m + k + comparisons.size), [m + p for p in places])
+            felt = jacobian[np.ix_(others, [n + p for p in places])]
+            floor = round_off * np.abs(jacobian[: m + k, :n]).max(initial=0.0)
+            if np.abs(felt @ gaps).max(initial=0.0) <= floor * np.abs(felt).max(initial=1.0):
+                continue  # the pieces are the same to first order
+            if owner in rivals.orders:
+                refuse_order(kink_at(owner, 1))
+            at = m + k + np.searchsorted(comparisons, owner)
+            switches_of = np.array([p[at] for p in rivals.of(owner)])
+            rows, units = as_one_tie(gaps, switches_of, n, floor, kink_at(owner, 1))
         elif kinds[owner] == "comparison" or len(slots) > 1:
             if kinds[owner] == "comparison":  # JAX follows the value that stands in each branch
                 jax_weights = (float(np.mean(records.choice[slots])),)
             # one comparison switches all that it steers together: eliminate them from each other
             if standing is not None:
-                jax_weights = (_weight(rows, [stands.get(s) for s in slots], jax_weights[0]),)
+                taken = [stands.get(s) for s in slots]
+                jax_weights = (_weight(rows, taken, jax_weights[0], n, places, passed),)
             rows = np.linalg.solve(
                 np.eye(len(places)) - rows[:, n:][:, places], _without(rows, n, places)
             )
@@ -139,12 +164,27 @@ def assemble(
     )
 
 
-def _weight(gaps: np.ndarray, taken: Sequence[np.ndarray | None], otherwise: float) -> float:
-    """The share of the upper side in what JAX makes of branches, from their rows."""
+def _weight(
+    gaps: np.ndarray,
+    taken: Sequence[np.ndarray | None],
+    otherwise: float,
+    n: int,
+    places: Sequence[int],
+    passed: Callable[[], np.ndarray],
+) -> float:
+    """The share of the upper side in what JAX makes of branches, from their rows.
+
+    ``passed()`` (k, n) is what JAX lets the other kinks pass.
+    """
     if any(t is None for t in taken):
         return otherwise
-    square = float(np.sum(gaps * gaps))
-    share = float(np.sum(gaps * np.array(taken))) / square if square else otherwise
+    both = np.stack([gaps, np.array(taken)])
+    rest = _without(both.reshape(-1, gaps.shape[1]), n, places)
+    if np.any(rest[:, n:]):
+        rest = rest[:, :n] + rest[:, n:] @ passed()
+    gaps, stands = rest[:, :n].reshape(2, -1)
+    square = float(gaps @ gaps)
+    share = float(gaps @ stands) / square if square else otherwise
     return min(1.0, max(0.0, share))
 
 

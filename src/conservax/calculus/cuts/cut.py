@@ -7,7 +7,7 @@ functions are cut the same way, and then eliminated by their residuals.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,10 +35,15 @@ from ..tracing.locations import Location
 from ..tracing.program import Program, Site
 from .assembly import assemble
 from .findings import Findings, Linearised
+from .rivals import Pass, Rivals, ways_of
 from .root_forms import alone, eliminated
 from .sweeps import on_basis, padded
 
 KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
+FURTHER = ("rival", "order")  # sites that may ask for further passes
+_PLACES = ("argmax", "argmin")
+_STEPS = ("floor", "ceil", "round", *_PLACES)
+_OWN_NAMES = ("sign", *_PLACES, "sort", "top_k")  # of comparisons that are no where
 _MAX_COLUMNS = 1 << 14
 
 
@@ -46,9 +51,14 @@ class Cutter:
     """Cuts one program at points of given shapes; the compiled passes are kept between points."""
 
     def __init__(
-        self, call: Invocation, varied: Sequence[bool], rounds: int, late: bool = False
+        self,
+        call: Invocation,
+        varied: Sequence[bool],
+        rounds: int,
+        late: bool = False,
+        groups: bool = False,
     ) -> None:
-        self.program = trace(call.run, call.leaves, varied, rounds, late)
+        self.program = trace(call.run, call.leaves, varied, rounds, late, groups)
         self.late = late
         if any(isinstance(c, Tracer) for c in self.program.block.consts):
             raise InvalidInputError(
@@ -70,7 +80,21 @@ class Cutter:
             if site.kind == "stand":
                 branches = starts[site.start - math.prod(site.shape[site.loops :])]
                 self.stands[branches.slots().ravel()] = site.slots().ravel()
+        # of each extremum's comparison the slot that tells of further rivals; −1 elsewhere
+        self.rivals = np.full(self.program.size, -1, np.int64)
+        compared = {s.start: s for s in self.program.sites if s.kind == "comparison"}
+        for site in (s for s in self.program.sites if s.kind in FURTHER):
+            if site.kind == "order":  # a run stands where its first pair does
+                slots = site.slots()[..., :-1]
+                own = compared[site.start - slots.shape[-1]]
+            else:
+                slots = np.take(site.slots(), 0, axis=site.loops)
+                own = compared[site.start + math.prod(site.shape[site.loops :])]
+            self.rivals[own.slots().ravel()] = slots.ravel()
         self.kinds = np.array([s.kind for s in self.program.sites] or ["kink"])[self.owner]
+        self.further = np.flatnonzero(np.isin(self.kinds, FURTHER))
+        steps = [s.kind == "jump" and s.operation in _STEPS for s in self.program.sites]
+        self.steps = np.flatnonzero(np.array(steps)[self.owner]) if any(steps) else self.further[:0]
         self.outputs = sum(int(np.prod(v.aval.shape)) for v in self.program.block.jaxpr.outvars)
         # arrays that the program closes over are handed in: as constants XLA would fold them for minutes
         self._constants = list(self.program.block.consts)
@@ -78,9 +102,11 @@ class Cutter:
         self._discover = jax.jit(self._run_discover)
         self._linearise = jax.jit(self._run_linearise, static_argnames=("forward", "inputs"))
 
-    def discover(self, leaves: Sequence[Any], tolerance: Tolerance) -> Findings:
-        """What the first pass finds at these inputs."""
-        found = self._discover(list(leaves), self._constants, tolerance.atol, tolerance.rtol)
+    def discover(
+        self, leaves: Sequence[Any], tolerance: Tolerance, rival: int | None = None
+    ) -> Findings:
+        """What the first pass finds at these inputs, or one that holds another rival against each leader."""
+        found = self._discover(list(leaves), self._constants, tolerance.atol, tolerance.rtol, rival)
         return jax.tree.map(np.asarray, found)
 
     def cut(
@@ -91,14 +117,15 @@ class Cutter:
         inputs: Sequence[bool] | None = None,
         solves: bool = False,
         determined: bool = False,
+        passes: Sequence[Pass] = (),
     ) -> AbsNormal:
         """The abs-normal form in some of the varied inputs, all by default, given which slots are active.
 
         ``solves``: with the forms of the solves inside. ``determined``: each of them is known to have a
-        derivative.
+        derivative. ``passes``: the further ones, where extrema have several rivals.
         """
-        kinds, natural = self.kinds, records.natural
-        leaders = (kinds == "tie") & (natural == 1)
+        kinds = self.kinds
+        leaders = (kinds == "tie") & (records.natural == 1)
         columns = np.flatnonzero(active & (kinds != "comparison") & ~leaders)
         steering = np.unique(records.steer[active & (kinds == "branch")])
         equalities = {
@@ -110,17 +137,16 @@ class Cutter:
                 f"{columns.size} kinks are active at this point (and {unknowns.size} unknowns are implicit); "
                 f"the linearised program is kept to {_MAX_COLUMNS}. Lower rtol, or move off the kinks."
             )
-        base = np.where(active & (kinds != "tie"), 0.0, natural)
-        base = np.where(kinds == "comparison", active, base)
-        base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
-        base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
-        for meeting in meetings_of(self.program, active):
-            if meeting.site.kind == "spectrum":
-                base[meeting.slots] = 1 / meeting.multiplicity
+        ways = self.ways(records, passes)
+        orders = {owner for owner in ways if kinds[self.rivals[owner]] == "order"}
         kept = columns[self.stands[columns] >= 0]
         rows = np.concatenate([columns, steering, self.stands[kept], unknowns])
         inputs = self.varied if inputs is None else tuple(inputs)
-        full = self._jacobian(leaves, base, np.concatenate([columns, unknowns]), rows, inputs)
+        cuts = np.concatenate([columns, unknowns])
+        fulls = [
+            self._jacobian(leaves, self._base(*each, ways), cuts, rows, inputs)
+            for each in (Pass(records, active), *passes)
+        ]
         solved = [
             (site.location, slots)
             for site in self.program.sites
@@ -129,9 +155,9 @@ class Cutter:
         ]
         place = solved[0][0] if solved else Location("", 0)
 
-        def form(matrix: np.ndarray, columns: np.ndarray) -> AbsNormal:
+        def form(matrices: Sequence[np.ndarray], columns: np.ndarray) -> AbsNormal:
             return assemble(
-                matrix,
+                matrices[0],
                 records,
                 kinds,
                 columns,
@@ -140,34 +166,64 @@ class Cutter:
                 lambda slot, ways: self.kink(slot, records, True, ways),
                 meetings_of(self.program, active),
                 kept if self.late else None,
+                Rivals(ways, matrices, orders),
             )
 
         roots: tuple[tuple[Location, AbsNormal], ...] = ()
         if solves and solved:
             places = [place for place, _ in solved]
             steered = np.isin(kinds[columns], ("branch", "tie", "ball"))
-            parts = alone(
-                full,
-                self.outputs,
-                columns.size,
-                unknowns.size,
-                [np.searchsorted(unknowns, slots) for _, slots in solved],
-                np.where(steered, records.steer[columns], columns),
-                places,
-            )
+            parts = [
+                alone(
+                    full,
+                    self.outputs,
+                    columns.size,
+                    unknowns.size,
+                    [np.searchsorted(unknowns, slots) for _, slots in solved],
+                    np.where(steered, records.steer[columns], columns),
+                    places,
+                )
+                for full in fulls
+            ]
             roots = tuple(
-                (place, form(matrix, columns[kept]))
-                for place, (matrix, kept) in zip(places, parts, strict=True)
+                (place, form([m[0] for m in matrices], columns[matrices[0][1]]))
+                for place, *matrices in zip(places, *parts, strict=True)
             )
         drop = np.arange(unknowns.size)
-        result = form(eliminated(full, drop, unknowns.size, place, determined), columns)
+        result = form(
+            [eliminated(full, drop, unknowns.size, place, determined) for full in fulls], columns
+        )
         return replace(
             result,
-            nearest_inactive=self.nearest_inactive(records, active | leaders),
+            nearest_inactive=self._nearest_inactive(records, active | leaders),
             dtype=self.program.dtype,
             given_rules=self.program.given_rules,
             roots=roots,
         )
+
+    def ways(self, records: Records, passes: Sequence[Pass]) -> dict[int, int]:
+        """How many entries tie at an extremum's place, by the slot of its comparison: three or more."""
+        if not passes:
+            return {}
+        owners = np.flatnonzero(self.rivals >= 0)
+        found = [Pass(records, np.zeros(0)), *passes]
+        return ways_of(owners, self.rivals[owners], found)
+
+    def _base(self, records: Records, active: np.ndarray, ways: Mapping[int, int]) -> np.ndarray:
+        """The selection at which a pass is linearised."""
+        kinds = self.kinds
+        base = np.where(active & (kinds != "tie"), 0.0, records.natural)
+        base = np.where(kinds == "comparison", active, base)
+        base = np.where(np.isin(kinds, ("jump", "index")), 0.0, base)
+        base = np.where((kinds == "ball") | (kinds == "sort"), ~active, base)
+        if ways:
+            base[(kinds == "branch") & np.isin(records.steer, list(ways))] = (
+                1.0  # the leader's side
+            )
+        for meeting in meetings_of(self.program, active):
+            if meeting.site.kind == "spectrum":
+                base[meeting.slots] = 1 / meeting.multiplicity
+        return base
 
     def still_form(
         self, leaves: Sequence[Any], records: Records, active: np.ndarray, inputs: Sequence[bool]
@@ -188,7 +244,7 @@ class Cutter:
         m, n = A.shape
         return AbsNormal(
             A, np.zeros((m, 0)), np.zeros((0, n)), np.zeros((0, 0)), (),
-            self.nearest_inactive(records, active), self.program.dtype, self.program.given_rules,
+            self._nearest_inactive(records, active), self.program.dtype, self.program.given_rules,
         )  # fmt: skip
 
     def kink(self, slot: int, records: Records, active: bool, ways: int = 1) -> Kink:
@@ -201,7 +257,9 @@ class Cutter:
         elif site.kind in ("spectrum", "null"):  # of a matrix's entries the value's place
             index = (*index[:-2], index[-1])
         return Kink(
-            "where" if site.kind == "comparison" and site.operation != "sign" else site.operation,
+            "where"
+            if site.kind == "comparison" and site.operation not in _OWN_NAMES
+            else site.operation,
             site.location,
             index,
             float(abs(records.z[slot])),
@@ -215,9 +273,9 @@ class Cutter:
         return replace(self.program, block=replace(self.program.block, consts=constants))
 
     def _run_discover(
-        self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any
+        self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any, rival: Any
     ) -> Findings:
-        tape = Discover(self.program.dtype, atol, rtol, keeps=True)
+        tape = Discover(self.program.dtype, atol, rtol, keeps=True, rival=rival)
         outputs, sizes = measured_outputs(self._with(constants), args, tape)
         self.keepers = [site for site, _ in tape.kept]
         return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])
@@ -335,19 +393,10 @@ class Cutter:
             "Move the point, bound the operand away from the singularity, or for a norm use cx.norm."
         )
 
-    def nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
-        """The kink that is the fewest of its sizes away."""
+    def _nearest_inactive(self, records: Records, active: np.ndarray) -> Kink | None:
         candidates = np.flatnonzero(~active & np.isin(self.kinds, KINDS) & np.isfinite(records.z))
         if candidates.size == 0:
             return None
         size = np.maximum(records.size[candidates], machine_epsilon(np.float64))
         nearest = candidates[np.argmin(np.abs(records.z[candidates]) / size)]
         return self.kink(int(nearest), records, False)
-
-
-def cutter_for(
-    call: Invocation, varied: Sequence[bool], rounds: int = 2, late: bool = False
-) -> Cutter:
-    """The cutter of calls of this form, made once and kept as long as the function lives."""
-    key = (Cutter, tuple(varied), rounds, late)
-    return call.kept(key, lambda: Cutter(call, varied, rounds, late))

@@ -203,6 +203,9 @@ def _is_rootable(name: str, eqn: Any, values: Sequence[Known], known: Range) -> 
     return (name in _SAME or name == "convert_element_type") and values[0].rootable
 
 
+NOT_SHOWN = "its two sides were not shown to give the same value at the switch"
+
+
 def compare(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Known]:
     """A comparison that the ranges leave open is a switch."""
     shape = eqn.outvars[0].aval.shape
@@ -212,9 +215,7 @@ def compare(walk: Walk, eqn: Any, values: list[Known], where: Any) -> list[Known
     if constant is not None or known.decided:
         return [Known(known if constant is None else rg.point(constant), number)]
     base = walk.combined(values)
-    place = walk.offence(
-        eqn.primitive.name, where, "its two sides do not give the same value at the switch"
-    )
+    place = walk.offence(eqn.primitive.name, where, NOT_SHOWN)
     tears = frozenset({Switch(values[0].number, values[1].number, place)})
     return [replace(base, number=number, range=known, tears=tears)]
 

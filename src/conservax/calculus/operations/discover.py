@@ -45,6 +45,8 @@ class Discover(Tape):
     cursor: int = 0
     keeps: bool = False
     kept: list[tuple[Any, Any]] = field(default_factory=list)
+    rival: Any = None
+    runs: list[Any] = field(default_factory=list)
     measures = True
 
     @property
@@ -162,6 +164,10 @@ class Discover(Tape):
         self._record(jnp.full(where.shape, jnp.inf), 0.0, where, where, -1)
         return where
 
+    def rivals(self, more: Any, places: Any) -> Any:
+        self._record(jnp.where(more, 0.0, jnp.inf), 0.0, places, 0.0, -1, limit=0.0)
+        return places
+
     def stand(self, standing: Any) -> None:
         self._record(jnp.full(standing.shape, jnp.inf), 0.0, 0.0, 0.0, -1)
 
@@ -180,7 +186,15 @@ class Discover(Tape):
         return solution
 
     def child(self, inputs: Any) -> "Discover":
-        return Discover(self.dtype, self.atol, self.rtol, inputs, self.executed, keeps=self.keeps)
+        return Discover(
+            self.dtype,
+            self.atol,
+            self.rtol,
+            inputs,
+            self.executed,
+            keeps=self.keeps,
+            rival=self.rival,
+        )
 
     def keep(self, site: Any, arrays: Any) -> None:
         """Keep the values at a solve whose layer has a certificate; a loop stacks them."""

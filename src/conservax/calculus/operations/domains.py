@@ -24,7 +24,8 @@ class Edge:
     derivative there) or "matrix" (its derivatives there are known, and span no weights). ``shape(step)``
     is the site's, and ``distance(step, values, outs)`` an array of that shape: 0 on the edge. A "matrix"
     is reached within the tolerance, relative to the largest operand's terms; the others exactly.
-    ``results`` are the ones it is about: it holds if one of these is felt; ``()`` means all.
+    ``results`` are the ones it is about: it holds if one of these is felt; ``()`` means all. ``moving``: the
+    operand without whose change there is no such point.
     """
 
     operation: str
@@ -32,6 +33,7 @@ class Edge:
     shape: Callable[[Any], tuple[int, ...]]
     distance: Callable[[Any, Sequence[Any], Sequence[Any]], Any]
     results: tuple[int, ...] = ()
+    moving: int | None = None
 
     def record(
         self,
@@ -99,8 +101,6 @@ def _cut_of_power(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any
 def _zero_to_a_moving_power(step: Step, values: Sequence[Any], outs: Sequence[Any]) -> Any:
     """0^y has no derivative in y for y ≤ 1, where JAX returns 0."""
     x, y = values
-    if not step.in_varied[1]:
-        return jnp.full(jnp.shape(outs[0]), jnp.inf)
     return jnp.where(y <= 1, jnp.abs(x), jnp.inf)
 
 
@@ -172,7 +172,7 @@ def _cut(operation: str, distance: Callable[..., Any]) -> Edge:
 _NEGATIVE = _real_below(0.0)
 REAL_EDGES: dict[str, tuple[Edge, ...]] = {
     "atan2": (_cut("arctan2 on its cut", _cut_of_atan2),),
-    "pow": (Edge("0 to a moving power", "edge", _of_result, _zero_to_a_moving_power),),
+    "pow": (Edge("0 to a moving power", "edge", _of_result, _zero_to_a_moving_power, moving=1),),
 }
 COMPLEX_EDGES: dict[str, tuple[Edge, ...]] = {
     "log": (_cut("complex log on its cut", _NEGATIVE),),
@@ -211,8 +211,10 @@ RULES: dict[str, tuple[Edge, ...]] = {
 }
 
 
-def edges_of(eqn: Any) -> tuple[Edge, ...]:
-    """The edges of a smooth operation, of real or of complex operands."""
-    name = eqn.primitive.name
+def edges_of(step: Step) -> tuple[Edge, ...]:
+    """The edges of a smooth operation, of real or of complex operands, some of which vary or are torn."""
+    eqn, name = step.eqn, step.eqn.primitive.name
     is_complex = any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in eqn.invars)
-    return MATRIX_EDGES.get(name) or (COMPLEX_EDGES if is_complex else REAL_EDGES).get(name, ())
+    edges = MATRIX_EDGES.get(name) or (COMPLEX_EDGES if is_complex else REAL_EDGES).get(name, ())
+    moves = [v or t for v, t in zip(step.in_varied, step.torn, strict=True)]
+    return tuple(e for e in edges if e.moving is None or moves[e.moving])

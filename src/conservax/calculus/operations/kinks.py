@@ -143,7 +143,11 @@ def _jump(
     def run(tape: Tape, step: Step, *operands: Any) -> Any:
         (value,) = [step.eqn.primitive.bind(*operands, **step.eqn.params)]
         away = distance(step, *operands)
-        tape.jump(jnp.broadcast_to(jax.lax.stop_gradient(away), value.shape), 1.0)
+        size: Any = 1.0
+        if tape.measures:
+            sizes = [jnp.max(tape.size(i), initial=0.0) for i in range(len(operands))]
+            size = functools.reduce(jnp.maximum, sizes)
+        tape.jump(jnp.broadcast_to(jax.lax.stop_gradient(away), value.shape), size)
         return value if varies else jax.lax.stop_gradient(value)
 
     return Entry(

@@ -94,6 +94,10 @@ class Select(Tape):
         self.cursor += compound.size
         return Steering(compound, jnp.zeros(compound.shape, jnp.int32), above.astype(jnp.float32))
 
+    def rivals(self, more: Any, places: Any) -> Any:
+        self.cursor += places.size
+        return places
+
     def branch(
         self, upper: Any, lower: Any, size: Any, above: Any, steering: Steering, choice: Any
     ) -> tuple[Any, Any]:

@@ -34,8 +34,10 @@ class Tape:
     atol: Any = 0.0
     rtol: Any = 0.0
     sizes: tuple[Any, ...] = ()
+    rival: Any = None  # which of an extremum's rivals to hold against its leader; None: the nearest
     torn: dict[int, Any]
     orders: dict[int, Any]
+    runs: list[Any]  # of the sorts so far, the places whose entries tie (passes/order_bounds.py)
 
     @property
     def decides(self) -> bool:
@@ -99,6 +101,10 @@ class Tape:
 
     def mark(self, where: Any) -> Any:
         """Remember a choice of entries for the later passes."""
+        raise NotImplementedError
+
+    def rivals(self, more: Any, places: Any) -> Any:
+        """The places that an extremum goes by, remembered; ``more``: there are further rivals."""
         raise NotImplementedError
 
     def stand(self, standing: Any) -> None:

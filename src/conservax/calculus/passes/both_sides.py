@@ -1,12 +1,13 @@
 """Programs that jump and mend it later: both sides of a torn value go on until they meet.
 
 The second reading of a program, taken where the first one refuses a jump. A value that a comparison tears
-keeps its two sides, varied ones too, through all that works entry by entry, moves or sums entries; steps
-(floor, round, argmax, the order of a sort) are comparisons of their operand with the step. Only where
-sides are needed as one, or entries that different comparisons tear are summed, must they agree.
+keeps its two sides, varied ones too, through all that works entry by entry, moves or sums entries; steps are
+torn like comparisons (``steps.py``). Only where sides are needed as one, or entries that different comparisons
+tear are summed, must they agree.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,6 @@ import jax.numpy as jnp
 
 from ..operations import kinks
 from ..operations.domains import edges_of
-from ..operations.mixtures import carrying
 from ..operations.policy import Select
 from ..operations.sizes import sizes_after
 from ..operations.tape import Tape
@@ -25,12 +25,11 @@ from ..tracing import smooth
 from ..tracing.jaxprs import bind
 from ..tracing.planner import Planner
 from ..tracing.program import Info, Scope, Step
+from .grouping import grouped
 from .sides import Value, branched, spread_of
 
 _KINKS = {"max", "min", "abs", "clamp"}
 _SUMS = {"reduce_sum", "reduce_prod"}
-_INDEXED = {"gather", "scatter", "scatter-add", "scatter_add"}
-STEPS = {"floor", "ceil", "round", "truncate", "argmax", "argmin"}
 
 
 def plan_both_sides(
@@ -41,13 +40,11 @@ def plan_both_sides(
     torn = [i for i, o in enumerate(operands) if o.torn]
     out = eqn.outvars[0].aval
     varied = any(o.varied for o in operands)
-    if scope.whiles or len(eqn.outvars) > 1 or edges_of(eqn):
+    if scope.whiles or len(eqn.outvars) > 1 or edges_of(step):
         return None
-    steered = name in _INDEXED and torn == [1]
-    if (
-        steered
-    ):  # the columns of one index, and all that a scatter places, must be torn by one comparison
-        rows = eqn.invars[1].aval.shape[:-1] if name == "gather" else ()
+    steered = name == "gather" and torn == [1]
+    if steered:  # the columns of one index must be torn by one comparison
+        rows = eqn.invars[1].aval.shape[:-1]
         planner.add_site(step, "comparison", "jump", rows, None, scope, at)
     if steered and not varied:
         step.action = "both"
@@ -70,6 +67,12 @@ def plan_both_sides(
     if not (entrywise or moves or slices or steered or mixes):
         return None
     step.action = "both"
+    if name == "reduce_sum" and math.prod(eqn.invars[0].aval.shape) <= planner.places:
+        step.groups, planner.torn_sums = planner.groups, True
+    if step.groups:
+        results = [math.prod(out.shape)]
+        shape = (*out.shape, math.prod(eqn.invars[0].aval.shape) // max(1, *results))
+        planner.add_site(step, "where", "places", shape, None, scope, at)
     if not (moves or steered) and (len(torn) > 1 or mixes):
         _contend(planner, step, torn, scope, at)
     return [plain[0]._replace(torn=True, varied=True)]
@@ -88,57 +91,25 @@ def _contend(planner: Planner, step: Step, places: Sequence[int], scope: Scope, 
     step.contend = tuple(places)
 
 
-def plan_tear(
-    planner: Planner,
-    step: Step,
-    name: str,
-    operands: Sequence[Info],
-    scope: Scope,
-    at: int,
-    plain: list[Info],
-) -> list[Info] | None:
-    """A step function as a comparison with its nearest step; None for what has no two sides."""
-    eqn = step.eqn
-    if scope.whiles or eqn.outvars[0].aval.dtype == bool:
-        return None
-    if name == "sort":
-        if eqn.params["num_keys"] > 1 or eqn.outvars[0].aval.ndim > 1 or not any(step.felt[1:]):
-            return None
-        pairs = (eqn.outvars[0].aval.shape[0] - 1,)
-        planner.add_site(step, "sort", "comparison", pairs, None, scope, at)
-        planner.add_site(step, "sort", "jump", (max(pairs[0] - 1, 0),), None, scope, at)
-        step.action = "torn_sort"
-        varied = [step.in_varied[0], *step.in_varied[1:]]
-        return [p._replace(torn=True, varied=v) for p, v in zip(plain, varied, strict=True)]
-    step.action, step.entry = "tear", name
-    shape = eqn.outvars[0].aval.shape
-    if name in ("argmax", "argmin") and eqn.invars[0].aval.shape[eqn.params["axes"][0]] < 2:
-        return None
-    # floor and ceil of one number tie together
-    kind = "integer" if name in ("floor", "ceil", "truncate") else name
-    key = (kind, operands[0].number, shape, str(eqn.params.get("axes", "")))
-    step.first = key not in planner.comparisons
-    if step.first:
-        planner.comparisons[key] = next(planner.comparison_numbers)
-        planner.add_site(step, name, "comparison", shape, None, scope, at)
-    step.comparison = planner.comparisons[key]
-    if name in ("argmax", "argmin"):
-        planner.add_site(step, f"{name} of three", "jump", shape, None, scope, at)
-    return [plain[0]._replace(torn=True)]
-
-
 def both(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     """The operation on the values, on the upper and on the lower sides."""
+    if step.groups:
+        operands = [grouped(step, operands[0], tape)]
     operands = _settled(step, operands, tape)
     if _indexed(step):
-        operands[1] = _one_index(
-            operands[1], tape, -1 if step.eqn.primitive.name == "gather" else None
-        )
+        operands[1] = one_index(operands[1], tape)
+    standing, steering = _steering(step, operands, step.eqn.outvars[0].aval.shape)
+    return on_both_sides(step, operands, standing, steering, tape)
+
+
+def on_both_sides(
+    step: Step, operands: Sequence[Value], standing: Any, steering: Steering, tape: Tape
+) -> list[Value]:
+    """The results on either side, given what steers them."""
     values = [o.value for o in operands]
     (out,) = bind(step.eqn, *values)
     above, below = _sides(operands)
     (upper,), (lower,) = bind(step.eqn, *above), bind(step.eqn, *below)
-    standing, steering = _steering(step, operands, out.shape)
     size = None
     if tape.measures and jnp.issubdtype(out.dtype, jnp.floating):
         made = [
@@ -204,28 +175,26 @@ def _settled(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
             if jnp.shape(other) != jnp.shape(operands[i].value):  # one for all entries
                 other = jnp.any(other)
         other = tape.mark(other)
-        settled[i] = _whole_where(other, operands[i], torn, tape)
+        settled[i] = whole_where(other, operands[i], torn, tape)
     return settled
 
 
 def _indexed(step: Step) -> bool:
-    """Whether only the indices of a gather or a scatter are torn."""
-    return (
-        step.eqn.primitive.name in _INDEXED and step.torn == (False, True, False)[: len(step.torn)]
-    )
+    """Whether only the indices of a gather are torn."""
+    return step.eqn.primitive.name == "gather" and step.torn == (False, True)
 
 
-def _one_index(index: Value, tape: Tape, axis: int | None) -> Value:
-    """Indices torn together, along an axis or all of them: by one comparison, or there is a jump."""
+def one_index(index: Value, tape: Tape) -> Value:
+    """Indices whose columns (last axis) are torn together: by one comparison, or there is a jump."""
     torn = index.torn
     assert torn is not None
     on = torn.steering.active
 
     def widest(part: Any, blank: Any) -> Any:
-        return jnp.max(jnp.where(on, part, blank), axis=axis, keepdims=True)
+        return jnp.max(jnp.where(on, part, blank), axis=-1, keepdims=True)
 
-    slot, active = widest(torn.steering.slot, -1), jnp.any(on, axis=axis, keepdims=True)
-    several = jnp.any(on & (torn.steering.slot != slot), axis=axis)
+    slot, active = widest(torn.steering.slot, -1), jnp.any(on, axis=-1, keepdims=True)
+    several = jnp.any(on & (torn.steering.slot != slot), axis=-1)
     tape.jump(jnp.where(several, 0.0, jnp.inf), 1.0)
     upper, lower = (jnp.where(on, side, index.value) for side in (torn.upper, torn.lower))
     above = widest(jnp.asarray(torn.above, jnp.int32), 0) > 0
@@ -248,7 +217,7 @@ def _heard(step: Step, part: Any, blank: Any) -> Any:
     return jnp.max(part, initial=blank) if _mixes(step) else part
 
 
-def _whole_where(other: Any, operand: Value, torn: Torn, tape: Tape) -> Value:
+def whole_where(other: Any, operand: Value, torn: Torn, tape: Tape) -> Value:
     """An operand made whole at some entries, where both sides must agree."""
     steering = torn.steering
     value = jnp.asarray(operand.value)
@@ -286,8 +255,6 @@ def _steering(
     if _indexed(step):
 
         def placed(part: Any) -> Any:
-            if name != "gather":
-                return jnp.broadcast_to(jnp.reshape(part, ()), shape)
             dims = eqn.params["dimension_numbers"].offset_dims
             return jnp.broadcast_to(jnp.expand_dims(jnp.squeeze(part, -1), dims), shape)
 
@@ -303,95 +270,3 @@ def _steering(
     above = together(lambda t: jnp.asarray(t.above, jnp.int32), 0) > 0
     slot, q = together(lambda t: t.steering.slot, -1), together(lambda t: t.steering.q, 0)
     return above, Steering(active, slot, q)
-
-
-def tear(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
-    """A step function, torn at its nearest step."""
-    (operand,) = operands
-    x = operand.value
-    (value,) = bind(step.eqn, jax.lax.stop_gradient(x))
-    size = operand.measure if tape.measures else jnp.zeros(jnp.shape(x))
-    nearest = jax.lax.stop_gradient(jnp.round(x))
-    name = step.entry
-    if name in ("argmax", "argmin"):
-        return [_torn_extremum(step, x, size, value, tape)]
-    if name == "round":
-        floor = jax.lax.stop_gradient(jnp.floor(x))
-        z, upper, lower = x - (floor + 0.5), floor + 1, floor
-    elif name == "floor":
-        z, upper, lower = x - nearest, nearest, nearest - 1
-    elif name == "ceil":
-        z, upper, lower = x - nearest, nearest + 1, nearest
-    else:
-        z = x - nearest  # towards zero: no step at 0 itself
-        upper = jnp.where(nearest < 0, nearest + 1, nearest)
-        lower = jnp.where(nearest > 0, nearest - 1, nearest)
-    above, steering = _compared(step, tape, z, size)
-    ends = (upper.astype(value.dtype), lower.astype(value.dtype))
-    return [Value(value, torn=Torn(*ends, above, steering))]
-
-
-def _compared(step: Step, tape: Tape, z: Any, size: Any) -> tuple[Any, Steering]:
-    """The comparison of a step function with its step: once for all that step there."""
-    if step.first:
-        tape.torn[step.comparison] = tape.compare(z, size, "upper")
-    return tape.torn[step.comparison]
-
-
-def _torn_extremum(step: Step, x: Any, size: Any, first: Any, tape: Tape) -> Value:
-    """The index of the largest (smallest) entry and that of the runner-up."""
-    (axis,) = step.eqn.params["axes"]
-    u = x if step.entry == "argmax" else -x
-    place = jnp.expand_dims(first, axis)
-    order = jnp.arange(x.shape[axis]).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
-    rest = jnp.where(order == place, -jnp.inf, jax.lax.stop_gradient(u))
-    next_place = jnp.argmax(rest, axis=axis, keepdims=True)
-    third = jnp.max(jnp.where(order == next_place, -jnp.inf, rest), axis=axis)
-
-    def entry(a: Any, at: Any) -> Any:
-        return jnp.squeeze(jnp.take_along_axis(a, at, axis=axis), axis)
-
-    z = entry(u, place) - entry(u, next_place)
-    above, steering = _compared(step, tape, z, entry(size, place) + entry(size, next_place))
-    behind: Any = jnp.ones(first.shape)
-    if tape.measures:
-        limit = tape.atol + tape.rtol * 2 * entry(size, place)
-        behind = jnp.maximum(jax.lax.stop_gradient(entry(u, place)) - third - limit, 0)
-    tape.jump(behind, 1.0)
-    second = jnp.squeeze(next_place, axis).astype(first.dtype)
-    return Value(first, torn=Torn(first, second, above, steering))
-
-
-def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
-    """A sort of one axis whose two neighbours that tie may leave either way."""
-    values = [jnp.asarray(o.value) for o in operands]
-    outs = bind(step.eqn, *values)
-    key = values[0]
-    order = jnp.argsort(jax.lax.stop_gradient(key), stable=True)
-    size = operands[0].measure if tape.measures else jnp.zeros(key.shape)
-    ordered, sizes = key[order], size[order]
-    above, pair = tape.compare(ordered[1:] - ordered[:-1], sizes[1:] + sizes[:-1], "upper")
-    tape.jump(jnp.where(pair.active[1:] & pair.active[:-1], 0.0, jnp.inf), 1.0)
-    idle = jnp.zeros(1, bool)
-    first, second = jnp.concatenate([pair.active, idle]), jnp.concatenate([idle, pair.active])
-    place = jnp.arange(len(order))
-    swapped = order[jnp.where(first, place + 1, jnp.where(second, place - 1, place))]
-
-    def at(part: Any) -> Any:
-        blank = jnp.zeros(1, part.dtype)
-        return jnp.where(first, jnp.concatenate([part, blank]), jnp.concatenate([blank, part]))
-
-    steering = Steering(first | second, jnp.where(first | second, at(pair.slot), -1), at(pair.q))
-    results = []
-    for out, value, operand in zip(outs, values, operands, strict=True):
-        upper, lower = carrying_all(out, value[order]), value[swapped]
-        measure = None
-        if tape.measures and jnp.issubdtype(out.dtype, jnp.floating):
-            measure = jnp.broadcast_to(jnp.max(operand.measure, initial=0.0), out.shape)
-        results.append(Value(out, measure, Torn(upper, lower, at(above), steering)))
-    return results
-
-
-def carrying_all(value: Any, carrier: Any) -> Any:
-    """``value`` with the derivative of ``carrier``, where it has one."""
-    return carrying(value, carrier) if jnp.issubdtype(value.dtype, jnp.floating) else value

@@ -17,6 +17,7 @@ from ..operations.tape import Tape
 from ..tracing import smooth
 from ..tracing.jaxprs import bind, is_float
 from ..tracing.program import Block, Step
+from .order_bounds import never_crossed, remember
 from .sides import Value
 
 _UNKNOWN = -1
@@ -67,6 +68,21 @@ def alike(u: Value, v: Value | None, shape: tuple[int, ...]) -> Any:
     first = _numbers(u)
     second = 0 if v is None else _numbers(v)
     return jnp.broadcast_to((first == second) & (first >= 0), shape)
+
+
+def increment(step: Step, z: Any, u: Value, v: Value | None, tape: Tape) -> Any:
+    """u − v, or an infinity where it is known that the comparison of the two is constant near the point."""
+    z = jnp.where(alike(u, v, z.shape), jnp.inf, z)
+    if v is None or not tape.runs:
+        return z
+    first, second = (jnp.broadcast_to(_numbers(o), z.shape) for o in (u, v))
+    above, below = never_crossed(first, second, tape)
+    other_below, other_above = never_crossed(second, first, tape)
+    if step.sides == {"upper"}:
+        z = jnp.where(above | other_above, jnp.inf, z)
+    if step.sides == {"lower"}:
+        z = jnp.where(below | other_below, -jnp.inf, z)
+    return z
 
 
 def _own(start: int, aval: Any) -> Any:
@@ -158,6 +174,7 @@ def _sorted(step: Step, operands: Sequence[Value], tape: Tape) -> list[Any]:
     key, size = ordered(operands[0].value), ordered(operands[0].measure)
     gap = key[..., 1:] - key[..., :-1]
     tied = ~(gap > _limit(tape, gap, size[..., 1:] + size[..., :-1]))
+    remember(step, tied, ordered(_numbers(operands[0])), axis, tape)
     alone = jnp.zeros((*key.shape[:-1], 1), bool)
     tied = jnp.concatenate([tied, alone], -1) | jnp.concatenate([alone, tied], -1)
     return [

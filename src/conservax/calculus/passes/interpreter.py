@@ -17,11 +17,13 @@ from ..operations.tape import Tape
 from ..operations.torn import Torn, of_comparison
 from ..tracing.jaxprs import bind, unsupported
 from ..tracing.program import Block, Program, Step
-from .both_sides import both, sides, tear, torn_sort
-from .copies import alike, followed, numbered, unknown
+from .both_sides import both, sides
+from .copies import followed, increment, numbered, unknown
 from .decided import decided_kink
 from .meeting import combine
+from .placing import scattered
 from .sides import Value, branch, branched, decided, mended, push
+from .steps import tear, torn_sort
 
 
 def run_program(program: Program, args: Sequence[Any], tape: Tape) -> list[Any]:
@@ -115,8 +117,8 @@ def _compare(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
         u, *v = operands[::-1] if step.swap else operands
         z = jnp.broadcast_to(difference(u.value, v[0].value) if v else u.value, value.shape)
         total = sum(o.measure for o in operands) if tape.measures else 0.0
-        if step.late and tape.measures:  # an entry and itself
-            z = jnp.where(alike(u, v[0] if v else None, value.shape), jnp.inf, z)
+        if step.late and tape.measures:
+            z = increment(step, z, u, v[0] if v else None, tape)
         tape.torn[step.comparison] = tape.compare(z, total, step.side)
     above, steering = tape.torn[step.comparison]
     return [Value(value, torn=of_comparison(step.entry, above, steering, value.dtype))]
@@ -333,6 +335,7 @@ _ACTIONS: dict[str, Callable[[Step, Sequence[Value], Any], list[Value]]] = {
     "combine": combine,
     "branch": branch,
     "both": both,
+    "scatter": scattered,
     "sides": sides,
     "tear": tear,
     "torn_sort": torn_sort,

@@ -18,6 +18,7 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from ...errors import InvalidInputError
+from ...numerics import machine_epsilon
 from ..implicit_node import node_p
 from ..operations import kinks
 from ..operations.domains import MATRIX_EDGES, Edge, edges_of
@@ -36,7 +37,7 @@ from ..tracing.jaxprs import (
 )
 from ..tracing.locations import Location
 from ..tracing.program import Block, Info, Program, Scope, Site, Step
-from .both_sides import STEPS, plan_both_sides, plan_tear
+from .both_sides import plan_both_sides
 from .calls import (
     plan_call,
     plan_custom_rule,
@@ -48,6 +49,8 @@ from .calls import (
 )
 from .meeting import REDUCTIONS
 from .orders import plan_order
+from .placing import plan_scatter
+from .steps import STEPS, plan_tear
 
 _MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 # At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
@@ -78,11 +81,12 @@ def trace(
     varied: Sequence[bool],
     sort_rounds: int = 2,
     late: bool = False,
+    groups: bool = False,
 ) -> Program:
     """Trace ``run(leaves)`` and plan it for differentiation in the leaves marked ``varied``.
 
     ``sort_rounds`` is the largest number of equal entries that a sort may meet; ``late``: jumps may be
-    mended further on (``both_sides.py``).
+    mended further on (``both_sides.py``); ``groups``: by sums, too (``grouping.py``).
     """
     moving = [a for a, v in zip(leaves, varied, strict=True) if v]
     dtype = jnp.result_type(*moving) if moving else jnp.result_type(float)
@@ -99,18 +103,27 @@ def trace(
             raise InvalidInputError(
                 f"the function returns {var.aval.dtype}; derivatives exist for real floating-point outputs."
             )
-    planner = _Planner(sort_rounds, late)
+    planner = _Planner(sort_rounds, late, groups, dtype)
     infos = [Info(planner.fresh(), v) for v in varied]
     block, _ = planner.block(closed, infos, Scope(), 0, whole=True)
     sites = tuple(sorted(planner.sites, key=lambda s: s.start))
     return Program(
-        block, sites, tuple(planner.given_rules), frozenset(planner.modes), out_trees[-1], dtype
+        block,
+        sites,
+        tuple(planner.given_rules),
+        frozenset(planner.modes),
+        out_trees[-1],
+        dtype,
+        planner.torn_sums,
     )
 
 
 class _Planner:
-    def __init__(self, sort_rounds: int, late: bool = False) -> None:
+    def __init__(self, sort_rounds: int, late: bool, groups: bool, dtype: Any) -> None:
         self.late = late
+        self.groups = groups
+        self.torn_sums = False
+        self.places = int(1 / machine_epsilon(dtype))
         self.sites: list[Site] = []
         self.given_rules: list[tuple[str, Location]] = []
         self.modes = {"forward", "reverse"}
@@ -118,6 +131,7 @@ class _Planner:
         self.counter = itertools.count()
         self.comparisons: dict[Any, int] = {}
         self.comparison_numbers = itertools.count()
+        self.compared_sides: dict[int, set[str]] = {}
         self.sort_rounds = sort_rounds
         self.entries = 1
 
@@ -288,10 +302,11 @@ class _Planner:
         if name == "cond":
             return plan_switch(self, step, operands, scope, at, out_felt)
         if self.late and some_torn:
-            through = plan_both_sides(self, step, operands, scope, at, plain)
+            through = plan_scatter(self, step, operands, scope, at, plain)
+            through = through or plan_both_sides(self, step, operands, scope, at, plain)
             if through is not None:
                 return through
-        if some_torn and edges_of(eqn):  # they ask for the values of what varies
+        if some_torn and edges_of(step):  # they ask for the values of what varies
             operands = self.mend(step, operands, scope, at)
             step.in_varied = tuple(o.varied for o in operands)
             some_varied, some_torn, step.torn = True, False, (False,) * len(operands)
@@ -338,7 +353,7 @@ class _Planner:
                 raise unsupported(
                     f"'{name}' of varied values with a result that is not real", step.location
                 )
-            self.watch(step, edges_of(eqn), scope, at)
+            self.watch(step, edges_of(step), scope, at)
             return smooth_result
         raise unsupported(f"the operation '{name}'", step.location)
 
@@ -487,6 +502,8 @@ class _Planner:
         if step.first:
             self.comparisons[key] = next(self.comparison_numbers)
         step.comparison = self.comparisons[key]
+        step.sides = self.compared_sides.setdefault(step.comparison, set())
+        step.sides.add(step.side)
         if step.first:
             self.add_site(step, name, "comparison", step.eqn.outvars[0].aval.shape, None, scope, at)
         return [plain[0]._replace(torn=True)]

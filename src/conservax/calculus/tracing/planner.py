@@ -13,6 +13,9 @@ class Planner(Protocol):
     """One walk over a traced program; ``late``: its second reading, in which sides meet as late as they can."""
 
     late: bool
+    groups: bool  # sums put together what one comparison tears (passes/grouping.py)
+    torn_sums: bool
+    places: int  # up to which the tape tells integers apart
     sort_rounds: int
     sites: list[Site]
     given_rules: list[tuple[str, Location]]

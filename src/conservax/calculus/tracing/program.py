@@ -23,10 +23,11 @@ class Site:
     whole, that a comparison decides), "loop" (a kink inside a while loop), "matrix" (a kink whose
     derivatives no scalar weights span), "root" (unknowns of an implicit function), "ball" (entries
     under a norm), "spectrum" and "null" (the matrices that equal eigenvalues or singular values move
-    by, and those that vanishing ones move by), "mark" (entries that are made whole) and "stand" (what
-    JAX makes of the branch before it). ``shape`` counts loop iterations first, in ``loops`` axes;
-    ``start`` and ``strides`` locate its slots. A root has its ``node``, and how many ``leaves`` its
-    solution has.
+    by, and those that vanishing ones move by), "mark" (entries that are made whole), "stand" (what
+    JAX makes of the branch before it), "rival" (the places of an extremum's leader and of one of those
+    that tie with it), "order" (another order of entries that tie in a sort) and "places" (of entries, as
+    the first pass found them). ``shape`` counts loop iterations first, in ``loops`` axes; ``start`` and
+    ``strides`` locate its slots. A root has its ``node``, and how many ``leaves`` its solution has.
     """
 
     operation: str
@@ -65,9 +66,9 @@ class Step:
 
     ``action``: "plain" (as it stands), "inline", "scan", "switch", "while", "kink" (by its table
     entry), "compare", "push" (both sides of a torn value go through), "combine" (two torn values
-    meet), "both" and "sides" (both sides of torn operands go through, at kinks with selections of their
-    own), "tear" and "torn_sort" (a step function as a comparison), "branch" (a torn value meets varied
-    ones), "permute" (a gather by the order of a sort), "jump" (any other use of that order), "solve" (a
+    meet), "both", "scatter" and "sides" (both sides of torn operands go through, at kinks with selections
+    of their own), "tear" and "torn_sort" (a step function as a comparison), "branch" (a torn value meets
+    varied ones), "permute" (a gather by the order of a sort), "jump" (any other use of that order), "solve" (a
     call that holds a node), "root" (a node: its solution moves as its equation says).
     """
 
@@ -88,11 +89,13 @@ class Step:
     # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling), "halves" (hypot)
     tie: str = "balanced"
     side: str = ""  # of a comparison: where equality stands, "lower", "upper" or "equal"
+    sides: set[str] = field(default_factory=set)  # of all comparisons of the same two operands
     comparison: int = -1
     first: bool = True
     swap: bool = False
     sort: "Step | None" = None  # the sort whose order the operands follow
     site: Site | None = None  # of a root
+    groups: bool = False  # a sum whose entries are put together by the comparison that tears them
     contend: tuple[int, ...] = ()  # torn operands of which other comparisons may tear entries
     late: bool = False  # sides meet as late as they can: see both_sides.py
     edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
@@ -128,7 +131,8 @@ class Program:
     """A function traced at given shapes, planned for differentiation in some of its inputs.
 
     ``given_rules`` are the user's own derivative rules, taken as they are; ``modes`` the sweeps
-    that the program admits (a while loop has no reverse, a custom_vjp no forward derivative).
+    that the program admits (a while loop has no reverse, a custom_vjp no forward derivative);
+    ``torn_sums``: there are sums of entries that comparisons tear.
     """
 
     block: Block
@@ -137,6 +141,7 @@ class Program:
     modes: frozenset[str]
     out_tree: Any
     dtype: Any
+    torn_sums: bool = False
 
     @property
     def size(self) -> int:

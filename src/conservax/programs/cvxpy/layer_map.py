@@ -172,7 +172,7 @@ def _leaves(layer: LayerForm, values: Any) -> list[Any]:
 
 def _node(layer: LayerForm) -> Node:
     """To the calculus: the equations of the program at its data, and the variables read off its solution."""
-    program = host_node(layer.form.parts, layer.form.cones)
+    program = host_node(layer.form.parts, layer.form.cones, layer.form.settings.auxiliary)
     readers = layer.canonical.readers
 
     def residual(solution: Sequence[Array], *values: Array) -> tuple[Array, ...]:

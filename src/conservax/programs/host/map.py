@@ -45,7 +45,8 @@ class HostOutcome(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
     """The leaves of P, c, A, b ↦ HostOutcome; differentiable in all four any number of times."""
-    call, node = ProgramCall(form), host_node(form.parts, form.cones)
+    call = ProgramCall(form)
+    node = host_node(form.parts, form.cones, form.settings.auxiliary)
 
     def find(*leaves: Array) -> HostOutcome:
         outcome = HostOutcome(*solve_p.bind(*leaves, form=form))

@@ -1,0 +1,118 @@
+"""Random programs at ties of several entries: places of extrema, thresholds, gates, double ``where``."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import conservax as cx
+from conservax import errors
+
+EXAMPLES = 200 if "CONSERVAX_PROGRAMS" in os.environ else 20  # make fuzz, make test
+TABLE = jnp.array([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0], [7.0, 0.5], [0.0, 2.0]])
+
+
+def held_to_neighbours(fun, x, data, rng, step=1e-7, close=2e-4):
+    """One-sided differences, a gradient nearby, and JAX's own."""
+    J = cx.conservative_jacobian(fun)(jnp.array(x), *data)
+    value, gradient = COMPILED[fun]
+    for _ in range(2):
+        v = rng.normal(size=x.shape)
+        change = np.ravel(value(x + step * v, *data) - value(x, *data)) / step
+        size = 1 + np.abs(change).max()
+        np.testing.assert_allclose(J.directional(v), change, atol=close * size)
+        nearby = np.asarray(gradient(x + step * v, *data))
+        away = (
+            np.abs(J.vertices() - nearby).max(axis=(1, 2)).min()
+        )  # nothing ties at a random neighbour
+        assert away < close * (1 + np.abs(nearby).max())
+    np.testing.assert_allclose(J.element("jax"), gradient(x, *data), atol=1e-9)
+    return J
+
+
+def extrema(x, W, b, bend):
+    """Continuous in x: what is read at a place is a function of the entry that decides it."""
+    u = W @ x + b + bend * jnp.sum(x * x)
+    read = jnp.stack([u[jnp.argmax(u)] ** 2, jnp.sin(u)[jnp.argmin(u)]])
+    rest = jnp.sum(jnp.cos(u.at[jnp.argmax(u)].set(0.0)))
+    centres = (u[:, None] - jnp.array([1.0, 3.0])) ** 2
+    nearest = u[jnp.argmin(centres, axis=0)]
+    return jnp.concatenate([read, rest[None], (nearest - jnp.array([1.0, 3.0])) ** 2])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=EXAMPLES)
+def test_places_of_extrema_that_up_to_four_entries_share(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-2, 3, size=3).astype(float)
+    W = rng.normal(size=(5, 3))
+    bend = rng.integers(-1, 2) / 2
+    # the largest, the smallest, and entries as near to 1 or 3 as others
+    u = rng.choice([0.0, 2.0, 4.0], size=5) + np.where(rng.uniform(size=5) < 0.3, 0.3, 0.0)
+    u[:4][rng.uniform(size=4) < 0.4] = u[4]
+    b = u - W @ x - bend * np.sum(x * x)
+    held_to_neighbours(extrema, x, (W, b, bend), rng)
+
+
+def chosen(x, w):
+    """The three largest, by a threshold."""
+    return jnp.sum(jnp.where(x >= jnp.sort(x)[-3], jnp.exp(w * x), 0.0))[None]
+
+
+def gated(x, w):
+    """The three largest, by their places."""
+    values, places = jax.lax.top_k(x, 3)
+    gates = jax.nn.softmax(values)
+    return gates @ (TABLE * w)[places]
+
+
+def scattered(x, w):
+    values, places = jax.lax.top_k(x, 3)
+    return jnp.zeros(5).at[places].set(jax.nn.softmax(values)) @ (TABLE * w)
+
+
+@pytest.mark.parametrize("fun", [chosen, gated, scattered])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=EXAMPLES)
+def test_the_three_largest_wherever_they_tie(fun, seed):
+    """Refused exactly where the third ties with the fourth."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 4, size=5) / 2
+    w = float(rng.integers(1, 4)) / 2
+    largest = np.sort(x)[::-1]
+    if largest[2] == largest[3]:
+        with pytest.raises((errors.DiscontinuousError, errors.UnsupportedOperationError)):
+            cx.conservative_jacobian(fun)(jnp.array(x), w)
+    else:
+        J = held_to_neighbours(fun, x, (w,), rng)
+        assert J.vertices().shape[0] == 1
+
+
+def powers(x, knots, p, slopes):
+    """Powers of at least 1 from a knot on, by a double where; a line before it."""
+    z = x - knots
+    safe = jnp.where(z > 0, z, 1.0)
+    pieces = jnp.where(z > 0, slopes[0] * safe**p, slopes[1] * z)
+    return jnp.stack([jnp.sum(pieces), pieces[0] * pieces[1] + jnp.abs(pieces[2])])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=EXAMPLES)
+def test_powers_by_a_double_where(seed):
+    rng = np.random.default_rng(seed)
+    knots = rng.integers(-1, 2, size=3).astype(float)
+    x = knots + np.where(rng.uniform(size=3) < 0.7, 0.0, rng.normal(size=3))
+    p = rng.choice([1.0, 1.5, 2.0, 2.5, 3.0], size=3)
+    slopes = rng.integers(-2, 3, size=(2, 3)).astype(float)
+    # √step, times slopes and directions: what a power 1.5 differs by
+    held_to_neighbours(powers, x, (knots, p, slopes), rng, 1e-9, 2e-3)
+
+
+COMPILED = {
+    fun: (jax.jit(fun), jax.jit(jax.jacobian(fun)))
+    for fun in (extrema, chosen, gated, scattered, powers)
+}
