@@ -151,7 +151,11 @@ def test_a_curved_cone_by_its_elements_or_a_refusal_by_line():
     layer = CvxpyLayer(cp.Problem(distance, [cp.SOC(cp.Constant(1), x)]), [p], [x])
     J = cx.conservative_jacobian(lambda p: layer(p)[0])(jnp.asarray(v))
     assert_same_set(J.vertices(), [np.eye(2), np.eye(2) - np.outer(v, v)], atol=1e-7)
+    assert layer.check(jnp.asarray(v)).verdict == Verdict.PROVEN
     # |x| ≤ t ≤ 1, as CVXPY writes the norm: with both rows off, nothing determines t
     layer = CvxpyLayer(cp.Problem(distance, [cp.norm(x) <= 1]), [p], [x])
     with pytest.raises(errors.SingularError, match=f"{__file__}:"):
         cx.conservative_jacobian(lambda p: layer(p)[0])(jnp.asarray(v))
+    report = layer.check(jnp.asarray(v))
+    assert report.verdict == layer.solve(jnp.asarray(v))[1].verdict == Verdict.UNKNOWN
+    assert "auxiliary variable" in report.reason

@@ -19,7 +19,7 @@ from ..errors import (
 from ..numerics import machine_epsilon
 from ..solvers import Solver, WarmStart, host
 from ..solvers.equilibrate import ConicPoint, Data
-from ..solvers.matrices import Matrix, SparseMatrix, dense, plus_diagonal, symmetric_part
+from ..solvers.matrices import Matrix, SparseMatrix, dense, symmetric_part
 from ..solvers.termination import measure_data
 from ..solvers.warm_start import WeakStarts
 from .answer import ProgramSolution, of_device, of_host, raise_status
@@ -34,14 +34,13 @@ from .cone_inputs import (
     is_sparse,
     items_of,
 )
-from .forward import Outcome, Settings, active_pieces, measure_point
+from .forward import Outcome, Settings, active_pieces, measure_point, without_idle
 from .host.calls import Form
 from .host.map import HostOutcome, host_solution_map, solve_now
 from .perturbed import looking_ahead
 from .pieces import in_pieces, is_traced, piece_size
 from .solution_map import solution_map
 from .system.sparse_system import RECENT_FACTORS
-from .system.system import idle_variables
 
 _LARGEST_REPORT = 4_000_000  # entries of A
 SolverName: TypeAlias = Literal["auto", "interior_point", "moreau", "clarabel", "scs"]
@@ -260,16 +259,17 @@ class ConeProgram:
             at = measure_point(data, measure_data(data), point, np.zeros(1))
             active = active_pieces(data, at, self.cones, machine_epsilon(dtype))
         parts = active.parts
-        idle = idle_variables(data.P, data.A, parts.basis, parts.low, self.cones, self.auxiliary)
+        held, left_out = without_idle(data, parts, self.cones, self.auxiliary)
         own = np.asarray(data.A[0], dtype)  # whose dtype is that of the data
         return certify_program(
-            plus_diagonal(data.P, idle)[0],
+            held[0],
             own,
             parts,
             self.cones,
             float(at.worst[0]),
             active.v[0],
             active.tolerances,
+            bool(left_out[0]),
         )
 
 

@@ -235,6 +235,18 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     )
 
 
+def without_idle(
+    data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...]
+) -> tuple[Any, Array]:
+    """P with a 1 for each idle variable, and whether that changes no element, (batch,).
+
+    It does where a weakly active row touches one: at other elements that row holds the variable.
+    """
+    idle = idle_variables(data.P, data.A, parts.basis, parts.low, cones, auxiliary)
+    weak = touched(data.A, parts.basis, parts.high > parts.low, cones) & (idle > 0)
+    return plus_diagonal(data.P, idle), ~namespace(weak).any(weak, axis=-1)
+
+
 def certify(
     data: Data,
     parts: Spectrum,
@@ -242,15 +254,10 @@ def certify(
     auxiliary: tuple[int, ...],
     eps: float | None = None,
 ) -> tuple[TwoTests, Factors | None]:
-    """The two tests, and the factors of dense ones, idle variables left out.
-
-    They stay open where a weakly active row touches one of those.
-    """
+    """The two tests, and the factors of dense ones, idle variables left out as far as they may be."""
     if auxiliary:
-        idle = idle_variables(data.P, data.A, parts.basis, parts.low, cones, auxiliary)
-        weak = touched(data.A, parts.basis, parts.high > parts.low, cones) & (idle > 0)
-        parts = parts._replace(bounded=parts.bounded & ~namespace(weak).any(weak, axis=-1))
-        data = data._replace(P=plus_diagonal(data.P, idle))
+        P, left_out = without_idle(data, parts, cones, auxiliary)
+        parts, data = parts._replace(bounded=parts.bounded & left_out), data._replace(P=P)
     if isinstance(data.A, SparseMatrix):
         return sparse_two_tests(data.P, data.A, parts, cones, eps or machine_epsilon(float)), None
     factors = factorise_extremes(data.P, data.A, parts, cones)

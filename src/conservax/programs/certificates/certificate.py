@@ -34,6 +34,7 @@ def certify_program(
     residual: float,
     v: Array | None = None,
     tolerances: Tolerances | None = None,
+    left_out: bool = True,
 ) -> ProgramReport:
     """Whether every element is regular, by the ranks of two matrices.
 
@@ -49,6 +50,8 @@ def certify_program(
         residual: of the optimality conditions, relative to their terms.
         v: (m,), y − s; without it no distances are told, and for curved cones ``unique`` only where
             it follows from the second-order condition. tolerances: what counted as zero, (1, m) each.
+        left_out: whether the variables that P leaves out are free at every element; if not, the
+            verdict is UNKNOWN.
 
     Source: docs/theory.md#two-tests; Bonnans, Shapiro (2000), for nondegeneracy; Davis, Kahan
     (1970), for the turning of eigenspaces; the normals at kinks of exponential and power cones are
@@ -71,7 +74,7 @@ def certify_program(
     )
     unique, direction = _uniqueness(pieces, strong, tests[0], drift, point)
     strong = strong if unique is not False else False
-    bounded = bool(parts.bounded[0])
+    bounded = bool(parts.bounded[0]) and left_out
     witness = _witness(pieces, drift, *tests, direction) if bounded else None
     verdict = Verdict.UNKNOWN
     if not bounded:
@@ -80,6 +83,9 @@ def certify_program(
         verdict = Verdict.PROVEN
     elif witness is not None:
         verdict = Verdict.REFUTED
+    reason = _reason(verdict, pieces, direction, licq, strong)
+    if not bounded:
+        reason = _EDGE if left_out else _HELD
     states = _states(pieces, point, tolerances)
     dependent = _dependent(pieces, tests[1])
     idle = [state for state in states if not state.active and not math.isnan(state.distance)]
@@ -87,7 +93,7 @@ def certify_program(
     told = (name, licq), ("second-order condition", strong), ("unique solution", unique)
     return ProgramReport(
         verdict=verdict,
-        reason=_reason(verdict, pieces, direction, licq, strong) if bounded else _EDGE,
+        reason=reason,
         method="two rank tests; " + ", ".join(f"{what}: {_ANSWERS[known]}" for what, known in told),
         margin=margin_of_set(pieces, drift) if verdict == Verdict.PROVEN else None,
         sigma_min=min(_least_singular_value(pieces, q) for q in pieces.extremes),
@@ -104,7 +110,7 @@ def certify_program(
         residual=residual,
         tolerance=solver_output_tolerance(pieces.dtype, residual * (residual > accurate)).rtol,
         rigour=_rigour(pieces, witness, point),
-        undecided=_UNDECIDED if verdict == Verdict.UNKNOWN else "",
+        undecided=_UNDECIDED if verdict == Verdict.UNKNOWN and bounded else "",
         pieces=pieces,
     )
 
@@ -113,6 +119,11 @@ _ANSWERS = {True: "yes", False: "no", None: "not decided"}
 _EDGE = (
     "the point lies at an edge or the apex of an exponential or power cone, where the set of elements is "
     "not known between two extremes."
+)
+_HELD = (
+    "a weakly active constraint touches an auxiliary variable that the solution leaves free, so that the "
+    "system is singular at one of the elements; state the constraint without it, such as "
+    "cp.SOC(cp.Constant(1), x) for cp.norm(x) <= 1."
 )
 _UNDECIDED = (
     "a more accurate solution, float64 data, or data of similar sizes would tell this system from a "
