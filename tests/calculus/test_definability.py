@@ -259,6 +259,26 @@ def test_ranges_hold_the_values(name, low, width):
         assert float(made.lo) <= float(value) <= float(made.hi)
 
 
+@pytest.mark.parametrize("name", sorted(rg.MONOTONE))
+def test_ranges_hold_the_values_far_out(name):
+    """Where a formula that cancels would be off by more than the range is widened."""
+    mpmath = pytest.importorskip("mpmath")
+    functions = {"exp2": lambda t: mpmath.mpf(2) ** t, "cbrt": lambda t: mpmath.sign(t) * mpmath.cbrt(abs(t)),
+        "logistic": lambda t: mpmath.exp(t) / (1 + mpmath.exp(t))}  # fmt: skip
+    fun = functions.get(name) or getattr(mpmath, name)
+    with mpmath.workdps(400):
+        for t in (-700.3, -26.1, -5.7, -0.99, -1e-9, 1e-9, 0.3, 5.7, 26.1, 700.3):
+            try:
+                value = fun(mpmath.mpf(t))
+            except ValueError:
+                continue
+            if isinstance(value, mpmath.mpc):
+                continue
+            made = rg.elementary(name, rg.Range(np.asarray(t), np.asarray(t)))
+            assert made is not None
+            assert mpmath.mpf(float(made.lo)) <= value <= mpmath.mpf(float(made.hi)), t
+
+
 def test_complex_arguments_vary():
     """The angle jumps at 0 and on its cut; the modulus is a norm; a logarithm is named."""
     angle = cx.definability(jnp.angle, jnp.array(0j))

@@ -7,12 +7,14 @@ Every bound is widened by a few units in the last place, so that it holds over t
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 _LARGEST = 1 << 18  # entries; a larger array is kept as one hull
+_TINY = float(np.finfo(np.float64).tiny)
 _ULPS = 4 * float(np.finfo(np.float64).eps)
 
 
@@ -231,6 +233,10 @@ def monotone(
     # the limits are attained by no number, whatever rounding says
     at_least, at_most = np.all(made.lo <= least), np.all(made.hi >= most)
     lo, hi = np.maximum(made.lo, least), np.minimum(made.hi, most)
+    if math.isfinite(least):  # what is rounded to a limit lies beside it
+        hi = np.maximum(hi, least + max(_TINY, _ULPS * abs(least)))
+    if math.isfinite(most):
+        lo = np.minimum(lo, most - max(_TINY, _ULPS * abs(most)))
     return Range(
         lo,
         hi,
@@ -278,18 +284,13 @@ def _inside(fun: Callable[[Any], Any], least: float, most: float) -> Callable[[A
     return lambda x: fun(np.clip(x, least, most))
 
 
-def _softplus_like(x: Any) -> Any:
-    return np.logaddexp(0.0, x)
-
-
 def _logistic(x: Any) -> Any:
-    return np.exp(-np.logaddexp(0.0, -x))
+    small = np.exp(-np.abs(x))
+    return np.where(np.asarray(x) < 0, small, 1.0) / (1 + small)
 
 
-def _erf(x: Any) -> Any:
-    from math import erf
-
-    return np.vectorize(erf, otypes=[float])(x)
+def _of_floats(fun: Callable[[float], float]) -> Callable[[Any], Any]:
+    return np.vectorize(fun, otypes=[float])
 
 
 _INF = np.inf
@@ -307,8 +308,8 @@ MONOTONE: dict[str, tuple[Callable[[Any], Any], float, float, int]] = {
     "asinh": (np.arcsinh, -_INF, _INF, 1),
     "atanh": (_inside(np.arctanh, -1, 1), -_INF, _INF, 1),
     "cbrt": (np.cbrt, -_INF, _INF, 1),
-    "erf": (_erf, -1.0, 1.0, 1),
-    "erfc": (lambda x: 1 - _erf(x), 0.0, 2.0, -1),
+    "erf": (_of_floats(math.erf), -1.0, 1.0, 1),
+    "erfc": (_of_floats(math.erfc), 0.0, 2.0, -1),
 }
 _CONSTANT_BOUNDS = {
     "sin": (-1.0, 1.0),
