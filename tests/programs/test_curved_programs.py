@@ -2,6 +2,7 @@
 
 import functools
 
+import cvxpy as cp
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -15,7 +16,7 @@ from conservax.errors import (
     UnboundedError,
 )
 from conservax.invertibility import Verdict
-from conservax.programs import ConeProgram, Cones, Solver, Status
+from conservax.programs import ConeProgram, Cones, CvxpyLayer, Solver, Status
 
 # the cones of one group are the blocks of one program, which is compiled once
 GROUPS = {
@@ -362,3 +363,31 @@ def test_a_hessian_that_vanishes():
         return program(jnp.eye(3), -p, -jnp.eye(3), jnp.zeros(3)).primal.sum()
 
     np.testing.assert_array_equal(jax.jit(jax.hessian(total))(jnp.array([1.0, -1.0, 2.0])), 0)
+
+
+@pytest.mark.parametrize("solver", ["clarabel", "scs"])
+def test_next_to_a_flat_face_of_a_power_cone_nothing_is_proven(solver):
+    """min a + t, a ≥ 0, |a + δ|^1.5 ≤ t: the dual −1.5 √δ has no derivative at δ = 0."""
+    A, q = np.array([[-1.0, 0], [0, -1], [0, 0], [-1, 0]]), np.ones(2)
+    program = ConeProgram(Cones(nonnegative=1, power=(2 / 3,)), solver=solver)
+    data = np.zeros((2, 2)), q, A, np.array([0.0, 0, 1, 0])
+    assert program(*data).info.verdict == Verdict.UNKNOWN
+    assert program.check(*data).verdict == Verdict.UNKNOWN
+
+
+def test_what_is_proven_is_right_to_round_off():
+    """min cᵀy + Σ y_i^1.5 over Σ y_i = 1, whose y_i = (max(λ − c_i, 0)/1.5)² has a kink of order ½ in c_i."""
+    c = np.random.default_rng(1).normal(size=(40, 3)) * 1.5
+    low, high = c.min(axis=1, keepdims=True), c.max(axis=1, keepdims=True) + 10
+    for _ in range(100):
+        middle = (low + high) / 2
+        more = np.sum((np.maximum(middle - c, 0) / 1.5) ** 2, axis=1, keepdims=True) > 1
+        low, high = np.where(more, low, middle), np.where(more, middle, high)
+    exact = (np.maximum(low - c, 0) / 1.5) ** 2
+    y, p = cp.Variable(3), cp.Parameter(3)
+    loss = p @ y + cp.sum(cp.power(y, 1.5))
+    (found,), info = CvxpyLayer(cp.Problem(cp.Minimize(loss), [cp.sum(y) == 1]), [p], [y]).solve(c)
+    proven, inside = np.asarray(info.verdict) == Verdict.PROVEN, np.all(exact > 1e-3, axis=1)
+    assert np.all(proven[inside])
+    assert inside.any()
+    np.testing.assert_allclose(np.asarray(found)[proven], exact[proven], atol=1e-12)

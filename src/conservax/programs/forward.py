@@ -110,7 +110,9 @@ def active_pieces(data: Data, at: Measured, cones: Cones, eps: float | None = No
     accurate = at.worst <= accuracy(data.c.dtype)
     tolerances = rough_tolerances(data, at, namespace(at.worst).where(accurate, 0.0, at.worst), eps)
     v = at.point.dual - at.point.slack
-    return ActivePieces(v, tolerances, spectrum(v, tolerances, cones))
+    parts = spectrum(v, tolerances, cones)
+    # how far a rough point is from its kinks is not known: its error may be a root of the residual
+    return ActivePieces(v, tolerances, parts._replace(bounded=parts.bounded & accurate))
 
 
 def accuracy(dtype: Any) -> float:

@@ -40,12 +40,17 @@ class Found(NamedTuple):
 
 
 class Edges(NamedTuple):
-    """At v the unit outer normals of K and of K°, a ray of K, and whether either boundary is smooth there."""
+    """At v the unit outer normals of K and of K°, a ray of K, and whether either boundary is smooth there.
+
+    ``steep``: whether v is next to where the derivative of the projection changes at an unbounded rate, so
+    that what it is there says nothing about what it is here.
+    """
 
     normal: Array
     ray: Array
     smooth: Array
     polar_smooth: Array
+    steep: Array
 
 
 def length(v: Array) -> Array:
@@ -162,7 +167,7 @@ def curved_cone(name: str, find: Callable[[jax.Array], Found]) -> CurvedCone:
 def clarke(cone: CurvedCone, edges: Edges, v: jax.Array, limit: jax.Array) -> ClarkeJacobian:
     """The extremes at v, kinks within ``limit`` counted in."""
     found, V = cone.locate(v), cone.element(v)
-    kink = found.margin <= limit
+    kink = (found.margin <= limit) | edges.steep
     eye = jnp.eye(3, dtype=v.dtype)
     near_polar = jnp.linalg.norm(found.point) <= jnp.linalg.norm(v - found.point)
     near_polar = jnp.where(found.inside, False, near_polar | found.polar)

@@ -32,8 +32,8 @@ def extremes(
         xp.where(found.polar, limit_near, limit_far),
         xp.where(found.inside, limit_far, limit_near),
     )
-    kink = found.margin <= limit
-    normal, ray, smooth, polar_smooth = edges(limit)
+    normal, ray, smooth, polar_smooth, steep = edges(limit)
+    kink = (found.margin <= limit) | steep
     on_boundary, on_polar = kink & smooth & ~near_polar, kink & polar_smooth & near_polar
     T, d = _frame(found, w)
     # on the boundary I − nnᵀ ≼ V ≼ I, on the polar's 0 ≼ V ≼ ddᵀ

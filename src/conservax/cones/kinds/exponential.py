@@ -56,7 +56,7 @@ def _edges(v: Array, limit: Array) -> Edges:
     xp, (x, y, _) = namespace(v), v
     normal = unit(_normal(x / xp.where(y > 0, y, 1)))
     ray = unit(_ray(1 - y / xp.where(x > 0, x, 1)))
-    return Edges(normal, ray, y > limit, x > limit)
+    return Edges(normal, ray, y > limit, x > limit, xp.zeros_like(y, bool))
 
 
 def _ratio(x: jax.Array, y: jax.Array, z: jax.Array) -> jax.Array:

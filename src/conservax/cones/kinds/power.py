@@ -58,7 +58,9 @@ def _edges(v: Array, alpha: float | Array, limit: Array) -> Edges:
     a, b = (xp.where(t < 0, -t, 1) for t in (x, y))
     ray = unit(xp.stack([alpha * height / a, (1 - alpha) * height / b, sign]))
     inner, polar = (x > limit) & (y > limit), (x < -limit) & (y < -limit)
-    return Edges(normal, ray, smooth & inner, smooth & polar)
+    # the curvature of the boundary next to an edge is a power of |z|
+    steep = ~smooth & (z != 0) & ~((x > limit) == (y > limit))
+    return Edges(normal, ray, smooth & inner, smooth & polar, steep)
 
 
 def _find(v: jax.Array, alpha: float | jax.Array) -> Found:

@@ -19,6 +19,7 @@ from ...cones.table import Cones
 from ...invertibility import Rigour, Verdict
 from ...invertibility.exact import determinant_sign
 from ...numerics import machine_epsilon, singular_value_floor, solver_output_tolerance
+from ..forward import accuracy
 from .program_report import ConstraintState, ProgramReport, ProgramWitness
 from .regularity import Drift, RankTest, margin_of_set
 from .uniqueness import Pieces, free_direction
@@ -42,7 +43,8 @@ def certify_program(
     positive semidefinite matrix next to it, and eigenvalues of v within the tolerance stand for zero.
     For curved cones, whose eigenvectors are computed, it holds at v and at every point within
     round-off and ``residual``, relative, times the condition of the matrices; at an edge or the apex
-    of an exponential or power cone the verdict is UNKNOWN.
+    of an exponential or power cone, and where ``parts`` is not bounded since the point is rough, the
+    verdict is UNKNOWN.
     REFUTED: an element is singular to the precision of the data, or the solution was seen to move.
 
     Args:
@@ -85,7 +87,7 @@ def certify_program(
         verdict = Verdict.REFUTED
     reason = _reason(verdict, pieces, direction, licq, strong)
     if not bounded:
-        reason = _EDGE if left_out else _HELD
+        reason = _HELD if not left_out else _ROUGH if residual > accuracy(float) else _EDGE
     states = _states(pieces, point, tolerances)
     dependent = _dependent(pieces, tests[1])
     idle = [state for state in states if not state.active and not math.isnan(state.distance)]
@@ -119,6 +121,10 @@ _ANSWERS = {True: "yes", False: "no", None: "not decided"}
 _EDGE = (
     "the point lies at an edge or the apex of an exponential or power cone, where the set of elements is "
     "not known between two extremes."
+)
+_ROUGH = (
+    "the polish did not bring the solution to round-off: its distance from a kink may be a root of what its "
+    "residual is, so that it does not tell which pieces are active."
 )
 _HELD = (
     "a weakly active constraint touches an auxiliary variable that the solution leaves free, so that the "
