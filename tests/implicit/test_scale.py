@@ -72,3 +72,35 @@ def test_a_proof_is_tried_after_a_refusal_at_the_tolerance():
     at = np.zeros(2)
     report = cx.check(equation, at, at, verified=True)
     assert report.verdict == Verdict.PROVEN
+
+
+CANCELLED = {  # identically zero in exact arithmetic, and of entries near 1e-17 in floats
+    "sums": lambda y, a: 5 * (a[0] * y + a[0] ** 2 * y - a[0] * (1 + a[0]) * y),
+    "softmax": lambda y, a: jnp.sum(jnp.exp(a) / jnp.sum(jnp.exp(a))) * y - y,
+    "factor": lambda y, a: 1e8 * (jnp.sin(a[1]) ** 2 + jnp.cos(a[1]) ** 2 - 1) * y,
+    "constants": lambda y, a: 1e8 * (0.1 * y + 0.2 * y - 0.3 * y),
+    "tanh": lambda y, a: y * (jnp.tanh(a[0]) - jnp.sinh(a[0]) / jnp.cosh(a[0])),
+}
+
+
+@pytest.mark.parametrize("name", CANCELLED)
+def test_what_cancels_to_rounding_is_never_proven(name):
+    for seed in range(8):
+        a = np.random.default_rng(seed).normal(size=4)
+        report = cx.check(CANCELLED[name], 0.0, a)
+        assert report.verdict != Verdict.PROVEN
+        assert report.verdict == Verdict.UNKNOWN or report.sigma_min == 0
+
+
+def test_a_factor_that_cancels_beside_an_equation_that_does_not():
+    def equation(y, a):
+        return jnp.stack([1e20 * (jnp.sin(a) ** 2 + jnp.cos(a) ** 2 - 1) * y[0], y[1]])
+
+    assert cx.check(equation, np.zeros(2), 0.3).verdict == Verdict.UNKNOWN
+
+
+def test_an_ill_conditioned_system_of_plain_entries_is_proven():
+    hilbert = 1 / (np.arange(8)[:, None] + np.arange(8) + 1)  # of condition 1.5e10
+    report = cx.check(lambda y, a: hilbert @ y - a, np.zeros(8), np.zeros(8))
+    assert report.verdict == Verdict.PROVEN
+    assert 0.5e-10 < report.margin <= np.linalg.svd(hilbert)[1][-1] * (1 + 1e-6)

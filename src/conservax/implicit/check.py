@@ -17,7 +17,7 @@ from ..errors import ConservaxError, InvalidInputError, TooManyKinksError
 from ..invertibility import Certificate, Rigour, Verdict, Witness, Work, certify
 from ..invertibility.ladder import BUDGET
 from ..invertibility.scaled import certify_scaled
-from ..numerics import singular_value_floor
+from ..numerics import machine_epsilon, singular_value_floor
 from .jacobian import eliminate
 from .residual import Equation
 from .solves import by_construction, own_form
@@ -247,10 +247,7 @@ def check_by_construction(
             form = point.form(equation.inputs((0,)), solves=not determined, determined=determined)
             kinks, nearest = form.kinks, form.nearest_inactive
             certificate = certify(form, budget=budget)
-            if _holds_at_tolerance(certificate) and not form.given_rules:
-                sizes = entry_sizes(point, equation.inputs((0,)))
-                scaled = sizes and certify_scaled(form, sizes, budget=budget)
-                certificate = scaled or certificate
+            certificate = _beyond_rounding(certificate, equation, point, form, budget)
             if not determined:
                 solves = tuple(
                     (place, known or certify(own_form(inner), budget=budget))
@@ -298,6 +295,38 @@ def check_by_construction(
         solves=solves,
         given_rules=given_rules,
         proof=proof,
+    )
+
+
+def _beyond_rounding(
+    certificate: Certificate, equation: Equation, point: Point, form: AbsNormal, budget: int
+) -> Certificate:
+    """Judged against what rounding may have made of the entries of B, where that may change the verdict.
+
+    A refusal at the tolerance may be one of sizes alone, and the matrix that was proved invertible may be
+    made of rounding. The terms of each entry tell, which takes a program of its own.
+    """
+    if form.given_rules:
+        return certificate
+    refused, proven = _holds_at_tolerance(certificate), certificate.verdict == Verdict.PROVEN
+    if proven:
+        known = certificate.sigma_min if certificate.margin is None else certificate.margin
+        unit = 4 * equation.residual.unknowns * machine_epsilon(form.dtype)
+        proven = not known > unit * float(np.max(equation.sizes_of_slopes(together=True)))
+    if not (refused or proven):
+        return certificate
+    sizes = entry_sizes(point, equation.inputs((0,)))
+    if sizes:  # what cancelled in a factor that multiplies the unknowns is a term, too
+        sizes = sizes._replace(A=np.maximum(sizes.A, equation.sizes_of_slopes()))
+    scaled = sizes and certify_scaled(form, sizes, budget=budget)
+    if scaled or refused:
+        return scaled or certificate
+    return replace(
+        certificate,
+        verdict=Verdict.UNKNOWN,
+        reason="the Jacobian is no larger than what rounding leaves of its terms, which cancel.",
+        margin=None,
+        undecided="Equations without that cancellation, more precision, or verified=True.",
     )
 
 

@@ -83,6 +83,35 @@ class Equation:
         """When a kink is active here: the user's rtol, or the square root of the residual."""
         return root_tolerance(self.residual, rtol)
 
+    def sizes_of_slopes(self, together: bool = False) -> np.ndarray:
+        """About how large the terms are that make the entries of ∂F/∂sol, (m, n), or the rows, (m, 1).
+
+        Those of F at a distance, beside it: one unknown after the other, or all moved ``together``. Terms
+        of the other unknowns and none are counted in. NaN or infinity where F is not finite there.
+        """
+        owned = self.inputs((0,))
+        own = [np.asarray(leaf) for leaf, on in zip(self.call.leaves, owned, strict=True) if on]
+        sol = np.concatenate([leaf.ravel() for leaf in own])
+        far = max(1.0, float(np.max(np.abs(sol), initial=0.0)))
+        ends = np.cumsum([leaf.size for leaf in own])[:-1]
+        cutter = cutter_for(self.call, self.varied)
+
+        def terms(direction: np.ndarray) -> np.ndarray:
+            parts = np.split(sol + far * direction, ends)
+            moved = iter(
+                np.asarray(part.reshape(leaf.shape), leaf.dtype)
+                for part, leaf in zip(parts, own, strict=True)
+            )
+            leaves = [
+                next(moved) if on else leaf
+                for leaf, on in zip(self.call.leaves, owned, strict=True)
+            ]
+            sizes = cutter.discover(leaves, Tolerance(0.0, 0.0)).sizes
+            return np.concatenate([np.ravel(size) for size in sizes]) / far
+
+        directions = [np.ones(len(sol))] if together else np.eye(len(sol))
+        return np.stack([terms(direction) for direction in directions], axis=1)
+
     def point(self, rtol: float | None = None) -> Point:
         """The linearised program, its kinks decided within that tolerance."""
         return Point.of(self.call, self.varied, self.tolerance(rtol))
