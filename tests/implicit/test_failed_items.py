@@ -29,6 +29,24 @@ def test_a_wrong_root_under_jit_is_nan():
         jax.grad(lambda t: wrong(None, t))(4.0)
 
 
+def test_a_wrong_root_has_no_derivative_of_any_order():
+    """y² − t with a solver that returns t: right at 1, wrong at 4."""
+    start = jnp.zeros(())
+    wrong = cx.custom_root(lambda y, t: y**2 - t)(lambda y, t: t)
+
+    def derivatives(t):
+        def value(t):
+            return wrong(start, t)
+
+        first, ways = jax.grad(value), (jax.jacfwd, jax.jacrev)
+        second = [outer(inner(value))(t) for outer in ways for inner in ways]
+        return jnp.stack([first(t), *second, jax.grad(jax.grad(first))(t)])
+
+    found = jax.jit(jax.vmap(derivatives))(jnp.array([1.0, 4.0]))
+    np.testing.assert_allclose(found[0], [0.5, *[-0.25] * 4, 0.375], atol=1e-12)
+    assert np.all(np.isnan(found[1]))
+
+
 def test_on_failure_says_what_a_wrong_root_gives():
     def slope(on_failure):
         return jax.grad(functools.partial(quartet(on_failure=on_failure), None))

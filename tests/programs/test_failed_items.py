@@ -96,3 +96,22 @@ def test_projections_onto_an_empty_polyhedron():
     of_x, _ = slopes(x, G, jnp.array([[True], [True]]))
     np.testing.assert_allclose(of_x[0], [-0.5, 0.5], atol=1e-9)
     assert np.all(np.isnan(of_x[1]))
+
+
+def test_items_of_any_size_that_nobody_looks_at_change_no_gradient():
+    """min ½xᵀQx + cᵀx over x₁ + x₂ = b, x ≥ 0, for b = 1 and some b that is masked: x = (½, ½)."""
+    A, seen = np.array([[1.0, 1.0]]), np.array([True, False])
+
+    @jax.jit
+    def gradients(other):
+        def loss(c, Q):
+            b = jnp.stack([jnp.ones(1), other[None]])
+            x = QuadraticProgram()(Q, c, A, b, -np.eye(2), np.zeros(2)).primal
+            return jnp.sum(jnp.where(seen[:, None], x * np.array([1.0, 2.0]), 0))
+
+        return jax.grad(loss, (0, 1))(jnp.zeros(2), jnp.eye(2))
+
+    for other in (-1.0, np.nan, np.inf, -np.inf, 1e200, 1e300):
+        c, Q = gradients(other)
+        np.testing.assert_allclose(c, [0.5, -0.5], atol=1e-12)
+        np.testing.assert_allclose(Q, [[0.25, 0], [0, -0.25]], atol=1e-12)

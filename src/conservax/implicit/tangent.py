@@ -96,12 +96,24 @@ def implicit_tangent(
         for t in tangents
         if jnp.issubdtype(jnp.result_type(t), jnp.floating)
     )
+    # which leaves derivatives of every order something to be NaN of
+    all_moves = all_moves * _itself_by_every_derivative(some, flat.dtype)
     right = -(jnp.where(known, change, 0) + lost * all_moves)
 
     def own_equations(v: jax.Array) -> jax.Array:
         return jnp.where(known, of_moves(jnp.where(known, v, 0)), v)
 
     return unravel(solve(own_equations, right, known=known))
+
+
+def _itself_by_every_derivative(inputs: Sequence[Any], dtype: Any) -> jax.Array:
+    """exp of 0, of which the derivatives of all orders in the inputs are 1 and not 0."""
+    moved = jnp.zeros((), dtype)
+    for x in inputs:
+        if jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            at = jax.lax.stop_gradient(x)
+            moved += jnp.sum(jnp.where(jnp.isfinite(at), x - at, 0)).astype(dtype)
+    return jnp.exp(moved)
 
 
 def _with_numbers(x: Any, defined: jax.Array) -> Any:

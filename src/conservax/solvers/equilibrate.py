@@ -123,9 +123,9 @@ def _largest(vector: Array) -> Array:
 
 
 def _unit(size: Array) -> Array:
-    """One where the size is fair, or zero."""
+    """One where the size is fair, or zero, or beyond all numbers."""
     xp = namespace(size)
-    return xp.where((size > 0) & ((size > _FAIR) | (size < 1 / _FAIR)), size, 1.0)
+    return xp.where((size > 0) & (size < xp.inf) & ((size > _FAIR) | (size < 1 / _FAIR)), size, 1.0)
 
 
 def per_cone(of_rows: Array, cones: Cones) -> Array:
