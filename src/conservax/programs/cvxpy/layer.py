@@ -206,7 +206,7 @@ class CvxpyLayer:
         else:
             run = self._on_host(program, solver, values, traced)
             if self.infeasible:
-                run = self._or_closest(program, run)
+                run = self._or_closest(program, solver, run)
         size = piece_size(self._item_bytes, solver)
         if math.prod(lead) > size and not traced:
             batched = [v.ndim > len(slot.shape) for v, slot in zip(values, slots, strict=True)]
@@ -242,13 +242,24 @@ class CvxpyLayer:
 
         return run
 
-    def _or_closest(self, program: ConeProgram, run: Callable[..., Any]) -> Callable[..., Any]:
+    def _or_closest(
+        self, program: ConeProgram, solver: Solver, run: Callable[..., Any]
+    ) -> Callable[..., Any]:
         """As ``run``, and once more with the closest program if an item has no feasible point."""
 
         def closest(*values: Any) -> Any:
             found = run(*values)
-            lost = bool((found[1] == Status.PRIMAL_INFEASIBLE).any())
-            return self._told(program, *values) if lost else found
+            if not np.any(np.asarray(found[1]) == Status.PRIMAL_INFEASIBLE):
+                return found
+            if self._sparse:  # which says what is asked
+                return self._told(program, *values)
+            dtype = jnp.result_type(float, *values)
+            form = layer_form(self.canonical, False, program.settings(solver, dtype), dtype)
+            leaves = form.leaves(self.canonical.complete(values))
+            near = program(*(leaf.astype(form.form.dtype) for leaf in leaves))
+            point = np.asarray(near.primal), np.asarray(near.dual)
+            outputs = jax.device_put([read(*point) for read in self.canonical.readers])
+            return tuple(outputs), near.info.status, near.info
 
         return closest
 
