@@ -124,7 +124,7 @@ def sparsified(name: str, matrix: Any) -> Any:
         value = None
     if value is None or value.ndim != 2:
         raise InvalidInputError(
-            f"matrices are all dense or all sparse, but {name} is a dense "
+            f"the matrices are both dense or both sparse, but {name} is a dense "
             f"{'batch' if value is not None else 'argument of a transformation'} and another is sparse: "
             f"hand over {name} as jax.experimental.sparse.BCOO, its indices held fixed."
         )

@@ -102,11 +102,13 @@ class CurvedBlock(Block):
 
     def rotate(self, basis: Array, x: Array) -> Array:
         parts = x.reshape(len(x), self.count, 3, x.shape[-1])
-        return (transpose(basis) @ parts).reshape(x.shape)
+        turned = transpose(basis) @ parts
+        return turned.reshape(len(turned), *x.shape[1:])
 
     def unrotate(self, basis: Array, x: Array) -> Array:
         parts = x.reshape(len(x), self.count, 3, x.shape[-1])
-        return (basis @ parts).reshape(x.shape)
+        turned = basis @ parts
+        return turned.reshape(len(turned), *x.shape[1:])
 
     def onto_clarabel(self) -> tuple[Any, Any] | None:
         if not self.dual:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -307,7 +307,7 @@ def _blocks(exponents: Sequence[float]) -> list[Block]:
 def _member(cone: Cone) -> float | None:
     if type(cone) is Power:
         return cone.alpha
-    return -cone.cone.alpha if is_dual_of(cone, Power) else None
+    return -cast(Power, cone.cone).alpha if is_dual_of(cone, Power) else None
 
 
 def _constraints(exponents: Sequence[float]) -> list[Constraint]:

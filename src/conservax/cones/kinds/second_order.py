@@ -251,7 +251,7 @@ class SecondOrderBlock(SymmetricBlock):
         root = float(np.sqrt(0.5))
         across = _reflect(basis, rest)[:, :, 1:]
         rotated = xp.concatenate([root * (t + along), root * (t - along), across], axis=2)
-        return rotated.reshape(x.shape)
+        return rotated.reshape(len(rotated), *x.shape[1:])
 
     def unrotate(self, basis: Any, x: Array) -> Array:
         parts = x.reshape(len(x), self.count, self.dim, x.shape[-1])
@@ -259,7 +259,8 @@ class SecondOrderBlock(SymmetricBlock):
         root, xp = float(np.sqrt(0.5)), namespace(basis, x)
         sign = xp.where(basis[..., :1] < 0, 1.0, -1.0)[..., None].astype(basis.dtype)
         rest = _reflect(basis, xp.concatenate([sign * root * (upper - lower), across], axis=2))
-        return xp.concatenate([root * (upper + lower), rest], axis=2).reshape(x.shape)
+        turned = xp.concatenate([root * (upper + lower), rest], axis=2)
+        return turned.reshape(len(turned), *x.shape[1:])
 
     def for_clarabel(self, clarabel: ModuleType) -> list[Any]:
         return [clarabel.SecondOrderConeT(self.dim)] * self.count
