@@ -61,6 +61,9 @@ _IGNORED = (  # of the peers: how fast they get there, not where
 _STAND_INS = {"cuclarabel": "clarabel"} | dict.fromkeys(("diffcp", "ecos", "mpax"), "auto")
 
 
+_ADDED = "that CVXPY added"
+
+
 class CvxpyLayer:
     """x*(θ) = argmin {f(x; θ) : constraints}, of a CVXPY problem with parameters θ.
 
@@ -285,11 +288,19 @@ class CvxpyLayer:
         program = self._settings(self.solver_args | (solver_args or {}), dtype)
         report = program.check(*self._data(values))
         nearest = report.nearest_inactive
+        dependent = tuple(self._named(state) for state in report.dependent)
+        reason = report.reason
+        if any(_ADDED in state.operation for state in dependent):
+            reason += (
+                " Some of the dependent rows are CVXPY's own, which it leaves out where it knows of an "
+                "argument what they say: declare it, as in Parameter(shape, symmetric=True)."
+            )
         return dataclasses.replace(
             report,
+            reason=reason,
             kinks=tuple(self._named(kink) for kink in report.kinks),
             nearest_inactive=None if nearest is None else self._named(nearest),
-            dependent=tuple(self._named(state) for state in report.dependent),
+            dependent=dependent,
         )
 
     def _named(self, kink: Any) -> Any:
@@ -298,6 +309,10 @@ class CvxpyLayer:
                 return dataclasses.replace(
                     kink, operation=name, index=(kink.rows.start - rows.start,)
                 )
+        for variables, rows in self.canonical.added:
+            if kink.rows.start in rows:
+                of = f" on {', '.join(variables)}" if variables else ""
+                return dataclasses.replace(kink, operation=f"{kink.operation} {_ADDED}{of}")
         return kink
 
     def _data(self, values: tuple[Array, ...]) -> tuple[Any, Array, Any, Array]:
