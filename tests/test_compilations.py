@@ -5,6 +5,7 @@ import gc
 import itertools
 import weakref
 
+import cvxpy as cp
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import conservax as cx
-from conservax.programs import ConeProgram, Cones, QuadraticProgram, WarmStart
+from conservax.programs import ConeProgram, Cones, CvxpyLayer, QuadraticProgram, WarmStart
 
 _compiled = [0]
 
@@ -113,6 +114,22 @@ def test_a_repeated_call_compiles_nothing(name):
     CALLS[name]()
     before = _compiled[0]
     CALLS[name]()
+    assert _compiled[0] == before
+
+
+def test_a_program_without_a_feasible_point_compiles_nothing():
+    """Nor does another batch size, of a program or of a layer."""
+    near = QuadraticProgram(infeasible="closest")
+    x, b = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [np.ones((2, 2)) @ x == b])
+    layer = CvxpyLayer(problem, [b], [x], infeasible="closest")
+    right = np.array([1.0, -1.0])
+    before = _compiled[0]
+    for many in (right, np.stack([right] * 7)):
+        found = near(np.eye(2), np.zeros(2), np.ones((2, 2)), many)
+        (own,) = layer(many)
+        np.testing.assert_allclose(found.primal, np.zeros(many.shape), atol=1e-6)
+        np.testing.assert_allclose(own, np.zeros(many.shape), atol=1e-6)
     assert _compiled[0] == before
 
 

@@ -127,6 +127,33 @@ def test_feasible_items_are_as_they_were_and_nothing_warns():
         np.testing.assert_allclose(slope, [[0.25, -0.25]] * 2, atol=1e-12)
 
 
+@pytest.mark.parametrize("moving", ["b", "c", "A", "P"])
+def test_any_datum_may_have_the_batch_axes(moving):
+    """Items of a batch are those of single calls, whichever of the data has the axis."""
+    data = {"P": np.eye(2), "c": -PULL, "A": TWICE, "b": np.array([1.0, -1.0])}
+    scale = np.array([1.0, 2.0, 3.0])
+    many = scale.reshape(-1, *[1] * data[moving].ndim) * data[moving]
+    found = CLOSEST(*(data | {moving: many}).values())
+    assert found.primal.shape == (3, 2)
+    for k in range(3):
+        one = CLOSEST(*(data | {moving: many[k]}).values())
+        np.testing.assert_allclose(found.primal[k], one.primal, atol=1e-12)
+    slopes = jax.jacobian(lambda p: CLOSEST(np.eye(2), -p, *list(data.values())[2:]).primal.sum(0))(
+        jnp.stack([PULL, 2 * PULL])
+    )
+    np.testing.assert_allclose(slopes, np.stack([np.eye(2) - 0.5] * 2, 1), atol=1e-12)
+
+
+def test_whole_numbers_and_single_precision():
+    b = np.array([2, 0])
+    found = CLOSEST(np.eye(2, dtype=int), np.zeros(2, int), TWICE.astype(int), b)
+    np.testing.assert_allclose(found.primal, [0.5, 0.5], atol=1e-12)
+    narrow = (part.astype(np.float32) for part in (np.eye(2), -PULL, TWICE, b))
+    found = CLOSEST(*narrow)
+    assert found.primal.dtype == np.float32
+    np.testing.assert_allclose(found.primal, PULL - PULL.mean() + 0.5, atol=1e-6)
+
+
 def test_layers_pass_it_on():
     x, b = cp.Variable(2), cp.Parameter(2)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - PULL)), [TWICE @ x == b])

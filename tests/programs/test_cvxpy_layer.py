@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import types
+import warnings
 
 import cvxpy as cp
 import jax
@@ -511,3 +512,31 @@ def test_what_the_user_asked_for_may_not():
     assert info.verdict == -1
     assert np.isnan(slope).all()
     assert layer.check(jnp.array(1.0)).verdict == Verdict.REFUTED
+
+
+def test_rows_that_cvxpy_added_are_named_as_its_own():
+    """λ_max of a sum that is symmetric, of which CVXPY does not know it: it asks for X = Xᵀ, 0 = 0."""
+    X = cp.Variable((2, 2), symmetric=True, name="X")
+    plain, known = cp.Parameter((2, 2)), cp.Parameter((2, 2), symmetric=True)
+    reports = []
+    for parameter, sum_ in ((plain, plain + plain.T), (known, 2 * known)):
+        objective = cp.lambda_max(X + sum_) + cp.sum_squares(X)
+        layer = CvxpyLayer(cp.Problem(cp.Minimize(objective), [X[0, 0] >= -9]), [parameter], [X])
+        reports.append(layer.check(np.array([[1.0, 0.3], [0.3, -1.0]])))
+    assert reports[0].verdict == Verdict.REFUTED
+    names = {state.operation for state in reports[0].dependent}
+    assert names == {"equality that CVXPY added on X"}
+    assert len({str(state) for state in reports[0].dependent}) == len(reports[0].dependent)
+    assert "symmetric=True" in reports[0].reason
+    assert reports[1].verdict == Verdict.PROVEN
+    assert "CVXPY" not in reports[1].reason
+
+
+def test_a_parameter_with_a_pattern_makes_nothing_warn():
+    x, p = cp.Variable(2), cp.Parameter((2, 2), sparsity=([0, 1], [0, 1]))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p @ np.ones(2))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer = CvxpyLayer(problem, [p], [x])
+        (found,) = layer(np.diag([1.0, 2.0]))
+    np.testing.assert_allclose(found, [1.0, 2.0], atol=1e-9)

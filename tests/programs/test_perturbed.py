@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conservax.errors import InvalidInputError
+from conservax.errors import InvalidInputError, UnboundedError, UnsupportedOperationError
 from conservax.programs import ConeProgram, Cones, CvxpyLayer, QuadraticProgram
 
 ROWS, RIGHT = np.vstack([np.ones((1, 3)), -np.eye(3)]), np.array([1.0, 0, 0, 0])
@@ -86,7 +86,36 @@ def test_the_report_says_why_a_gradient_is_zero_and_what_to_take():
     assert "vertex" not in inside
 
 
-@pytest.mark.parametrize("tau", [0.0, -1.0])
+@pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf"), "a", (1.0,)])
 def test_only_forward_steps(tau):
     with pytest.raises(InvalidInputError, match="perturbed"):
         ConeProgram(CONES, perturbed=tau)
+    with pytest.raises(InvalidInputError, match="perturbed"):
+        QuadraticProgram(perturbed=tau)
+
+
+def upwards(c):
+    """x ≥ 0 minimises cᵀx at 0 for c ≥ 0; a loss of −x₁ asks for c₁ − τ, and the objective falls."""
+    program = QuadraticProgram(perturbed=TAU)
+    return -program(np.zeros((2, 2)), c, G=-np.eye(2), h=np.zeros(2)).primal[0]
+
+
+def test_what_is_unbounded_a_step_ahead_is_said_to_be_of_the_step():
+    c = jnp.array([1.0, 1.5])
+    with pytest.raises(UnboundedError, match=r"perturbed=2 .* smaller τ"):
+        jax.grad(upwards)(c)
+    assert np.isnan(jax.jit(jax.grad(upwards))(c)).all()
+
+
+def test_forward_mode_is_refused_by_name():
+    for derive in (jax.jacfwd, lambda f: jax.jit(jax.jacfwd(f))):
+        with pytest.raises(UnsupportedOperationError, match=r"perturbed=2 .* no forward mode"):
+            derive(upwards)(jnp.array([1.0, 1.5]))
+
+
+def test_in_a_strictly_convex_program_it_is_the_difference_all_the_same():
+    def first(c):  # x(c) = max(−c, 0)
+        return QuadraticProgram(perturbed=TAU)(np.eye(2), c, G=-np.eye(2), h=np.zeros(2)).primal[0]
+
+    slope = jax.grad(first)(jnp.array([-1.0, 0.5]))  # (max(1 − 2, 0) − 1)/2, and not −1
+    np.testing.assert_allclose(slope, [-0.5, 0.0], atol=1e-10)

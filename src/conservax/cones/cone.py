@@ -7,7 +7,7 @@ lower triangle of its columns, off-diagonal entries times √2.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,15 @@ class ClarkeJacobian(NamedTuple):
 
 class Cone(ABC):
     """A closed convex cone K in ℝⁿ, n = ``size``."""
+
+    def point(self, v: jax.Array) -> jax.Array:
+        """v, which must be a point of ℝⁿ."""
+        if jnp.shape(v) != (self.size,):
+            raise InvalidInputError(
+                f"v has shape {jnp.shape(v)}, but a point of {self!r} is ({self.size},), {self.size} entries "
+                "in all: map over batches with jax.vmap."
+            )
+        return v
 
     @property
     @abstractmethod
@@ -65,6 +74,13 @@ def without_kinks(V: jax.Array) -> ClarkeJacobian:
     return ClarkeJacobian(V, V, V, jnp.asarray(jnp.inf, V.dtype), jnp.asarray(True))
 
 
+def integer(name: str, value: Any, least: int) -> int:
+    """A size as an int; InvalidInputError names it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InvalidInputError(f"{name} takes integers ≥ {least}, but got {value!r}.")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class Dual(Cone):
     """K*, by Moreau: P_{K*}(v) = v + P_K(−v), so that V* = I − V(−v) and the extremes change places.
@@ -82,15 +98,20 @@ class Dual(Cone):
         return self.cone.size
 
     def project(self, v: jax.Array) -> jax.Array:
-        return v + self.cone.project(-v)
+        return self.point(v) + self.cone.project(-v)
 
     def dual(self) -> Cone:
         return self.cone
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
-        of = self.cone.clarke(-v, tolerance)
+        of = self.cone.clarke(-self.point(v), tolerance)
         eye = jnp.eye(self.size, dtype=v.dtype)
         return ClarkeJacobian(eye - of.element, eye - of.upper, eye - of.lower, of.margin, of.exact)
+
+
+def is_dual_of(cone: Cone, kind: type[Cone]) -> TypeGuard[Dual]:
+    """Whether it is the dual of a cone of exactly this kind."""
+    return type(cone) is Dual and type(cone.cone) is kind
 
 
 @dataclass(frozen=True, init=False)
@@ -142,9 +163,6 @@ class Product(Cone):
         )
 
     def _blocks(self, v: jax.Array) -> list[tuple[Cone, jax.Array]]:
-        if v.shape != (self.size,):
-            raise InvalidInputError(
-                f"v has shape {v.shape}, but the cones have {self.size} entries in all."
-            )
+        v = self.point(v)
         ends = np.cumsum([0, *(cone.size for cone in self.cones)])
         return [(cone, v[i:j]) for cone, i, j in zip(self.cones, ends[:-1], ends[1:], strict=True)]

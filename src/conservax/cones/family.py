@@ -5,11 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..errors import InvalidInputError
 from .block import Block
-from .cone import Cone
+from .cone import Cone, integer
 from .constraint import Constraint
 
 
@@ -19,7 +17,8 @@ class Family(ABC):
 
     Attributes:
         blocks: of a value, what stands side by side in the rows, in their order.
-        member: of a single cone, what it adds to the value; None if it is of another kind.
+        member: of a single cone, what it adds to the value; None if it is not exactly of this kind: a
+            subclass may be another set.
         constraints: of a value, one for each cone or row, the first row being 0.
         scs, cvxpy: the kind's name in the data of SCS, and in the dimensions of CVXPY; None if it has none.
         polyhedral, symmetric: what all its cones are.
@@ -55,7 +54,7 @@ class Counted(Family):
     """The value is how many there are."""
 
     def checked(self, name: str, value: Any) -> int:
-        return _integer(name, value, 0)
+        return integer(name, value, 0)
 
     def joined(self, members: list[Any]) -> int:
         return sum(members)
@@ -71,7 +70,7 @@ class Sized(Family):
                 f"{name} is a list of sizes, one per cone; got {value!r}. For one cone write "
                 f"{name}=({value!r},)."
             )
-        return tuple(_integer(name, size, 1) for size in value)
+        return tuple(integer(name, size, 1) for size in value)
 
     def joined(self, members: list[Any]) -> tuple[Any, ...]:
         return tuple(members)
@@ -96,9 +95,3 @@ def one_by_one(
     for number, size in enumerate(sizes):
         found.append(made(number, size, found[-1].rows.stop if found else 0))
     return found
-
-
-def _integer(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InvalidInputError(f"{name} takes integers ≥ {least}, but got {value!r}.")
-    return int(value)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 from jax.core import Tracer
 
-from ..arrays.namespace import Array
+from ..arrays.namespace import Array, namespace
 from ..errors import InvalidInputError
 from ..solvers.equilibrate import Data
 from ..solvers.matrices import Matrix, SparseMatrix, symmetric_part
@@ -48,8 +48,13 @@ def as_operands(P: Any, c: Any, A: Any, b: Any, rows: int) -> tuple[Any, ...]:
 
 
 def known_as_numpy(array: Any) -> Any:
-    """Tracers as they are, everything else as a NumPy array."""
-    return array if isinstance(array, Tracer) else np.asarray(array)
+    """Tracers as they are, everything else as a NumPy array; lists that hold tracers as a tracer."""
+    if isinstance(array, Tracer):
+        return array
+    try:
+        return np.asarray(array)
+    except NEEDS_VALUES:
+        return jnp.asarray(array)
 
 
 def items_of(data: Data, items: np.ndarray) -> Data:
@@ -92,14 +97,12 @@ def is_sparse(matrix: Any) -> bool:
     """Whether it is a sparse matrix of JAX, of SciPy, or our own."""
     if isinstance(matrix, np.ndarray | jax.Array):
         return False
-    return isinstance(matrix, SparseMatrix | _bcoo()) or scipy.sparse.issparse(matrix)
-
-
-def _bcoo() -> type[Any]:
+    if isinstance(matrix, SparseMatrix) or scipy.sparse.issparse(matrix):
+        return True
     # here, for to import the library should stay quick
-    from jax.experimental.sparse import BCOO
+    from jax.experimental.sparse import JAXSparse
 
-    return BCOO
+    return isinstance(matrix, JAXSparse)
 
 
 def _of_one_kind(P: Any, A: Any) -> tuple[Matrix, Matrix]:
@@ -107,33 +110,42 @@ def _of_one_kind(P: Any, A: Any) -> tuple[Matrix, Matrix]:
     if not (is_sparse(P) or is_sparse(A)):
         return known_as_numpy(P), known_as_numpy(A)
     P, A = (
-        matrix if is_sparse(matrix) else _sparsified(name, matrix)
+        matrix if is_sparse(matrix) else sparsified(name, matrix)
         for name, matrix in (("P", P), ("A", A))
     )
-    return _own_sparse("P", P), _own_sparse("A", A)
+    return own_sparse("P", P), own_sparse("A", A)
 
 
-def _sparsified(name: str, matrix: Any) -> Any:
+def sparsified(name: str, matrix: Any) -> Any:
+    """A dense matrix whose entries are known, as SciPy's."""
     try:
         value = np.asarray(matrix)
     except NEEDS_VALUES:
         value = None
     if value is None or value.ndim != 2:
         raise InvalidInputError(
-            f"P and A are both dense or both sparse, but {name} is a dense "
-            f"{'batch' if value is not None else 'argument of a transformation'} and the other is sparse: "
+            f"the matrices are both dense or both sparse, but {name} is a dense "
+            f"{'batch' if value is not None else 'argument of a transformation'} and another is sparse: "
             f"hand over {name} as jax.experimental.sparse.BCOO, its indices held fixed."
         )
     return scipy.sparse.coo_array(value)
 
 
-def _own_sparse(name: str, matrix: Any) -> SparseMatrix:
+def own_sparse(name: str, matrix: Any) -> SparseMatrix:
+    """A sparse matrix as our own; InvalidInputError names what it should be."""
     if isinstance(matrix, SparseMatrix):
         return matrix
-    if not isinstance(matrix, _bcoo()):
+    if scipy.sparse.issparse(matrix):
         parts: Any = scipy.sparse.coo_array(matrix)
         rows, columns = parts.row.astype(np.int32), parts.col.astype(np.int32)
         return SparseMatrix(parts.data, rows, columns, parts.shape)
+    from jax.experimental.sparse import BCOO, BCSR
+
+    if not isinstance(matrix, BCOO | BCSR):
+        raise InvalidInputError(
+            f"{name} is a {type(matrix).__name__} of jax.experimental.sparse, whose stored entries have no "
+            "batch axes: hand over BCOO.fromdense(matrix.todense()), or a matrix of SciPy."
+        )
     if matrix.n_dense or matrix.n_sparse != 2:
         raise InvalidInputError(
             f"{name} has {matrix.n_sparse} sparse and {matrix.n_dense} dense axes; two sparse ones are needed: "
@@ -143,11 +155,36 @@ def _own_sparse(name: str, matrix: Any) -> SparseMatrix:
     if math.prod(indices.shape[: matrix.n_batch]) != 1:
         raise InvalidInputError(
             f"the items of a batch share one pattern, but {name} has indices of shape {indices.shape}: keep "
-            "indices (stored, 2) and map over the stored entries with jax.vmap."
+            "the indices of one item and map over the stored entries with jax.vmap."
         )
+    data, shape = known_as_numpy(matrix.data), matrix.shape[-2:]
+    if isinstance(matrix, BCSR):
+        starts = known_as_numpy(matrix.indptr).reshape(-1)
+        stored = np.arange(data.shape[-1])  # those beyond the last row do not count
+        rows = namespace(starts).searchsorted(starts, stored, side="right") - 1
+        return SparseMatrix(data, rows.astype(np.int32), indices.reshape(-1), shape)
     indices = indices.reshape(-1, 2)
-    data = known_as_numpy(matrix.data)
-    return SparseMatrix(data, indices[:, 0], indices[:, 1], matrix.shape[-2:])
+    return SparseMatrix(data, indices[:, 0], indices[:, 1], shape)
+
+
+def stacked(upper: Any, lower: Any) -> SparseMatrix:
+    """One sparse matrix below the other; a dense one whose entries are known joins."""
+    parts = [
+        own_sparse(name, part if is_sparse(part) else sparsified(name, part))
+        for name, part in (("A", upper), ("G", lower))
+    ]
+    xp = namespace(*(array for part in parts for array in (part.values, part.rows, part.columns)))
+    total, start = sum(part.shape[0] for part in parts), 0
+    lead = np.broadcast_shapes(*(part.values.shape[:-1] for part in parts))
+    values, rows = [], []
+    for part in parts:
+        values.append(xp.broadcast_to(part.values, (*lead, part.values.shape[-1])))
+        # what lies outside one matrix stays outside
+        rows.append(xp.where(part.rows < part.shape[0], part.rows + start, total))
+        start += part.shape[0]
+    columns = xp.concatenate([part.columns for part in parts])
+    joined = xp.concatenate(values, axis=-1), xp.concatenate(rows), columns
+    return SparseMatrix(*joined, (total, parts[0].shape[1]))
 
 
 def _values(part: Any) -> Array:
@@ -166,6 +203,11 @@ def _check_shapes(P: Any, c: Array, A: Any, b: Array, rows: int) -> tuple[int, .
             f"P {P.shape}, c {c.shape}, A {A.shape}, b {b.shape}."
         )
     n = c.shape[-1]
+    if not n:
+        raise InvalidInputError(
+            f"a program has at least one variable, but c has shape {c.shape}: without variables there is "
+            "nothing to solve, and b ∈ K says whether the constraints hold."
+        )
     expected = (("P", P, (n, n)), ("A", A, (rows, n)), ("b", b, (rows,)))
     for name, part, shape in expected:
         if part.shape[-len(shape) :] != shape:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import jax
@@ -56,12 +57,15 @@ class ConeProgram:
         max_iterations: of the solver; its own by default.
         selection: which element the derivative uses where a constraint is weakly active: "lower"
             leaves it out, "upper" keeps it in.
-        solver: "interior_point", ours, batched, for symmetric cones; "clarabel" or "scs", on the
-            host, an item to a thread; "auto" takes ours for dense data where it can.
+        solver: "auto" takes, on a CPU, the host engine with what is installed: Moreau for dense equations
+            and inequalities, Clarabel for everything else; on an accelerator, for dense data and
+            symmetric cones, "interior_point", our batched method, compiled by XLA. "moreau",
+            "clarabel" and "scs" ask for one on the host.
         auxiliary: indices of variables that may be left free by the solution: where neither P nor an
             active row touches one, the derivative leaves it out, as does the certificate.
         perturbed: τ > 0 for linear programs, whose vertices do not move with c: the gradient in c for a
-            cotangent g of the primal is then (x(c + τg) − x(c))/τ, in reverse mode; see
+            cotangent g of the primal is then (x(c + τg) − x(c))/τ, in reverse mode; whatever P is, so
+            that in a strictly convex program it only approximates the derivative. See
             docs/programs.md. None, the default, is the derivative.
         infeasible: "closest", for equations and inequalities with dense data: a program without a
             feasible point is answered by the closest one that has, b moved least in the ℓ2 norm, with
@@ -103,9 +107,10 @@ class ConeProgram:
             raise InvalidInputError(
                 f"warm_start must be a conservax.programs.WarmStart() or None, but is {self.warm_start!r}."
             )
-        if self.perturbed is not None and not self.perturbed > 0:
+        tau = self.perturbed
+        if tau is not None and not (isinstance(tau, Real | np.number) and 0 < tau < math.inf):
             raise InvalidInputError(
-                f"perturbed is how far c is moved along a cotangent, τ > 0, but is {self.perturbed!r}."
+                f"perturbed is how far c is moved along a cotangent, 0 < τ < ∞, but is {self.perturbed!r}."
             )
         if self.infeasible not in (None, "closest"):
             raise InvalidInputError(
@@ -180,15 +185,11 @@ class ConeProgram:
                 'infeasible="closest" takes dense P and A. Hand over P.todense() and A.todense().'
             )
 
-        def over(cones: Cones) -> ConeProgram:
-            if cones == self.cones:
-                return dataclasses.replace(self, infeasible=None)
-            return dataclasses.replace(
-                self, cones=cones, infeasible=None, warm_start=None, auxiliary=()
-            )
-
-        P, c, A, b, _, lead = as_operands(P, c, A, b, self.cones.size)
-        solution = closest_feasible(over, self.cones, P, c, A, b)
+        *data, dtype, lead = as_operands(P, c, A, b, self.cones.size)
+        # a derivative compiles once, and not each of its steps; what is compiled must not keep starts
+        as_one = is_traced(data) and self.warm_start is None
+        run = _closest_as_one if as_one else _closest
+        solution = run(*data, program=self, lead=lead, dtype=np.dtype(dtype))
         if not lead:
             raise_status(solution.info.status)
         return solution
@@ -271,6 +272,23 @@ class ConeProgram:
             active.tolerances,
             bool(left_out[0]),
         )
+
+
+def _closest(
+    *data: Array, program: ConeProgram, lead: tuple[int, ...], dtype: np.dtype
+) -> ProgramSolution:
+    def over(cones: Cones) -> ConeProgram:
+        if cones == program.cones:
+            return dataclasses.replace(program, infeasible=None)
+        return dataclasses.replace(
+            program, cones=cones, infeasible=None, warm_start=None, auxiliary=()
+        )
+
+    P, c, A, b = data
+    return closest_feasible(over, program.cones, (P, c, A, b), lead, dtype)
+
+
+_closest_as_one = jax.jit(_closest, static_argnames=("program", "lead", "dtype"))
 
 
 def _dense(matrix: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..arrays.namespace import Array, namespace
@@ -17,7 +18,7 @@ from ..solvers import ConicPoint, Solver
 from ..solvers.embedding import Iterate, products
 from ..solvers.equilibrate import Data, Scaling, equilibrate
 from ..solvers.interior_point import choose, default_tolerance, solve_definite, solve_scaled
-from ..solvers.matrices import SparseMatrix, plus_diagonal, row_norms
+from ..solvers.matrices import Matrix, SparseMatrix, plus_diagonal, row_norms
 from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from ..solvers.warm_start import WeakStarts
 from .system.sparse_system import by_sparse_factor, sparse_two_tests
@@ -110,9 +111,21 @@ def active_pieces(data: Data, at: Measured, cones: Cones, eps: float | None = No
     accurate = at.worst <= accuracy(data.c.dtype)
     tolerances = rough_tolerances(data, at, namespace(at.worst).where(accurate, 0.0, at.worst), eps)
     v = at.point.dual - at.point.slack
-    parts = spectrum(v, tolerances, cones)
+    parts = _with_empty_rows(spectrum(v, tolerances, cones), data.A, cones)
     # how far a rough point is from its kinks is not known: its error may be a root of the residual
     return ActivePieces(v, tolerances, parts._replace(bounded=parts.bounded & accurate))
+
+
+def _with_empty_rows(parts: Spectrum, A: Matrix, cones: Cones) -> Spectrum:
+    """A row 0ᵀx ≤ b without slack is active, whatever its multiplier: every one is optimal, and which of them
+
+    the solver met says nothing of the derivative. What depends on that row's own data is not determined.
+    """
+    xp = namespace(parts.low)
+    inequality = np.zeros(cones.size, bool)
+    inequality[cones.rows_of(polyhedral=True)] = True
+    held = inequality & (row_norms(A) == 0) & (parts.high > 0)
+    return parts._replace(low=xp.where(held, 1.0, parts.low).astype(parts.low.dtype))
 
 
 def accuracy(dtype: Any) -> float:

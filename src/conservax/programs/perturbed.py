@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..errors import UnboundedError, UnsupportedOperationError
+
 
 def looking_ahead(plain: Callable[..., Any], tau: float) -> Callable[..., Any]:
     """(P, c, A, b) ↦ what ``plain`` returns; the primal's gradient in c is the difference above.
@@ -37,7 +39,14 @@ def looking_ahead(plain: Callable[..., Any], tau: float) -> Callable[..., Any]:
         P_bar, _, A_bar, b_bar = pull(bars)
         _, of_rest, _, _ = pull(bars._replace(primal=jnp.zeros_like(bars.primal)))
         along = bars.primal.astype(c.dtype)
-        ahead = plain(P, c + tau * along, A, b).primal
+        try:
+            ahead = plain(P, c + tau * along, A, b).primal
+        except UnboundedError:
+            raise UnboundedError(
+                f"perturbed={tau:g} asks for the solution with c + τg in place of c, τ = {tau:g} and g the "
+                "loss's gradient in the primal, and there the objective falls without bound, though at c "
+                "it does not. Take a smaller τ, or bound the feasible set, for instance by a box."
+            ) from None
         step = (ahead - x) / tau
         extra = step.ndim - c.ndim
         axes = [*range(extra)]
@@ -46,6 +55,17 @@ def looking_ahead(plain: Callable[..., Any], tau: float) -> Callable[..., Any]:
         return P_bar, of_rest + moved.astype(c.dtype), A_bar, b_bar
 
     solve.defvjp(forward, backward)
-    return lambda *data: solve(
-        *(part if hasattr(part, "dtype") else jnp.asarray(part) for part in data)
-    )
+
+    def call(*data: Any) -> Any:
+        try:
+            return solve(*(part if hasattr(part, "dtype") else jnp.asarray(part) for part in data))
+        except TypeError as error:
+            if "custom_vjp" not in str(error):
+                raise
+            raise UnsupportedOperationError(
+                f"perturbed={tau:g} has gradients (jax.grad, jax.vjp, jax.jacrev) alone: a difference "
+                "along a cotangent has no forward mode. For jax.jvp and jax.jacfwd leave perturbed out, "
+                "which gives the derivative."
+            ) from None
+
+    return call

@@ -9,9 +9,10 @@ import numpy as np
 from ..arrays.namespace import Array, namespace
 from ..cones.table import Cones
 from ..errors import InvalidInputError
+from ..solvers.matrices import SparseMatrix
 from .answer import ProgramSolution
 from .certificates.program_report import ProgramReport
-from .cone_inputs import known_as_numpy
+from .cone_inputs import is_sparse, known_as_numpy, own_sparse, stacked
 from .cone_program import ConeProgram, SolverName
 
 
@@ -41,6 +42,9 @@ class QuadraticProgram:
     perturbed: float | None = None
     infeasible: Literal["closest"] | None = None
 
+    def __post_init__(self) -> None:
+        self._over(Cones(nonnegative=1))  # which refuses what it does not know
+
     def __call__(
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
     ) -> ProgramSolution:
@@ -48,7 +52,8 @@ class QuadraticProgram:
 
         Args:
             Q: (..., n, n), positive semidefinite. q: (..., n). A: (..., p, n). b: (..., p).
-            G: (..., m, n). h: (..., m). Batch axes broadcast.
+            G: (..., m, n). h: (..., m). Batch axes broadcast. Q, A and G may be sparse, as P and A of
+                ``ConeProgram``.
 
         Returns:
             ProgramSolution; the dual is (ν, λ) with Qx + q + Aᵀν + Gᵀλ = 0, λ ≥ 0.
@@ -69,12 +74,14 @@ class QuadraticProgram:
         A, b = _pair("A", A, "b", b, q)
         G, h = _pair("G", G, "h", h, q)
         cones = Cones(zero=b.shape[-1], nonnegative=h.shape[-1])
-        program = ConeProgram(
+        return self._over(cones), (Q, q, _stack(A, G, 2), _stack(b, h, 1))
+
+    def _over(self, cones: Cones) -> ConeProgram:
+        return ConeProgram(
             *(cones, self.tolerance, self.max_iterations, self.selection, self.solver),
             perturbed=self.perturbed,
             infeasible=self.infeasible,
         )
-        return program, (Q, q, _stack(A, G, 2), _stack(b, h, 1))
 
     def check(
         self, Q: Any, q: Any, A: Any = None, b: Any = None, G: Any = None, h: Any = None
@@ -90,9 +97,10 @@ def _pair(name: str, A: Any, other: str, b: Any, q: Array) -> tuple[Array, Array
     if A is None:
         kind = q.dtype if jnp.issubdtype(q.dtype, jnp.floating) else jnp.result_type(float)
         return np.zeros((0, q.shape[-1]), kind), np.zeros((0,), kind)
-    A, b = known_as_numpy(A), known_as_numpy(b)
+    A = own_sparse(name, A) if is_sparse(A) else known_as_numpy(A)
+    b = known_as_numpy(b)
     rows = b.shape[-1] if b.ndim else 0
-    if b.ndim < 1 or A.ndim < 2 or A.shape[-2:] != (rows, q.shape[-1]):
+    if b.ndim < 1 or A.shape[-2:] != (rows, q.shape[-1]):
         raise InvalidInputError(
             f"{name} has shape {A.shape} and {other} {b.shape}: with {q.shape[-1]} variables they must "
             f"be (..., rows, {q.shape[-1]}) and (..., rows)."
@@ -102,6 +110,8 @@ def _pair(name: str, A: Any, other: str, b: Any, q: Array) -> tuple[Array, Array
 
 def _stack(upper: Array, lower: Array, core: int) -> Array:
     """One below the other, batch axes broadcast."""
+    if isinstance(upper, SparseMatrix) or isinstance(lower, SparseMatrix):
+        return stacked(upper, lower)
     try:
         lead = np.broadcast_shapes(upper.shape[:-core], lower.shape[:-core])
     except ValueError:

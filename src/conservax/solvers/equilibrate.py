@@ -136,8 +136,8 @@ def per_cone(of_rows: Array, cones: Cones) -> Array:
     for block, rows in cones.pieces:
         part = of_rows[:, rows]
         if not block.polyhedral:
-            grouped = part.reshape(len(part), block.count, -1)
+            grouped = part.reshape(len(part), block.count, block.size // block.count)
             part = xp.broadcast_to(xp.max(grouped, axis=-1, keepdims=True), grouped.shape)
-            part = part.reshape(len(of_rows), -1)
+            part = part.reshape(len(of_rows), block.size)
         parts.append(part)
     return join(parts)

@@ -74,7 +74,7 @@ def by_columns(multiply: Callable[[Any, Array], Array], matrix: Any, columns: Ar
     """
     count, xp = columns.shape[-1], namespace(columns)
     sparse = isinstance(matrix, SparseMatrix)
-    if (sparse and xp is np) or (count <= _FEW and xp is jnp):
+    if (sparse and xp is np) or (0 < count <= _FEW and xp is jnp):
         return xp.stack([multiply(matrix, columns[..., k]) for k in range(count)], axis=-1)
     if sparse:
         return jax.vmap(multiply, in_axes=(None, -1), out_axes=-1)(matrix, columns)

@@ -355,6 +355,9 @@ def scalar(name: str, value: Any) -> Any:
 
 def vector(name: str, value: Any, length: int) -> Any:
     """A parameter that has one number a feature."""
+    if not hasattr(value, "dtype"):
+        known = all(map(concrete, jax.tree.leaves(value)))
+        value = np.asarray(value, dtype=float) if known else jnp.asarray(value)
     if np.shape(value) != (length,):
         raise InvalidInputError(f"{name} must have shape ({length},); it has {np.shape(value)}.")
-    return value if hasattr(value, "dtype") else np.asarray(value, dtype=float)
+    return value

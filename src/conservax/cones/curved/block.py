@@ -72,7 +72,7 @@ class CurvedBlock(Block):
         T, low, high, known = find(w, near, far)
         if not self.dual:
             low, high = 1 - high, 1 - low
-        low, high = (d.reshape(len(v), -1) for d in (low, high))
+        low, high = (d.reshape(v.shape) for d in (low, high))
         return Elements(T, low, high, xp.all(known, axis=1))
 
     def _traced(self, w: Array, near: Array, far: Array) -> tuple[Array, Array, Array, Array]:
@@ -102,11 +102,13 @@ class CurvedBlock(Block):
 
     def rotate(self, basis: Array, x: Array) -> Array:
         parts = x.reshape(len(x), self.count, 3, x.shape[-1])
-        return (transpose(basis) @ parts).reshape(-1, *x.shape[1:])
+        turned = transpose(basis) @ parts
+        return turned.reshape(len(turned), *x.shape[1:])
 
     def unrotate(self, basis: Array, x: Array) -> Array:
         parts = x.reshape(len(x), self.count, 3, x.shape[-1])
-        return (basis @ parts).reshape(-1, *x.shape[1:])
+        turned = basis @ parts
+        return turned.reshape(len(turned), *x.shape[1:])
 
     def onto_clarabel(self) -> tuple[Any, Any] | None:
         if not self.dual:

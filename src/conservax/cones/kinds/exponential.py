@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...arrays.namespace import Array, namespace
-from ..cone import ClarkeJacobian, Cone, Dual, limit_at
+from ..cone import ClarkeJacobian, Cone, Dual, is_dual_of, limit_at
 from ..constraint import Constraint
 from ..curved.block import CurvedBlock, CurvedConstraint
 from ..curved.found import Edges, Found, clarke, curved_cone, increasing_root, length, unit
@@ -224,12 +224,14 @@ class Exponential(Cone):
         return 3
 
     def project(self, v: jax.Array) -> jax.Array:
+        v = self.point(v)
         return EXPONENTIAL_CONE.project(v)
 
     def dual(self) -> "Dual":
         return Dual(self)
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        v = self.point(v)
         limit = limit_at(v, tolerance)
         return clarke(EXPONENTIAL_CONE, _edges(v, limit), v, limit)
 
@@ -278,7 +280,7 @@ def _constraints(count: int, dual: bool) -> list[Constraint]:
 
 EXPONENTIAL = Counted(
     blocks=lambda count: [ExponentialBlock(count, dual=False)],
-    member=lambda cone: 1 if isinstance(cone, Exponential) else None,
+    member=lambda cone: 1 if type(cone) is Exponential else None,
     constraints=lambda count: _constraints(count, dual=False),
     scs="ep",
     cvxpy="exp",
@@ -286,7 +288,7 @@ EXPONENTIAL = Counted(
 )
 DUAL_EXPONENTIAL = Counted(
     blocks=lambda count: [ExponentialBlock(count, dual=True)],
-    member=lambda cone: 1 if cone == Dual(Exponential()) else None,
+    member=lambda cone: 1 if is_dual_of(cone, Exponential) else None,
     constraints=lambda count: _constraints(count, dual=True),
     scs="ed",
     symmetric=False,

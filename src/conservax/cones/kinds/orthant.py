@@ -12,7 +12,7 @@ import numpy as np
 
 from ...arrays.namespace import Array
 from ..block import Block, Elements, Rows
-from ..cone import ClarkeJacobian, Cone, limit_at
+from ..cone import ClarkeJacobian, Cone, integer, limit_at
 from ..constraint import Constraint
 from ..family import Counted, rows_alone
 
@@ -28,17 +28,22 @@ class NonNegative(Cone):
 
     length: int
 
+    def __post_init__(self) -> None:
+        integer("length", self.length, 0)
+
     @property
     def size(self) -> int:
         return self.length
 
     def project(self, v: jax.Array) -> jax.Array:
+        v = self.point(v)
         return jax.nn.relu(v)
 
     def dual(self) -> "NonNegative":
         return self
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        v = self.point(v)
         limit = limit_at(v, tolerance)
         element, lower, upper = (
             jnp.diag(side.astype(v.dtype)) for side in (v > 0, v > limit, v >= -limit)
@@ -101,7 +106,7 @@ class OrthantBlock(Rows):
 
 NONNEGATIVE = Counted(
     blocks=lambda count: [OrthantBlock(count)],
-    member=lambda cone: cone.length if isinstance(cone, NonNegative) else None,
+    member=lambda cone: cone.length if type(cone) is NonNegative else None,
     constraints=lambda count: rows_alone(Constraint, "inequality", count),
     scs="l",
     cvxpy="nonneg",

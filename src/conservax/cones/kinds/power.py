@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 from ...arrays.namespace import Array, namespace
 from ...errors import InvalidInputError
 from ..block import Block
-from ..cone import ClarkeJacobian, Cone, Dual, limit_at
+from ..cone import ClarkeJacobian, Cone, Dual, is_dual_of, limit_at
 from ..constraint import Constraint
 from ..curved.block import CurvedBlock, CurvedConstraint
 from ..curved.found import (
@@ -236,12 +236,14 @@ class Power(Cone):
         return 3
 
     def project(self, v: jax.Array) -> jax.Array:
+        v = self.point(v)
         return power_cone(self.alpha).project(v)
 
     def dual(self) -> "Dual":
         return Dual(self)
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        v = self.point(v)
         limit = limit_at(v, tolerance)
         edges = _edges(v, self.alpha, limit)
         return clarke(power_cone(self.alpha), edges, v, limit)
@@ -305,12 +307,9 @@ def _blocks(exponents: Sequence[float]) -> list[Block]:
 
 
 def _member(cone: Cone) -> float | None:
-    match cone:
-        case Power(alpha):
-            return alpha
-        case Dual(Power(alpha)):
-            return -alpha
-    return None
+    if type(cone) is Power:
+        return cone.alpha
+    return -cast(Power, cone.cone).alpha if is_dual_of(cone, Power) else None
 
 
 def _constraints(exponents: Sequence[float]) -> list[Constraint]:

@@ -17,7 +17,7 @@ from ...calculus.marking import guard, smooth
 from ...calculus.operations.norm import norm
 from ...errors import InvalidInputError
 from ..block import Elements, SymmetricBlock
-from ..cone import ClarkeJacobian, Cone, limit_at
+from ..cone import ClarkeJacobian, Cone, integer, limit_at
 from ..constraint import Constraint, Limit, TwoEnds, half_line
 from ..curved.found import unit
 from ..family import Sized, one_by_one
@@ -94,7 +94,7 @@ class SecondOrder(Cone):
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 2:
+        if integer("length", self.length, 0) < 2:
             raise InvalidInputError(
                 f"a second-order cone has size 2 or more, got {self.length}; use NonNegative(1)."
             )
@@ -104,12 +104,14 @@ class SecondOrder(Cone):
         return self.length
 
     def project(self, v: jax.Array) -> jax.Array:
+        v = self.point(v)
         return project_second_order_cone(v)
 
     def dual(self) -> "SecondOrder":
         return self
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        v = self.point(v)
         limit = limit_at(v, tolerance)
         axis = unit(v[1:])
         length = axis @ v[1:]
@@ -249,7 +251,7 @@ class SecondOrderBlock(SymmetricBlock):
         root = float(np.sqrt(0.5))
         across = _reflect(basis, rest)[:, :, 1:]
         rotated = xp.concatenate([root * (t + along), root * (t - along), across], axis=2)
-        return rotated.reshape(-1, *x.shape[1:])
+        return rotated.reshape(len(rotated), *x.shape[1:])
 
     def unrotate(self, basis: Any, x: Array) -> Array:
         parts = x.reshape(len(x), self.count, self.dim, x.shape[-1])
@@ -257,7 +259,8 @@ class SecondOrderBlock(SymmetricBlock):
         root, xp = float(np.sqrt(0.5)), namespace(basis, x)
         sign = xp.where(basis[..., :1] < 0, 1.0, -1.0)[..., None].astype(basis.dtype)
         rest = _reflect(basis, xp.concatenate([sign * root * (upper - lower), across], axis=2))
-        return xp.concatenate([root * (upper + lower), rest], axis=2).reshape(-1, *x.shape[1:])
+        turned = xp.concatenate([root * (upper + lower), rest], axis=2)
+        return turned.reshape(len(turned), *x.shape[1:])
 
     def for_clarabel(self, clarabel: ModuleType) -> list[Any]:
         return [clarabel.SecondOrderConeT(self.dim)] * self.count
@@ -311,7 +314,7 @@ def _constraint(number: int, dim: int, start: int) -> Constraint:
 
 SECOND_ORDER = Sized(
     blocks=lambda dims: side_by_side(SecondOrderBlock, dims),
-    member=lambda cone: cone.length if isinstance(cone, SecondOrder) else None,
+    member=lambda cone: cone.length if type(cone) is SecondOrder else None,
     constraints=lambda dims: one_by_one(_constraint, dims),
     scs="q",
     cvxpy="soc",

@@ -19,7 +19,7 @@ from ...arrays.lapack import cholesky, eigh, eigvalsh, svd
 from ...arrays.namespace import Array, namespace, transpose
 from ...calculus.marking import guard, smooth
 from ..block import Elements, SymmetricBlock
-from ..cone import ClarkeJacobian, Cone, limit_at
+from ..cone import ClarkeJacobian, Cone, integer, limit_at
 from ..constraint import Constraint, Limit, half_line
 from ..family import Sized, one_by_one
 from ..slopes import divided_differences, slope, snap
@@ -80,6 +80,9 @@ class PositiveSemidefinite(Cone):
 
     order: int
 
+    def __post_init__(self) -> None:
+        integer("order", self.order, 1)
+
     @property
     def size(self) -> int:
         return self.order * (self.order + 1) // 2
@@ -102,12 +105,14 @@ class PositiveSemidefinite(Cone):
         return X[rows, columns] * scale
 
     def project(self, v: jax.Array) -> jax.Array:
+        v = self.point(v)
         return self.vector(project_psd_cone(self.matrix(v)))
 
     def dual(self) -> "PositiveSemidefinite":
         return self
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        v = self.point(v)
         limit = limit_at(v, tolerance)
         values, Q = jnp.linalg.eigh(self.matrix(v))
         snapped = jnp.where(jnp.abs(values) <= limit, 0, values)
@@ -173,7 +178,7 @@ class SemidefiniteBlock(SymmetricBlock):
         return np.tile((rows == columns).astype(float), self.count)
 
     def matrices(self, x: Array) -> Array:
-        return smat(x.reshape(*x.shape[:-1], self.count, -1), self.dim)
+        return smat(x.reshape(*x.shape[:-1], self.count, self.size // self.count), self.dim)
 
     def vector(self, X: Array) -> Array:
         x = svec(X)
@@ -225,9 +230,8 @@ class SemidefiniteBlock(SymmetricBlock):
     def elements(self, v: Array, dual: Array, slack: Array) -> Elements:
         xp = namespace(v)
         values, vectors = eigh(self.matrices(v))
-        dual, slack = (
-            xp.max(t.reshape(len(v), self.count, -1), axis=-1, keepdims=True) for t in (dual, slack)
-        )
+        shape = (len(v), self.count, self.size // self.count)
+        dual, slack = (xp.max(t.reshape(shape), axis=-1, keepdims=True) for t in (dual, slack))
         values = snap(values, dual, slack)
         a, b = xp.broadcast_arrays(values[..., :, None], values[..., None, :])
 
@@ -305,7 +309,7 @@ def _constraint(number: int, order: int, start: int) -> Constraint:
 
 SEMIDEFINITE = Sized(
     blocks=lambda orders: side_by_side(SemidefiniteBlock, orders),
-    member=lambda cone: cone.order if isinstance(cone, PositiveSemidefinite) else None,
+    member=lambda cone: cone.order if type(cone) is PositiveSemidefinite else None,
     constraints=lambda orders: one_by_one(_constraint, orders),
     scs="s",
     cvxpy="psd",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...arrays.namespace import Array, namespace
 from ..block import Elements, Rows
-from ..cone import ClarkeJacobian, Cone, without_kinks
+from ..cone import ClarkeJacobian, Cone, integer, without_kinks
 from ..constraint import Constraint
 from ..family import Counted, rows_alone
 
@@ -26,17 +26,22 @@ class Zero(Cone):
 
     length: int
 
+    def __post_init__(self) -> None:
+        integer("length", self.length, 0)
+
     @property
     def size(self) -> int:
         return self.length
 
     def project(self, v: jax.Array) -> jax.Array:
+        v = self.point(v)
         return jnp.zeros_like(v)
 
     def dual(self) -> "Free":
         return Free(self.length)
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        v = self.point(v)
         return without_kinks(jnp.zeros((self.length, self.length), v.dtype))
 
 
@@ -51,17 +56,21 @@ class Free(Cone):
 
     length: int
 
+    def __post_init__(self) -> None:
+        integer("length", self.length, 0)
+
     @property
     def size(self) -> int:
         return self.length
 
     def project(self, v: jax.Array) -> jax.Array:
-        return v
+        return self.point(v)
 
     def dual(self) -> Zero:
         return Zero(self.length)
 
     def clarke(self, v: jax.Array, tolerance: float | None = None) -> ClarkeJacobian:
+        v = self.point(v)
         return without_kinks(jnp.eye(self.length, dtype=v.dtype))
 
 
@@ -133,7 +142,7 @@ class Equality(Constraint):
 
 ZERO = Counted(
     blocks=lambda count: [ZeroBlock(count)],
-    member=lambda cone: cone.length if isinstance(cone, Zero) else None,
+    member=lambda cone: cone.length if type(cone) is Zero else None,
     constraints=lambda count: rows_alone(Equality, "equality", count),
     scs="z",
     cvxpy="zero",

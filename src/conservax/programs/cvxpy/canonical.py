@@ -189,7 +189,8 @@ class Canonical:
         cones: K. P, c, A, b: from θ. size: of θ. parameters: in the user's order. own: the values of
         further parameters, from the user's; derived: where these enter.
         readers: from (primal, dual) to what the user asked for.
-        rows: for each constraint of the user its name and its rows.
+        rows: for each constraint of the user its name and its rows. added: for each that CVXPY added the
+            names of the user's variables in it, and its rows.
         auxiliary: the variables that CVXPY added.
     """
 
@@ -204,6 +205,7 @@ class Canonical:
     derived: tuple[ParameterSlot, ...]
     readers: tuple[Readout, ...]
     rows: tuple[tuple[str, range], ...]
+    added: tuple[tuple[tuple[str, ...], range], ...]
     auxiliary: tuple[int, ...]
 
     @property

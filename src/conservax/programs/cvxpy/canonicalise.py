@@ -1,6 +1,7 @@
 """CVXPY's own canonical form of a problem, read once: its maps, its parameters, what is read off a solution."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,13 @@ def canonicalise(
                 "(p * q) * x for p * (q * x); for xᵀPx in a constraint take "
                 "sum_squares(R @ x) with P = RᵀR."
             )
-    with cvxpy.utilities.scopes.quad_form_dpp_scope(), _without_values(own.variables()):
+    with (
+        cvxpy.utilities.scopes.quad_form_dpp_scope(),
+        _without_values(own.variables()),
+        warnings.catch_warnings(),
+    ):
+        # CVXPY warns of its own reading of parameters with a pattern
+        warnings.filterwarnings("ignore", "Reading from a sparse CVXPY expression", RuntimeWarning)
         found: Any = own.get_problem_data(
             "SCS", gp=gp, verbose=verbose, canon_backend=canon_backend
         )
@@ -88,6 +95,7 @@ def canonicalise(
         derived,
         tuple(outputs.reader(variable) for variable in variables),
         outputs.names(),
+        outputs.added(),
         outputs.auxiliary(n),
     )
 
@@ -200,6 +208,16 @@ class _Outputs:
             (self._name(constraint), rows)
             for constraint in self.problem.constraints
             if (rows := self._rows_of(constraint)) is not None
+        )
+
+    def added(self) -> tuple[tuple[tuple[str, ...], range], ...]:
+        """The constraints that CVXPY added: the names of the user's variables in each, and its rows."""
+        named = {rows.start for _, rows in self.names()}
+        user = {self.variables.get(own.id, own.id): own.name() for own in self.problem.variables()}
+        return tuple(
+            (tuple(user[v.id] for v in constraint.variables() if v.id in user), rows)
+            for constraint in self.program.constraints
+            if (rows := self.rows[constraint.id]).start not in named and len(rows)
         )
 
     def _name(self, constraint: Any) -> str:

@@ -61,6 +61,9 @@ _IGNORED = (  # of the peers: how fast they get there, not where
 _STAND_INS = {"cuclarabel": "clarabel"} | dict.fromkeys(("diffcp", "ecos", "mpax"), "auto")
 
 
+_ADDED = "that CVXPY added"
+
+
 class CvxpyLayer:
     """x*(θ) = argmin {f(x; θ) : constraints}, of a CVXPY problem with parameters θ.
 
@@ -206,7 +209,7 @@ class CvxpyLayer:
         else:
             run = self._on_host(program, solver, values, traced)
             if self.infeasible:
-                run = self._or_closest(program, run)
+                run = self._or_closest(program, solver, run)
         size = piece_size(self._item_bytes, solver)
         if math.prod(lead) > size and not traced:
             batched = [v.ndim > len(slot.shape) for v, slot in zip(values, slots, strict=True)]
@@ -242,13 +245,24 @@ class CvxpyLayer:
 
         return run
 
-    def _or_closest(self, program: ConeProgram, run: Callable[..., Any]) -> Callable[..., Any]:
+    def _or_closest(
+        self, program: ConeProgram, solver: Solver, run: Callable[..., Any]
+    ) -> Callable[..., Any]:
         """As ``run``, and once more with the closest program if an item has no feasible point."""
 
         def closest(*values: Any) -> Any:
             found = run(*values)
-            lost = bool((found[1] == Status.PRIMAL_INFEASIBLE).any())
-            return self._told(program, *values) if lost else found
+            if not np.any(np.asarray(found[1]) == Status.PRIMAL_INFEASIBLE):
+                return found
+            if self._sparse:  # which says what is asked
+                return self._told(program, *values)
+            dtype = jnp.result_type(float, *values)
+            form = layer_form(self.canonical, False, program.settings(solver, dtype), dtype)
+            leaves = form.leaves(self.canonical.complete(values))
+            near = program(*(leaf.astype(form.form.dtype) for leaf in leaves))
+            point = np.asarray(near.primal), np.asarray(near.dual)
+            outputs = jax.device_put([read(*point) for read in self.canonical.readers])
+            return tuple(outputs), near.info.status, near.info
 
         return closest
 
@@ -274,11 +288,19 @@ class CvxpyLayer:
         program = self._settings(self.solver_args | (solver_args or {}), dtype)
         report = program.check(*self._data(values))
         nearest = report.nearest_inactive
+        dependent = tuple(self._named(state) for state in report.dependent)
+        reason = report.reason
+        if any(_ADDED in state.operation for state in dependent):
+            reason += (
+                " Some of the dependent rows are CVXPY's own, which it leaves out where it knows of an "
+                "argument what they say: declare it, as in Parameter(shape, symmetric=True)."
+            )
         return dataclasses.replace(
             report,
+            reason=reason,
             kinks=tuple(self._named(kink) for kink in report.kinks),
             nearest_inactive=None if nearest is None else self._named(nearest),
-            dependent=tuple(self._named(state) for state in report.dependent),
+            dependent=dependent,
         )
 
     def _named(self, kink: Any) -> Any:
@@ -287,6 +309,10 @@ class CvxpyLayer:
                 return dataclasses.replace(
                     kink, operation=name, index=(kink.rows.start - rows.start,)
                 )
+        for variables, rows in self.canonical.added:
+            if kink.rows.start in rows:
+                of = f" on {', '.join(variables)}" if variables else ""
+                return dataclasses.replace(kink, operation=f"{kink.operation} {_ADDED}{of}")
         return kink
 
     def _data(self, values: tuple[Array, ...]) -> tuple[Any, Array, Any, Array]:

@@ -27,6 +27,11 @@ class LayerForm(NamedTuple):
         """How many axes of each parameter are no leading ones."""
         return tuple(len(slot.shape) for slot in self.canonical.slots)
 
+    def lead(self, values: Any) -> tuple[int, ...]:
+        """The broadcast leading axes of the parameters."""
+        pairs = zip(values, self.cores, strict=True)
+        return broadcast(*(lead_of(value.shape, core) for value, core in pairs))
+
     def maps(self) -> tuple[AffineMap, AffineMap, AffineMap, AffineMap]:
         """θ ↦ P, c, A, b."""
         canonical = self.canonical

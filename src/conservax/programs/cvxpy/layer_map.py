@@ -16,7 +16,7 @@ from ..equations import host_node
 from ..host.calls import Form, Slot
 from ..host.leads import broadcast, lead_of
 from ..host.map import HostOutcome, ProgramCall
-from ..host.primitives import LinearCall, Shape, host_primitive, zero_tangent
+from ..host.primitives import LinearCall, Shape, host_primitive, of_jax, zero_tangent
 from . import layer_calls
 from .layer_calls import LayerForm
 
@@ -55,12 +55,15 @@ def layer_solution_map(layer: LayerForm) -> Callable[..., LayerOutcome]:
         return found, LayerOutcome(tuple(outs[:count]), moved)
 
     solved.defjvp(derivative, symbolic_zeros=True)
-    return solved
+    return lambda *values: solved(*map(of_jax, values))
 
 
 def solve_layer_now(layer: LayerForm, *values: np.ndarray) -> LayerOutcome:
     """The same for NumPy's arrays, where nobody differentiates: no ticket."""
     count = len(layer.canonical.readers)
+    if 0 in layer.lead(values):
+        none = layer_p.bind(*values, layer=layer)
+        return LayerOutcome(tuple(none[:count]), HostOutcome(*none[count:]))
     found = layer_calls.solve(layer, *values, differentiated=False)
     outputs, info = found[:count], found[count:]
     shown = jax.device_put((outputs, info[3:]))  # the point itself stays on the host
@@ -184,9 +187,7 @@ def _node(layer: LayerForm) -> Node:
 
 
 def _layer_shapes(*values: Any, layer: LayerForm) -> tuple[Shape, ...]:
-    lead = broadcast(
-        *(lead_of(value.shape, core) for value, core in zip(values, layer.cores, strict=True))
-    )
+    lead = layer.lead(values)
     canonical, dtype = layer.canonical, np.dtype(layer.form.dtype)
     (m, n) = canonical.A.shape
     kinds = (dtype,) * 3 + (np.int8, np.int32) + (dtype,) * 3 + (np.int8, dtype, np.int8)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad
 
@@ -22,7 +21,7 @@ from ..equations import host_node
 from . import calls as host_calls
 from .calls import Form, Slot
 from .leads import broadcast, lead_of
-from .primitives import LinearCall, Shape, host_primitive, stands_still, zero_tangent
+from .primitives import LinearCall, Shape, host_primitive, of_jax, stands_still, zero_tangent
 
 
 class HostOutcome(NamedTuple):
@@ -69,19 +68,13 @@ def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
         return outcome, blank._replace(x=dx, y=dy, s=ds)
 
     solved.defjvp(derivative, symbolic_zeros=True)
-    return lambda *leaves: solved(*map(_of_jax, leaves))
-
-
-def _of_jax(leaf: Any) -> Any:
-    """NumPy's array inside a tracer as JAX's: a custom rule that is traced cannot keep the other."""
-    inside = leaf
-    while isinstance(inside, Tracer):
-        inside = getattr(inside, "primal", getattr(inside, "val", None))
-    return jnp.array(leaf) if inside is not leaf and isinstance(inside, np.ndarray) else leaf
+    return lambda *leaves: solved(*map(of_jax, leaves))
 
 
 def solve_now(form: Form, *leaves: np.ndarray) -> HostOutcome:
     """The same for NumPy's arrays, where nobody differentiates: no ticket."""
+    if 0 in form.lead(leaves):
+        return HostOutcome(*solve_p.bind(*leaves, form=form))
     found = host_calls.solve(form, *leaves, differentiated=False)
     nothing = np.zeros((*found[3].shape, 0), np.int32)
     return HostOutcome._make((*jax.device_put(found), nothing))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -87,13 +87,19 @@ def host_primitive(
     shapes: Callable[..., tuple[Shape, ...]],
     cores: Callable[..., tuple[int, ...]],
 ) -> Primitive:
-    """A call of ``run(*arrays, **params)``."""
+    """A call of ``run(*arrays, **params)``; where a leading axis is empty, of nothing: zeros."""
     primitive = Primitive(name)
     primitive.multiple_results = True
 
+    def call(*arrays: np.ndarray, **params: Any) -> Any:
+        pairs = zip(arrays, cores(**params), strict=True)
+        if any(core >= 0 and 0 in lead_of(array.shape, core) for array, core in pairs):
+            return [np.zeros(*shape) for shape in shapes(*arrays, **params)]
+        return run(*arrays, **params)
+
     @primitive.def_impl
     def _(*arrays: Any, **params: Any) -> Any:
-        return jax.device_put(list(run(*map(np.asarray, arrays), **params)))
+        return jax.device_put(list(call(*map(np.asarray, arrays), **params)))
 
     @primitive.def_abstract_eval
     def _(*avals: Any, **params: Any) -> Any:
@@ -101,7 +107,7 @@ def host_primitive(
 
     def lowered(*arrays: Array, **params: Any) -> tuple[Array, ...]:
         found = tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes(*arrays, **params))
-        return call_on_host(functools.partial(run, **params), found, *arrays)
+        return call_on_host(functools.partial(call, **params), found, *arrays)
 
     mlir.register_lowering(primitive, mlir.lower_fun(lowered, multiple_results=True))
 
@@ -127,6 +133,15 @@ def host_primitive(
 
     batching.primitive_batchers[primitive] = batched
     return primitive
+
+
+def of_jax(leaf: Any) -> Any:
+    """What a tracer holds that is no array of JAX, as one: custom rules and transposes ask for its shape."""
+    inside = leaf
+    while isinstance(inside, Tracer):
+        inside = getattr(inside, "primal", getattr(inside, "val", None))
+    own = inside is None or isinstance(inside, jax.Array)
+    return leaf if inside is leaf or own else jnp.array(leaf)
 
 
 def _mapped(slot: Slot, size: int, rank: int) -> Slot:
