@@ -316,7 +316,8 @@ class Cutter:
     def _run_discover(
         self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any, rival: Any
     ) -> Findings:
-        tape = Discover(self.program.dtype, atol, rtol, keeps=True, rival=rival)
+        copies = self.late and self.program.compares
+        tape = Discover(self.program.dtype, atol, rtol, keeps=True, rival=rival, copies=copies)
         outputs, sizes = measured_outputs(self._with(constants), args, tape)
         self.keepers = [site for site, _ in tape.kept]
         return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])

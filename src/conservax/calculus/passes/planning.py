@@ -115,6 +115,7 @@ def trace(
         out_trees[-1],
         dtype,
         planner.torn_sums,
+        bool(planner.compared_sides),
     )
 
 

@@ -153,22 +153,23 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     above, pair = tape.compare(ordered[1:] - ordered[:-1], sizes[1:] + sizes[:-1], "upper")
     place = jnp.arange(len(order))
     edge = jnp.zeros(1, bool)
-    joined = jnp.concatenate([edge, pair.active])  # to the entry before
-    following = jnp.concatenate([pair.active, edge])
-    before, after = _in_a_row(joined, -1), _in_a_row(following, 1)
-    start, end, length = place - before, place + after, before + after + 1
-    swaps = _other_order(start, end, place, tape.rival)
-    count: Any = 0
-    for r, orders in _COUNTS.items():
-        count = jnp.where(length == r, orders, count)
-    more = count > (1 if tape.rival is None else tape.rival + 1)
+    before = _in_a_row(jnp.concatenate([edge, pair.active]), -1)  # joined to the entry before
+    after = _in_a_row(jnp.concatenate([pair.active, edge]), 1)
+    start, length = place - before, before + after + 1
+    tied, swaps, more, long = length > 1, place, edge, edge
+    if tape.measures:
+        swaps = _other_order(start, place + after, place, tape.rival)
+        count: Any = 0
+        for r, orders in _COUNTS.items():
+            count = jnp.where(length == r, orders, count)
+        more = count > (1 if tape.rival is None else tape.rival + 1)
+        long = length > _LONGEST_RUN
     swapped = tape.rivals(more, swaps)
-    tape.jump(jnp.where(length > _LONGEST_RUN, 0.0, jnp.inf), 1.0)
+    tape.jump(jnp.where(jnp.broadcast_to(long, place.shape), 0.0, jnp.inf), 1.0)
 
     def of_first_pair(part: Any) -> Any:
         return jnp.concatenate([part, jnp.zeros(1, part.dtype)])[start]
 
-    tied = length > 1
     slot, q = (of_first_pair(part) for part in (pair.slot, pair.q))
     steering = Steering(tied, jnp.where(tied, slot, -1), q)
     results = []

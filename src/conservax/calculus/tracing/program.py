@@ -132,7 +132,7 @@ class Program:
 
     ``given_rules`` are the user's own derivative rules, taken as they are; ``modes`` the sweeps
     that the program admits (a while loop has no reverse, a custom_vjp no forward derivative);
-    ``torn_sums``: there are sums of entries that comparisons tear.
+    ``torn_sums``: there are sums of entries that comparisons tear; ``compares``: there are comparisons.
     """
 
     block: Block
@@ -142,6 +142,7 @@ class Program:
     out_tree: Any
     dtype: Any
     torn_sums: bool = False
+    compares: bool = False
 
     @property
     def size(self) -> int:
