@@ -303,10 +303,24 @@ def test_refused_where_pieces_part(name):
         cx.conservative_jacobian(fun)(jnp.array(x))
 
 
+def written_twice(x):
+    """The larger of relu(x₀) + x₁ and 2x₁."""
+    read, compared = (jnp.stack([jax.nn.relu(x[0]) + x[1], 2 * x[1]]) for _ in range(2))
+    return read[jnp.argmax(compared)]
+
+
 def test_what_takes_too_many_passes_or_has_no_scalar_kinks_is_named():
     """No jump is claimed where it is the calculus that ends."""
     with pytest.raises(errors.TooManyKinksError, match="more than 64 entries tie at this argmax"):
         cx.conservative_jacobian(lambda x: x[jnp.argmax(x)])(jnp.ones(70))
+    with pytest.raises(
+        errors.TooManyKinksError, match="more than 4 entries in a row tie at this top_k"
+    ):
+        cx.conservative_jacobian(
+            lambda x: jax.nn.softmax(jax.lax.top_k(x, 2)[0]) @ x[jax.lax.top_k(x, 2)[1]]
+        )(jnp.ones(5))
+    with pytest.raises(errors.UnsupportedOperationError, match="the same kink written twice"):
+        cx.conservative_jacobian(written_twice)(jnp.zeros(2))
     with pytest.raises(errors.UnsupportedOperationError, match="three or more entries tie at this"):
         cx.conservative_jacobian(lambda x: x[jnp.argsort(x)[-1]])(jnp.ones(3))
     with pytest.raises(errors.UnsupportedOperationError, match="other kinks are active"):

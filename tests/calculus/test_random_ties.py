@@ -85,7 +85,9 @@ def test_the_three_largest_wherever_they_tie(fun, seed):
     w = float(rng.integers(1, 4)) / 2
     largest = np.sort(x)[::-1]
     if largest[2] == largest[3]:
-        with pytest.raises((errors.DiscontinuousError, errors.UnsupportedOperationError)):
+        refusals = (errors.DiscontinuousError, errors.UnsupportedOperationError)
+        refusals = (*refusals, errors.TooManyKinksError) if np.ptp(x) == 0 else refusals
+        with pytest.raises(refusals):
             cx.conservative_jacobian(fun)(jnp.array(x), w)
     else:
         J = held_to_neighbours(fun, x, (w,), rng)
@@ -138,7 +140,7 @@ def test_pieces_that_part_beyond_the_first_order_are_refused(seed, parting):
         held_to_neighbours(across_a_surface, at, data, rng, 1e-9, 2e-3)
     else:
         parts[parting] = rng.choice([-1.0, 0.5, 2.0])
-        with pytest.raises(errors.DiscontinuousError, match="jumps by .* where its inputs change"):
+        with pytest.raises(errors.DiscontinuousError, match=r"jumps by .* where its inputs change"):
             cx.conservative_jacobian(across_a_surface)(jnp.array(at), *data)
 
 

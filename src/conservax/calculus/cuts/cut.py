@@ -193,7 +193,9 @@ class Cutter:
         drop = np.arange(unknowns.size)
         whole = [eliminated(full, drop, unknowns.size, place, determined) for full in fulls]
         result = form(whole, columns)
-        if steering.size and self.outputs and not unknowns.size:  # a solver's answer is not right to the last digit
+        if (
+            steering.size and self.outputs and not unknowns.size
+        ):  # a solver's answer is not right to the last digit
             at = self.outputs + columns.size
             gradients = whole[0][at : at + steering.size]
             self._refuse_jumps_nearby(leaves, inputs, steering, gradients, records)

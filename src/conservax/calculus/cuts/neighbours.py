@@ -1,10 +1,10 @@
 """Does a program jump next to a point at which its pieces meet? Points where the comparison ties are asked.
 
-Pieces may agree at x, and to first order, and yet part: ``where(x₀ > 0, x₁², 0)`` jumps by x₁² along x₀ = 0, and
-has no conservative Jacobian at the origin. With s(x) the increment of a comparison that ties at x, neighbours
-x' = x + t u + O(t²) with s'(x) u = 0 are put back on s(x') = 0 by Newton's method; the jump is the part of
-F(x' + ε w) − F(x' − ε w), s'(x) w > 0, that does not vanish with ε. One that stays as t shrinks, as a power of
-t, is a jump at points as near as one likes; one that is gone at the next scale belongs to another kink.
+Pieces may agree at x, and to first order, and yet part: ``where(x₀ > 0, x₁², 0)`` jumps by x₁² along x₀ = 0,
+and has no conservative Jacobian at the origin. With s(x) the increment of a comparison that ties at x,
+neighbours x' = x + t u + O(t²) with s'(x) u = 0 are put back on s(x') = 0 by Newton's method; the jump is the
+part of F(x' + ε w) − F(x' − ε w), s'(x) w > 0, that does not vanish with ε. One that stays as t shrinks, as a
+power of t, is a jump at points as near as one likes; one that is gone at the next scale is another kink's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -160,7 +160,10 @@ class _Tied:
 
     def at(self, t: float) -> "_Neighbour":
         """The neighbour at distance t, put back on the ties."""
-        move, best = t * self.u, _Neighbour(t * self.u, np.zeros(0), np.full(len(self.group), np.inf))
+        move, best = (
+            t * self.u,
+            _Neighbour(t * self.u, np.zeros(0), np.full(len(self.group), np.inf)),
+        )
         signs = np.ones(len(self.group))
         for _ in range(_NEWTON):
             here = self.look(self.x + self.scale * move)
