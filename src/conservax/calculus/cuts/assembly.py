@@ -61,6 +61,10 @@ def assemble(
         weights = records.choice[columns].astype(np.float64)[:, None] * increments
         return np.linalg.lstsq(np.eye(k) - weights[:, n:], weights[:, :n])[0]
 
+    @functools.cache
+    def largest() -> float:
+        return float(np.abs(jacobian[:, :n]).max(initial=0.0))
+
     new_rows: list[np.ndarray] = []
     members_of: list[tuple[list[int], np.ndarray]] = []  # new columns: places of old ones, weights
     groups: list[Group] = []
@@ -122,11 +126,12 @@ def assemble(
                     _require_meeting(*meeting, round_off, kink_at(owner, 1), alone=alone)
             if owner not in equalities:
                 switch = switches[np.searchsorted(comparisons, owner)]
-                others = np.setdiff1d(np.arange(m + k), [m + p for p in places])
-                felt = jacobian[np.ix_(others, [n + p for p in places])]
+                felt = jacobian[: m + k, [n + p for p in places]]
+                felt[[m + p for p in places]] = 0.0
+                felt = felt[np.any(felt, axis=1)]
                 # within rounding of the tie the gap is not yet 0, and turns with what multiplies it
-                slack = round_off * np.abs(jacobian[:, :n]).max(initial=0.0)
-                if records.z[owner] == 0 or np.abs(felt @ rows).max(initial=0.0) > slack:
+                slack = round_off * largest() if records.z[owner] else 0.0
+                if np.abs(felt @ rows).max(initial=0.0) > slack:
                     _refuse_torn_nearby(rows, felt, switch, n, kink_at(owner, 1))
                 rows, units, switch = _as_one_kink(rows, units, switch)
         start = len(new_rows)

@@ -59,7 +59,7 @@ def refuse_jumps_nearby(
     rng = np.random.default_rng(0)
     for group in _groups(distinct, rng):
         rows = slopes[group]
-        back = np.linalg.pinv(rows, rcond=1e-9)
+        back = _pseudo_inverse(rows)
         along = rng.normal(size=x.size)
         length = np.abs(along).max()
         along = along - back @ (rows @ along)
@@ -89,6 +89,13 @@ def _refuse(kink: Kink, height: float, change: np.ndarray) -> None:
         f"comparison ties: the program jumps by {height:.3g} {where}, and by less next to the point. Make the "
         "sides agree there, or move the point off the tie."
     )
+
+
+def _pseudo_inverse(rows: np.ndarray) -> np.ndarray:
+    """Of rows of any lengths, by the angles between them."""
+    lengths = np.linalg.norm(rows, axis=1)
+    units = rows / lengths[:, None]
+    return units.T @ np.linalg.pinv(units @ units.T, rcond=1e-10, hermitian=True) / lengths
 
 
 def _distinct(slopes: np.ndarray) -> list[int]:
