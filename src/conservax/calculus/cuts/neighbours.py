@@ -129,19 +129,20 @@ def _persistent(
     t, seen, which = _FURTHEST, [], 0
     while t >= _NEAREST * epsilon:
         now = jump(t, across)
-        if not seen:
-            which = int(np.argmax(now.heights))
-        height = float(now.heights[which])
-        if len(seen) > 1:
-            power = np.log(seen[-2][1] / seen[-1][1]) / np.log(_RATIO)
-            if not _POWERS[0] <= power <= _POWERS[1]:
+        if now.judged:
+            if not seen:
+                which = int(np.argmax(now.heights))
+            height = float(now.heights[which])
+            if not height and len(seen) < 2:
                 return None
-            if not height:
-                hidden = seen[-1][1] * _RATIO ** -(power + 0.5) <= now.floor[which]
-                return seen[0] if hidden else None
-        elif not height and (seen or now.judged):
-            return None
-        if height:
+            if len(seen) > 1:
+                (before, high), (last, low) = seen[-2:]
+                power = np.log(high / low) / np.log(before / last)
+                if not _POWERS[0] <= power <= _POWERS[1]:
+                    return None
+                if not height:
+                    hidden = low * (t / last) ** (power + 0.5) <= now.floor[which]
+                    return seen[0] if hidden else None
             seen.append((t, height))
         t /= _RATIO
     return seen[0] if len(seen) > 1 else None
@@ -167,22 +168,21 @@ class _Tied:
 
     def at(self, t: float) -> "_Neighbour":
         """The neighbour at distance t, put back on the ties."""
-        move, best = (
-            t * self.u,
-            _Neighbour(t * self.u, np.zeros(0), np.full(len(self.group), np.inf)),
-        )
-        signs = np.ones(len(self.group))
+        move, signs = t * self.u, np.ones(len(self.group))
+        best = _Neighbour(move, np.zeros(0), np.full(len(self.group), np.inf))
         for _ in range(_NEWTON):
             here = self.look(self.x + self.scale * move)
-            z = np.abs(here.increments[self.group])
-            if z.max() < best.left.max():
-                signs = signs * np.sign(here.increments[self.group])
+            z = here.increments[self.group]
+            grown = np.abs(z) > 1.5 * np.abs(best.left)
+            if np.abs(z).max() < np.abs(best.left).max():
                 best = _Neighbour(move, here.outputs, z)
-            elif np.all(z <= 1.5 * best.left):
+            elif not np.any(grown):
                 break
             else:  # which of two entries leads is not seen: the step went the wrong way
-                signs = np.where(z > 1.5 * best.left, -signs, signs)
-            if np.all(best.left <= 4 * self.epsilon * self.lengths):
+                signs = np.where(grown, -signs, signs)
+            if np.all(np.abs(best.left) <= 4 * self.epsilon * self.lengths):
+                break
+            if not np.all(np.isfinite(best.left)):
                 break
             move = best.x - self.back @ (signs * best.left)
         return best._replace(x=self.x + self.scale * best.x)
@@ -196,7 +196,7 @@ class _Tied:
         )
         # an extremum's leader is never behind: increments tell by their size that the tie lies between
         sides = [np.abs(each.increments[self.group]) for each in (near, opposite)]
-        crossed = np.minimum(*sides) > np.maximum(4 * at.left, step * self.lengths / 4)
+        crossed = np.minimum(*sides) > np.maximum(4 * np.abs(at.left), step * self.lengths / 4)
         none = np.zeros_like(near.outputs)
         if not np.any(crossed):
             return Jump(none, none, False)
