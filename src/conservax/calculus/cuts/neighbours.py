@@ -144,6 +144,8 @@ def _persistent(
                     hidden = low * (t / last) ** (power + 0.5) <= now.floor[which]
                     return seen[0] if hidden else None
             seen.append((t, height))
+        elif not seen and t < _FURTHEST / _RATIO**2:
+            return None  # another entry leads in this direction
         t /= _RATIO
     return seen[0] if len(seen) > 1 else None
 
