@@ -180,6 +180,26 @@ MENDED = {
         [1.0, 1.0, 0.5],
         True,
     ),
+    "pieces that part, and the next line mends": (
+        lambda x: jnp.where(x[0] > 0, 1 + x[1] ** 2, 1.0) - jnp.where(x[0] > 0, x[1] ** 2, -x[0]),
+        [0.0, 0.0],
+        True,
+    ),
+    "pieces that meet on a circle": (
+        lambda x: jnp.where(x[:2] @ x[:2] > 1, (x[:2] @ x[:2] - 1) * (x[2] + 2), 0.0),
+        [0.6, 0.8, 0.0],
+        True,
+    ),
+    "a jump that begins at a distance": (
+        lambda x: jnp.where(x[0] > 0, jax.nn.relu(x[1] - 1e-3), x[0]),
+        [0.0, 0.0],
+        True,
+    ),
+    "sin(x)/x": (
+        lambda x: x[1] * jnp.sinc(x[0]),
+        [0.0, 2.0],
+        True,
+    ),
     "entries added at the two largest": (
         lambda x: jnp.sum(x.at[jax.lax.top_k(x, 2)[1]].add(x[:2]) ** 2),
         [1.0, 1.0, 0.0],
@@ -239,6 +259,32 @@ TORN = {
         [1.0, 1.0, 3.0],
     ),
     "an entry and its negative": (lambda x: jnp.where(x[0] >= -x[0], 1 + x[0], 0.0), [0.0]),
+    "pieces that part in the second order": (
+        lambda x: jnp.where(x[0] > 0, x[1] ** 2, 0.0),
+        [0.0, 0.0],
+    ),
+    "pieces that part in the third order": (
+        lambda x: jnp.where(x[0] > x[2], 1 + x[1] ** 3, 1.0),
+        [2.0, 0.0, 2.0],
+    ),
+    "pieces that part on one side of the point": (
+        lambda x: jnp.where(x[0] > 0, jax.nn.relu(x[1]) ** 2, 0.0),
+        [0.0, 0.0],
+    ),
+    "pieces that part along a circle": (
+        lambda x: jnp.where(x @ x > 1, (x[1] - 0.8) ** 2, 0.0),
+        [0.6, 0.8],
+    ),
+    "a step that grows": (lambda x: jnp.floor(x[0]) * x[1] ** 2, [1.0, 0.0]),
+    "many pieces, of which one parts": (
+        lambda x: jnp.sum(jnp.where(x > 0, x, 0.0)) + jnp.where(x[3] > 0, x[5] ** 2, 0.0),
+        [0.0] * 8,
+    ),
+    "a place that reads what parts": (
+        lambda x: jnp.array([x[0], x[1] + x[3] ** 2, x[2]])[jnp.argmax(x[:3])],
+        [1.0, 1.0, 1.0, 0.0],
+    ),
+    "another value on the tie": (lambda x: jnp.where(x[0] == 0, 0.0, x[1] ** 2), [0.0, 0.0]),
     "sides that are zero at this point alone": (
         lambda x: jnp.where(jnp.where(x[0] > 0, x[0], 2 * x[0]) >= 0, x[1], 0.0),
         [0.0, 1.0],
@@ -257,10 +303,24 @@ def test_refused_where_pieces_part(name):
         cx.conservative_jacobian(fun)(jnp.array(x))
 
 
+def written_twice(x):
+    """The larger of relu(x₀) + x₁ and 2x₁."""
+    read, compared = (jnp.stack([jax.nn.relu(x[0]) + x[1], 2 * x[1]]) for _ in range(2))
+    return read[jnp.argmax(compared)]
+
+
 def test_what_takes_too_many_passes_or_has_no_scalar_kinks_is_named():
     """No jump is claimed where it is the calculus that ends."""
     with pytest.raises(errors.TooManyKinksError, match="more than 64 entries tie at this argmax"):
         cx.conservative_jacobian(lambda x: x[jnp.argmax(x)])(jnp.ones(70))
+    with pytest.raises(
+        errors.TooManyKinksError, match="more than 4 entries in a row tie at this top_k"
+    ):
+        cx.conservative_jacobian(
+            lambda x: jax.nn.softmax(jax.lax.top_k(x, 2)[0]) @ x[jax.lax.top_k(x, 2)[1]]
+        )(jnp.ones(5))
+    with pytest.raises(errors.UnsupportedOperationError, match="the same kink written twice"):
+        cx.conservative_jacobian(written_twice)(jnp.zeros(2))
     with pytest.raises(errors.UnsupportedOperationError, match="three or more entries tie at this"):
         cx.conservative_jacobian(lambda x: x[jnp.argsort(x)[-1]])(jnp.ones(3))
     with pytest.raises(errors.UnsupportedOperationError, match="other kinks are active"):

@@ -2,7 +2,8 @@
 
 from .definability import Definability, definability
 from .implicit_node import implicit_node
-from .jacobian import ConservativeJacobian, conservative_jacobian
+from .jacobian import conservative_jacobian
+from .jacobian_set import ConservativeJacobian
 from .operations.kinks import Entry, register
 from .operations.mixtures import carrying, mix
 from .operations.norm import norm

@@ -9,17 +9,31 @@ from ...errors import (
     InvalidInputError,
     NotARootError,
     NotLipschitzError,
+    TooManyKinksError,
     UnsupportedOperationError,
 )
 from ...numerics import is_root
 from ..operations.discover import Records
 from ..operations.sorting import active_comparators
 from ..operations.spectral_kinks import activate_spectra
+from ..passes.steps import LONGEST_RUN
 from ..tracing.program import Program, Site
 
 _SCALAR = ("kink", "comparison", "ball")
 _INDEX = "a comparison that ties here decides an integer or a boolean"
-_MEASURED = (*_SCALAR, "tie", "sort", "jump", "loop", "index", "matrix", "edge", "spectrum", "null")
+_MEASURED = (
+    *_SCALAR,
+    "tie",
+    "sort",
+    "jump",
+    "run",
+    "loop",
+    "index",
+    "matrix",
+    "edge",
+    "spectrum",
+    "null",
+)
 
 
 def is_of_index(refusal: UnsupportedOperationError) -> bool:
@@ -33,8 +47,9 @@ def active_slots(
     """The active slots, and how many rounds the sorts of this program need for their ties.
 
     Raises InvalidInputError (NaN at a kink), DiscontinuousError (branches that differ at their
-    switch, a step function on its step), UnsupportedOperationError (a kink inside a while loop) and
-    NotARootError (a solve inside the program that is none), each naming the line.
+    switch, a step function on its step), UnsupportedOperationError (a kink inside a while loop),
+    TooManyKinksError (a sort of too many equal entries) and NotARootError (a solve inside the program
+    that is none), each naming the line.
     """
 
     def site(slots: np.ndarray) -> Site:
@@ -51,6 +66,13 @@ def active_slots(
         raise DiscontinuousError(
             f"{site(bad).location}: '{site(bad).operation}' jumps at this point, so the program has no "
             "conservative Jacobian. Move the point off the jump, or replace the operation."
+        )
+    if np.any(bad := near & (kinds == "run")):
+        raise TooManyKinksError(
+            f"{site(bad).location}: more than {LONGEST_RUN} entries in a row tie at this "
+            f"{site(bad).operation}. Whether the program jumps there is not known: the calculus tries all "
+            "orders of entries that tie, up to that many. Lower rtol if they do not tie, write the line "
+            "without their order (a max, a sum), or move the point off the tie."
         )
     if np.any(bad := near & (kinds == "edge")):
         raise NotLipschitzError(

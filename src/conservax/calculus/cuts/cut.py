@@ -35,6 +35,7 @@ from ..tracing.locations import Location
 from ..tracing.program import Program, Site
 from .assembly import assemble
 from .findings import Findings, Linearised
+from .neighbours import Look, refuse_jumps_nearby
 from .rivals import Pass, Rivals, ways_of
 from .root_forms import alone, eliminated
 from .sweeps import on_basis, padded
@@ -43,7 +44,7 @@ KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
 FURTHER = ("rival", "order")  # sites that may ask for further passes
 _PLACES = ("argmax", "argmin")
 _STEPS = ("floor", "ceil", "round", *_PLACES)
-_OWN_NAMES = ("sign", *_PLACES, "sort", "top_k")  # of comparisons that are no where
+_OWN_NAMES = ("sign", "truncate", *_STEPS, "sort", "top_k")  # of comparisons that are no where
 _MAX_COLUMNS = 1 << 14
 
 
@@ -190,15 +191,57 @@ class Cutter:
                 for place, *matrices in zip(places, *parts, strict=True)
             )
         drop = np.arange(unknowns.size)
-        result = form(
-            [eliminated(full, drop, unknowns.size, place, determined) for full in fulls], columns
-        )
+        whole = [eliminated(full, drop, unknowns.size, place, determined) for full in fulls]
+        result = form(whole, columns)
+        if (
+            steering.size and self.outputs and not unknowns.size
+        ):  # a solver's answer is not right to the last digit
+            at = self.outputs + columns.size
+            gradients = whole[0][at : at + steering.size]
+            self._refuse_jumps_nearby(leaves, inputs, steering, gradients, records)
         return replace(
             result,
             nearest_inactive=self._nearest_inactive(records, active | leaders),
             dtype=self.program.dtype,
             given_rules=self.program.given_rules,
             roots=roots,
+        )
+
+    def _refuse_jumps_nearby(
+        self,
+        leaves: Sequence[Any],
+        inputs: Sequence[bool],
+        slots: np.ndarray,
+        gradients: np.ndarray,
+        records: Records,
+    ) -> None:
+        """Ask neighbours at which the comparisons tie too, given the gradients of their increments."""
+        moving = [np.asarray(a) for a, v in zip(leaves, inputs, strict=True) if v]
+        sizes = [np.full(a.size, np.abs(a).max(initial=0.0) or 1.0) for a in moving]
+        ends = np.cumsum([a.size for a in moving])
+
+        def look(x: np.ndarray) -> Look:
+            parts = iter(zip(np.split(x, ends[:-1]), moving, strict=True))
+            at = []
+            for leaf, varied in zip(leaves, inputs, strict=True):
+                if varied:
+                    part, like = next(parts)
+                    leaf = part.reshape(like.shape).astype(like.dtype)
+                at.append(leaf)
+            found = self._discover(at, self._constants, 0.0, 0.0, None)
+            outputs, terms = (
+                np.concatenate([np.ravel(np.asarray(a, np.float64)) for a in arrays])
+                for arrays in (found.outputs, found.sizes)
+            )
+            return Look(outputs, terms, np.asarray(found.records.z, np.float64)[slots])
+
+        refuse_jumps_nearby(
+            look,
+            np.concatenate([np.ravel(a).astype(np.float64) for a in moving]),
+            np.concatenate(sizes),
+            gradients[:, : int(ends[-1])],
+            machine_epsilon(self.program.dtype),
+            lambda i: self.kink(int(slots[i]), records, True),
         )
 
     def ways(self, records: Records, passes: Sequence[Pass]) -> dict[int, int]:
@@ -275,7 +318,8 @@ class Cutter:
     def _run_discover(
         self, args: Sequence[Any], constants: Sequence[Any], atol: Any, rtol: Any, rival: Any
     ) -> Findings:
-        tape = Discover(self.program.dtype, atol, rtol, keeps=True, rival=rival)
+        copies = self.late and self.program.compares
+        tape = Discover(self.program.dtype, atol, rtol, keeps=True, rival=rival, copies=copies)
         outputs, sizes = measured_outputs(self._with(constants), args, tape)
         self.keepers = [site for site, _ in tape.kept]
         return Findings(tape.outputs(), outputs, sizes, [arrays for _, arrays in tape.kept])

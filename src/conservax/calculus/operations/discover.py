@@ -46,6 +46,7 @@ class Discover(Tape):
     keeps: bool = False
     kept: list[tuple[Any, Any]] = field(default_factory=list)
     rival: Any = None
+    copies: bool = False
     runs: list[Any] = field(default_factory=list)
     measures = True
 
@@ -194,6 +195,7 @@ class Discover(Tape):
             self.executed,
             keeps=self.keeps,
             rival=self.rival,
+            copies=self.copies,
         )
 
     def keep(self, site: Any, arrays: Any) -> None:

@@ -35,9 +35,10 @@ def size_of(value: Any, size: Any) -> Any:
 
 def settled(value: Any, size: Any) -> Any:
     """A size made finite wherever the value is, at least its absolute value, and 0 where it is not."""
-    size = jnp.asarray(jnp.where(jnp.isnan(size), 0, size), value.dtype)
-    size = jnp.minimum(size, jnp.finfo(value.dtype).max)
-    return jnp.where(jnp.isfinite(value), jnp.maximum(jnp.abs(value), size), 0)
+    size, least = jnp.asarray(size, value.dtype), jnp.abs(value)
+    finite = jnp.minimum(size, jnp.finfo(value.dtype).max)
+    size = jnp.where(size > least, finite, least)  # NaN is larger than nothing
+    return jnp.where(jnp.isfinite(value), size, 0)
 
 
 def of_monotone(

@@ -37,6 +37,9 @@ class Tape:
     rival: Any = None  # which of an extremum's rivals to hold against its leader; None: the nearest
     torn: dict[int, Any]
     orders: dict[int, Any]
+    copies: bool = (
+        False  # comparisons ask which entries are copies of each other (passes/copies.py)
+    )
     runs: list[Any]  # of the sorts so far, the places whose entries tie (passes/order_bounds.py)
 
     @property

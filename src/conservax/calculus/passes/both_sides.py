@@ -112,6 +112,7 @@ def on_both_sides(
     (upper,), (lower,) = bind(step.eqn, *above), bind(step.eqn, *below)
     size = None
     if tape.measures and jnp.issubdtype(out.dtype, jnp.floating):
+        tau = tape.tau
         made = [
             sizes_after(
                 step.eqn,
@@ -119,7 +120,7 @@ def on_both_sides(
                 [o.size for o in operands],
                 [result],
                 lambda *v: bind(step.eqn, *v),
-                tape.tau,
+                tau,
             )[0]
             for at, result in ((values, out), (above, upper), (below, lower))
         ]

@@ -41,7 +41,7 @@ def measured_outputs(
 
 def run_block(block: Block, args: Sequence[Value], tape: Tape) -> list[Value]:
     """Outputs of one execution of a block."""
-    jaxpr, follows = block.jaxpr, block.late and tape.measures
+    jaxpr, follows = block.jaxpr, block.late and tape.copies
     args = numbered(block, args) if follows else args
     env = dict(zip(jaxpr.constvars, map(Value, block.consts), strict=True))
     env |= zip(jaxpr.invars, args, strict=True)
@@ -117,7 +117,7 @@ def _compare(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
         u, *v = operands[::-1] if step.swap else operands
         z = jnp.broadcast_to(difference(u.value, v[0].value) if v else u.value, value.shape)
         total = sum(o.measure for o in operands) if tape.measures else 0.0
-        if step.late and tape.measures:
+        if step.late and tape.copies:
             z = increment(step, z, u, v[0] if v else None, tape)
         tape.torn[step.comparison] = tape.compare(z, total, step.side)
     above, steering = tape.torn[step.comparison]

@@ -47,22 +47,11 @@ from .calls import (
     plan_switch,
     plan_while,
 )
-from .meeting import REDUCTIONS
+from .comparing import plan_comparison, plan_torn
 from .orders import plan_order
 from .placing import plan_scatter
 from .steps import STEPS, plan_tear
 
-_MIRROR = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
-# At equality gt is false and le true: both stand on the side z <= 0; ge and lt on z >= 0.
-_SIDE = {
-    "sign": "middle",
-    "gt": "lower",
-    "le": "lower",
-    "ge": "upper",
-    "lt": "upper",
-    "eq": "equal",
-    "ne": "equal",
-}
 _NUMBERED = {
     "broadcast_in_dim",
     "convert_element_type",
@@ -115,6 +104,7 @@ def trace(
         out_trees[-1],
         dtype,
         planner.torn_sums,
+        bool(planner.compared_sides),
     )
 
 
@@ -321,7 +311,7 @@ class _Planner:
             step.torn = tuple(t and i not in step.mend for i, t in enumerate(step.torn))
             step.in_varied = tuple(v or i in step.mend for i, v in enumerate(step.in_varied))
             some_torn = any(step.torn)
-        if some_torn and self.tears(step, operands, scope, at):
+        if some_torn and plan_torn(self, step, scope, at):
             return [Info(p.number, torn=True) for p in plain]
         if some_torn and step.action == "branch":
             for var in outs:
@@ -337,7 +327,7 @@ class _Planner:
             if not any(step.in_varied):
                 return plain
         if name in smooth.COMPARISONS or name == "sign":
-            return self.compare(step, operands, scope, at, plain)
+            return plan_comparison(self, step, operands, scope, at, plain)
         if name == "convert_element_type" and not is_float(outs[0]):
             name = "truncate"
         if self.late and (name in STEPS or name == "sort"):
@@ -432,28 +422,6 @@ class _Planner:
         )
         step.slots = (*step.slots, shape)
 
-    def tears(self, step: Step, operands: Sequence[Info], scope: Scope, at: int) -> bool:
-        """Whether the result of an operation on torn operands is torn; sets how the step runs."""
-        eqn, name = step.eqn, step.eqn.primitive.name
-        torn = [i for i, t in enumerate(step.torn) if t]
-        scalar = all(eqn.invars[i].aval.shape == () for i in torn)
-        moves = name in smooth.STRUCTURAL and torn == [0]
-        entrywise = scalar or name in smooth.ELEMENTWISE
-        if any(step.in_varied):
-            if (entrywise or moves) and name in smooth.SMOOTH and len(torn) == 1:
-                step.action = "branch"
-            return False
-        if moves or name in smooth.JOINS or (entrywise and len(torn) == 1):
-            step.action = "push"
-            return True
-        if not entrywise and name not in REDUCTIONS:
-            return False
-        step.action = "combine"
-        out = eqn.outvars[0].aval
-        kind = "comparison" if out.dtype == bool else "index"
-        self.add_site(step, name.removeprefix("reduce_"), kind, out.shape, None, scope, at)
-        return True
-
     def mend(self, step: Step, operands: Sequence[Info], scope: Scope, at: int) -> list[Info]:
         """Turn torn operands into single values, whose two sides must agree where they meet.
 
@@ -474,36 +442,3 @@ class _Planner:
         if real and self.late:
             self.add_site(step, operation, "stand", var.aval.shape, None, scope, at)
         return info._replace(torn=False, varied=info.varied or real)
-
-    def compare(
-        self, step: Step, operands: Sequence[Info], scope: Scope, at: int, plain: list[Info]
-    ) -> list[Info]:
-        """A comparison of u and v is a kink of u − v; the same comparison twice is one kink."""
-        name = step.eqn.primitive.name.removesuffix("_to")
-        u, v = operands[0].number, operands[-1].number
-        if name == "sign":
-            v = -1
-        if u == v:  # x != x asks for NaN, and decides nothing
-            return plain
-        # z = varied − constant, so that "upper" is the side where the user's value is larger
-        if name == "sign" and self.late:
-            v = self.number(("literal", 0.0, str(step.eqn.invars[0].aval.dtype)))
-        step.swap = not step.in_varied[0]
-        if self.late and all(step.in_varied) and u > v and name != "sign":
-            step.swap = True
-        if step.swap:
-            u, v, name = v, u, _MIRROR.get(name, name)
-        step.action, step.side = "compare", _SIDE[name]
-        step.entry = name
-        key = (u, v, step.side)
-        if self.late and step.side != "equal":  # z ≥ 0 and z > 0 tie together
-            key = (u, v, "")
-        step.first = key not in self.comparisons
-        if step.first:
-            self.comparisons[key] = next(self.comparison_numbers)
-        step.comparison = self.comparisons[key]
-        step.sides = self.compared_sides.setdefault(step.comparison, set())
-        step.sides.add(step.side)
-        if step.first:
-            self.add_site(step, name, "comparison", step.eqn.outvars[0].aval.shape, None, scope, at)
-        return [plain[0]._replace(torn=True)]

@@ -25,7 +25,7 @@ from .sides import Value
 _EXTREMA = ("argmax", "argmin")
 # How many other orders the entries of a sort have that tie, by their number: each takes a pass.
 _COUNTS = {r: math.factorial(r) - 1 for r in (2, 3, 4)}
-_LONGEST_RUN = max(_COUNTS)
+LONGEST_RUN = max(_COUNTS)
 STEPS = {"floor", "ceil", "round", "truncate", *_EXTREMA}
 
 
@@ -50,7 +50,7 @@ def plan_tear(
             return None
         planner.add_site(step, "sort", "comparison", pairs, None, scope, at)
         planner.add_site(step, "sort", "order", (pairs[0] + 1,), None, scope, at)
-        planner.add_site(step, "sort", "jump", (pairs[0] + 1,), None, scope, at)
+        planner.add_site(step, "sort", "run", (pairs[0] + 1,), None, scope, at)
         step.action = "torn_sort"
         varied = [step.in_varied[0], *step.in_varied[1:]]
         return [p._replace(torn=True, varied=v) for p, v in zip(plain, varied, strict=True)]
@@ -153,22 +153,23 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     above, pair = tape.compare(ordered[1:] - ordered[:-1], sizes[1:] + sizes[:-1], "upper")
     place = jnp.arange(len(order))
     edge = jnp.zeros(1, bool)
-    joined = jnp.concatenate([edge, pair.active])  # to the entry before
-    following = jnp.concatenate([pair.active, edge])
-    before, after = _in_a_row(joined, -1), _in_a_row(following, 1)
-    start, end, length = place - before, place + after, before + after + 1
-    swaps = _other_order(start, end, place, tape.rival)
-    count: Any = 0
-    for r, orders in _COUNTS.items():
-        count = jnp.where(length == r, orders, count)
-    more = count > (1 if tape.rival is None else tape.rival + 1)
+    before = _in_a_row(jnp.concatenate([edge, pair.active]), -1)  # joined to the entry before
+    after = _in_a_row(jnp.concatenate([pair.active, edge]), 1)
+    start, length = place - before, before + after + 1
+    tied, swaps, more, long = length > 1, place, edge, edge
+    if tape.measures:
+        swaps = _other_order(start, place + after, place, tape.rival)
+        count: Any = 0
+        for r, orders in _COUNTS.items():
+            count = jnp.where(length == r, orders, count)
+        more = count > (1 if tape.rival is None else tape.rival + 1)
+        long = length > LONGEST_RUN
     swapped = tape.rivals(more, swaps)
-    tape.jump(jnp.where(length > _LONGEST_RUN, 0.0, jnp.inf), 1.0)
+    tape.jump(jnp.where(jnp.broadcast_to(long, place.shape), 0.0, jnp.inf), 1.0)
 
     def of_first_pair(part: Any) -> Any:
         return jnp.concatenate([part, jnp.zeros(1, part.dtype)])[start]
 
-    tied = length > 1
     slot, q = (of_first_pair(part) for part in (pair.slot, pair.q))
     steering = Steering(tied, jnp.where(tied, slot, -1), q)
     results = []
@@ -184,10 +185,10 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
 def _in_a_row(joined: Any, step: int) -> Any:
     """How many in a row, from each place on (forwards, or backwards for −1), at most the longest run."""
     count, on, n = joined.astype(jnp.int32), joined, len(joined)
-    edge = jnp.zeros(_LONGEST_RUN, bool)
+    edge = jnp.zeros(LONGEST_RUN, bool)
     padded = jnp.concatenate([edge, joined, edge])
-    for i in range(1, _LONGEST_RUN):
-        first = _LONGEST_RUN + i * step
+    for i in range(1, LONGEST_RUN):
+        first = LONGEST_RUN + i * step
         on = on & jax.lax.slice_in_dim(padded, first, first + n)
         count = count + on
     return count
@@ -196,18 +197,18 @@ def _in_a_row(joined: Any, step: int) -> Any:
 def _other_order(start: Any, end: Any, place: Any, number: Any) -> Any:
     """Where each place takes its entry from, in the ``number``-th other order of its run; the first is None."""
     length = end - start + 1
-    fits = (length > 1) & (length <= _LONGEST_RUN)
+    fits = (length > 1) & (length <= LONGEST_RUN)
     if number is None:  # the last two change places
         swapped = jnp.where(place == end, place - 1, jnp.where(place == end - 1, end, place))
         return jnp.where(fits, swapped, place)
-    table = np.zeros((_LONGEST_RUN + 1, _COUNTS[_LONGEST_RUN], _LONGEST_RUN), np.int32)
-    counts = np.zeros(_LONGEST_RUN + 1, np.int32)
+    table = np.zeros((LONGEST_RUN + 1, _COUNTS[LONGEST_RUN], LONGEST_RUN), np.int32)
+    counts = np.zeros(LONGEST_RUN + 1, np.int32)
     for r, count in _COUNTS.items():
         counts[r] = count
         table[r, :count, :r] = list(itertools.permutations(range(r)))[1:]
     own = jnp.where(fits, length, 0)
     at = jnp.clip(number, 0, jnp.maximum(jnp.asarray(counts)[own] - 1, 0))
-    moved = start + jnp.asarray(table)[own, at, jnp.clip(place - start, 0, _LONGEST_RUN - 1)]
+    moved = start + jnp.asarray(table)[own, at, jnp.clip(place - start, 0, LONGEST_RUN - 1)]
     return jnp.where(fits, moved, place)
 
 

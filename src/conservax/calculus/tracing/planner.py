@@ -22,6 +22,7 @@ class Planner(Protocol):
     modes: set[str]
     comparisons: dict[Any, int]
     comparison_numbers: "itertools.count[int]"
+    compared_sides: dict[int, set[str]]  # where equality stands, in all that are one comparison
 
     def number(self, key: Any) -> int:
         """The number of what ``key`` describes: equal keys, equal values."""

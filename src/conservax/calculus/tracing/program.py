@@ -25,9 +25,10 @@ class Site:
     under a norm), "spectrum" and "null" (the matrices that equal eigenvalues or singular values move
     by, and those that vanishing ones move by), "mark" (entries that are made whole), "stand" (what
     JAX makes of the branch before it), "rival" (the places of an extremum's leader and of one of those
-    that tie with it), "order" (another order of entries that tie in a sort) and "places" (of entries, as
-    the first pass found them). ``shape`` counts loop iterations first, in ``loops`` axes; ``start`` and
-    ``strides`` locate its slots. A root has its ``node``, and how many ``leaves`` its solution has.
+    that tie with it), "order" (another order of entries that tie in a sort), "run" (entries of a sort
+    that tie, more than have all their orders tried) and "places" (of entries, as the first pass found them).
+    ``shape`` counts loop iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A
+    root has its ``node``, and how many ``leaves`` its solution has.
     """
 
     operation: str
@@ -132,7 +133,7 @@ class Program:
 
     ``given_rules`` are the user's own derivative rules, taken as they are; ``modes`` the sweeps
     that the program admits (a while loop has no reverse, a custom_vjp no forward derivative);
-    ``torn_sums``: there are sums of entries that comparisons tear.
+    ``torn_sums``: there are sums of entries that comparisons tear; ``compares``: there are comparisons.
     """
 
     block: Block
@@ -142,6 +143,7 @@ class Program:
     out_tree: Any
     dtype: Any
     torn_sums: bool = False
+    compares: bool = False
 
     @property
     def size(self) -> int:
