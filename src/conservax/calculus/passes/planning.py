@@ -473,6 +473,7 @@ class _Planner:
         self.add_site(step, operation, kind, var.aval.shape, None, scope, at)
         if real and self.late:
             self.add_site(step, operation, "stand", var.aval.shape, None, scope, at)
+        step.mending = len(step.slots)
         return info._replace(torn=False, varied=info.varied or real)
 
     def compare(
