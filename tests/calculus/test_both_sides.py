@@ -243,11 +243,53 @@ TORN = {
         lambda x: jnp.where(jnp.where(x[0] > 0, x[0], 2 * x[0]) >= 0, x[1], 0.0),
         [0.0, 1.0],
     ),
+    "kinks named again, sides that part": (
+        lambda x: jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), 2 * x[1]) + x[jnp.argmax(x)],
+        [0.0, 0.0],
+    ),
+    "kinks named again, sides that part for negative numbers": (
+        lambda x: (
+            jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), 2 * x[1] - x[0]) + x[jnp.argmax(x)]
+        ),
+        [0.0, 0.0],
+    ),
     "double where that jumps": (
         lambda x: jnp.where(x[0] > 0, 1 / jnp.where(x[0] > 0, x[0] + 1, 1.0), 0.0),
         [0.0],
     ),
 }
+
+
+# kinks that are executed twice, by the comparison and by what it chooses: larger sets, true directions
+NAMED_AGAIN = {
+    "abs": lambda x: jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), x[1]) + x[jnp.argmax(x)],
+    "relu": lambda x: (
+        jnp.where(jnp.maximum(x[0], 0) > x[1], jnp.maximum(x[0], 0), x[1]) + x[jnp.argmax(x)]
+    ),
+    "min": lambda x: (
+        jnp.where(jnp.minimum(x[0], 2 * x[1]) > 0, jnp.minimum(x[0], 2 * x[1]), 0.0)
+        + x[jnp.argmax(x)]
+    ),
+    "max of three": lambda x: (
+        jnp.where(jnp.max(x) > jnp.abs(x[2]), jnp.max(x), jnp.abs(x[2])) + x[jnp.argmax(x[:2])]
+    ),
+    "a wave": lambda x: (
+        jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), x[1])
+        + (x[1] - jnp.floor(x[1])) * (jnp.ceil(x[1]) - x[1])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED_AGAIN)
+def test_kinks_that_are_executed_twice_take_one_side(name):
+    fun, x = NAMED_AGAIN[name], jnp.zeros(3)
+    J = cx.conservative_jacobian(fun)(x)
+    for limit in limits(fun, x):
+        assert J.distance(limit.reshape(J.shape)) < 1e-5
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        v = rng.normal(size=x.shape)
+        np.testing.assert_allclose(J.directional(v), [(fun(1e-7 * v) - fun(x)) / 1e-7], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TORN)
