@@ -156,6 +156,23 @@ MENDED = {
         [1.0],
         True,
     ),
+    "a wave of remainders": (lambda x: x[0] % 1 * (1 - x[0] % 1), [1.0], True),
+    "a wave of remainders by a negative number": (
+        lambda x: jnp.mod(x[0], -1.0) * (1 + jnp.mod(x[0], -1.0)),
+        [2.0],
+        True,
+    ),
+    "a triangle wave of remainders": (
+        lambda x: jnp.sum(jnp.minimum(x % 1, 1 - x % 1)),
+        [1.0, -3.0, 0.25],
+        True,
+    ),
+    "a wave, by //": (lambda x: (x[0] - x[0] // 2 * 2) * (2 - x[0] + x[0] // 2 * 2), [2.0], True),
+    "a wave next to a multiple of a tenth": (
+        lambda x: x[0] % 0.1 * (0.1 - x[0] % 0.1),
+        [1.0],
+        True,
+    ),
     "a captured predicate": (captured, [0.0], True),
     "the two largest, by a threshold": (two_largest, [2.0, 1.0, 0.0], True),
     "probabilities above the second": (
@@ -211,6 +228,7 @@ def heaviside_sum(x):
 # a program whose pieces part, at or next to the point
 TORN = {
     "a saw tooth": (lambda x: x[0] - jnp.floor(x[0]), [1.0]),
+    "a saw tooth of remainders": (lambda x: x[0] % 1, [1.0]),
     "a sum of steps": (lambda x: heaviside_sum(x[0]), [0.0]),
     "a third value at the tie": (lambda x: x[0] * (x[0] > x[1]) + x[1] * (x[1] > x[0]), [1.0, 1.0]),
     "an entry that was not compared": (lambda x: x[1 + jnp.argmax(x[:2])], [1.0, 1.0, 0.0]),
