@@ -317,6 +317,20 @@ def test_refused_where_pieces_part(name):
         cx.conservative_jacobian(fun)(jnp.array(x))
 
 
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: jnp.where(x > 0, x * jnp.log(jnp.where(x > 0, x, 1.0)), 0.0),
+        lambda x: jnp.where(x > 0, jnp.sin(x) / jnp.where(x > 0, x, 1.0), 1.0),
+    ],
+)
+def test_a_side_that_is_an_undetermined_form_is_not_said_to_jump(fun):
+    with pytest.raises(
+        errors.NotLipschitzError, match=r"test_both_sides.py:\d+.*no value at the switch"
+    ):
+        cx.conservative_jacobian(fun)(0.0)
+
+
 def test_what_takes_too_many_passes_or_has_no_scalar_kinks_is_named():
     """No jump is claimed where it is the calculus that ends."""
     with pytest.raises(errors.TooManyKinksError, match="more than 64 entries tie at this argmax"):
