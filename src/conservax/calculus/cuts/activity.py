@@ -109,8 +109,8 @@ def _activate_branches(
     if np.any(formless := torn & np.isnan(records.z)):
         raise NotLipschitzError(
             f"{site(formless).location}: a side of this {site(formless).operation} {_NO_VALUE}: it is an "
-            "undetermined form there, such as 0 · log 0, whose slope is infinite, or 0/0, and no finite slope can "
-            "be read. Move the point off the switch, or bound the operand away from the singularity."
+            "undetermined form there, such as 0 · log 0, whose slope is infinite, or 0/0, and no finite slope "
+            "can be read. Move the point off the switch, or bound the operand away from the singularity."
         )
     if np.any(torn):
         raise DiscontinuousError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-from scipy.optimize import linprog
+import scipy
 
 from ...errors import DiscontinuousError
 from ..sets.abs_normal import Kink
@@ -141,7 +141,9 @@ class Selections:
         for gap in (*gaps, *-gaps):
             if np.linalg.norm(gap) <= floor:
                 continue
-            found = linprog(-gap, below, np.zeros(len(below)), switch[None], [0.0], (-1.0, 1.0))
+            found = scipy.optimize.linprog(
+                -gap, below, np.zeros(len(below)), switch[None], [0.0], (-1.0, 1.0)
+            )
             if found.status != 0 or -found.fun > floor:
                 return True
         return False
