@@ -235,7 +235,8 @@ MEANING = {
     SMOOTH: "JAX's own derivative, wherever it is finite",
     EDGED: "the same, and the point is refused where that is no derivative",
     KINKED: "a set of slopes at each kink",
-    JUMPS: "locally constant; at a jump accepted if the program mends it",
+    JUMPS: "locally constant; at a jump accepted if the program mends it "
+    "(`rem` within `mod`, `%` and `//`; not `fmod`)",
     STEERS: "a comparison, or what joins comparisons: one kink for all that it steers",
     CONSTANT: "the derivative 0 by decree",
     OPENED: "the program inside is read",

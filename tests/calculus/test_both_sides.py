@@ -156,6 +156,23 @@ MENDED = {
         [1.0],
         True,
     ),
+    "a wave of remainders": (lambda x: x[0] % 1 * (1 - x[0] % 1), [1.0], True),
+    "a wave of remainders by a negative number": (
+        lambda x: jnp.mod(x[0], -1.0) * (1 + jnp.mod(x[0], -1.0)),
+        [2.0],
+        True,
+    ),
+    "a triangle wave of remainders": (
+        lambda x: jnp.sum(jnp.minimum(x % 1, 1 - x % 1)),
+        [1.0, -3.0, 0.25],
+        True,
+    ),
+    "a wave, by //": (lambda x: (x[0] - x[0] // 2 * 2) * (2 - x[0] + x[0] // 2 * 2), [2.0], True),
+    "a wave next to a multiple of a tenth": (
+        lambda x: x[0] % 0.1 * (0.1 - x[0] % 0.1),
+        [1.0],
+        True,
+    ),
     "a captured predicate": (captured, [0.0], True),
     "the two largest, by a threshold": (two_largest, [2.0, 1.0, 0.0], True),
     "probabilities above the second": (
@@ -231,6 +248,7 @@ def heaviside_sum(x):
 # a program whose pieces part, at or next to the point
 TORN = {
     "a saw tooth": (lambda x: x[0] - jnp.floor(x[0]), [1.0]),
+    "a saw tooth of remainders": (lambda x: x[0] % 1, [1.0]),
     "a sum of steps": (lambda x: heaviside_sum(x[0]), [0.0]),
     "a third value at the tie": (lambda x: x[0] * (x[0] > x[1]) + x[1] * (x[1] > x[0]), [1.0, 1.0]),
     "an entry that was not compared": (lambda x: x[1 + jnp.argmax(x[:2])], [1.0, 1.0, 0.0]),
@@ -289,11 +307,53 @@ TORN = {
         lambda x: jnp.where(jnp.where(x[0] > 0, x[0], 2 * x[0]) >= 0, x[1], 0.0),
         [0.0, 1.0],
     ),
+    "kinks named again, sides that part": (
+        lambda x: jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), 2 * x[1]) + x[jnp.argmax(x)],
+        [0.0, 0.0],
+    ),
+    "kinks named again, sides that part for negative numbers": (
+        lambda x: (
+            jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), 2 * x[1] - x[0]) + x[jnp.argmax(x)]
+        ),
+        [0.0, 0.0],
+    ),
     "double where that jumps": (
         lambda x: jnp.where(x[0] > 0, 1 / jnp.where(x[0] > 0, x[0] + 1, 1.0), 0.0),
         [0.0],
     ),
 }
+
+
+# kinks that are executed twice, by the comparison and by what it chooses: larger sets, true directions
+NAMED_AGAIN = {
+    "abs": lambda x: jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), x[1]) + x[jnp.argmax(x)],
+    "relu": lambda x: (
+        jnp.where(jnp.maximum(x[0], 0) > x[1], jnp.maximum(x[0], 0), x[1]) + x[jnp.argmax(x)]
+    ),
+    "min": lambda x: (
+        jnp.where(jnp.minimum(x[0], 2 * x[1]) > 0, jnp.minimum(x[0], 2 * x[1]), 0.0)
+        + x[jnp.argmax(x)]
+    ),
+    "max of three": lambda x: (
+        jnp.where(jnp.max(x) > jnp.abs(x[2]), jnp.max(x), jnp.abs(x[2])) + x[jnp.argmax(x[:2])]
+    ),
+    "a wave": lambda x: (
+        jnp.where(jnp.abs(x[0]) > x[1], jnp.abs(x[0]), x[1])
+        + (x[1] - jnp.floor(x[1])) * (jnp.ceil(x[1]) - x[1])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED_AGAIN)
+def test_kinks_that_are_executed_twice_take_one_side(name):
+    fun, x = NAMED_AGAIN[name], jnp.zeros(3)
+    J = cx.conservative_jacobian(fun)(x)
+    for limit in limits(fun, x):
+        assert J.distance(limit.reshape(J.shape)) < 1e-5
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        v = rng.normal(size=x.shape)
+        np.testing.assert_allclose(J.directional(v), [(fun(1e-7 * v) - fun(x)) / 1e-7], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TORN)
@@ -307,6 +367,20 @@ def written_twice(x):
     """The larger of relu(x₀) + x₁ and 2x₁."""
     read, compared = (jnp.stack([jax.nn.relu(x[0]) + x[1], 2 * x[1]]) for _ in range(2))
     return read[jnp.argmax(compared)]
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: jnp.where(x > 0, x * jnp.log(jnp.where(x > 0, x, 1.0)), 0.0),
+        lambda x: jnp.where(x > 0, jnp.sin(x) / jnp.where(x > 0, x, 1.0), 1.0),
+    ],
+)
+def test_a_side_that_is_an_undetermined_form_is_not_said_to_jump(fun):
+    with pytest.raises(
+        errors.NotLipschitzError, match=r"test_both_sides.py:\d+.*no value at the switch"
+    ):
+        cx.conservative_jacobian(fun)(0.0)
 
 
 def test_what_takes_too_many_passes_or_has_no_scalar_kinks_is_named():

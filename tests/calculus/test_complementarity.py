@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conservax as cx
@@ -32,6 +32,68 @@ def test_directional_is_the_one_sided_derivative(program: Program, x, directions
                 assert any(i.operation == "compound" for i in program.instructions)
                 continue
             np.testing.assert_allclose(actual, program.directional(point, v), atol=1e-9)
+
+
+def lower(u):
+    return jnp.minimum(u[0], u[1])
+
+
+def median_less_part(u):
+    return jnp.sort(u[:3])[1] - relu(u[3])
+
+
+def positive_lower(u):
+    return jnp.where(lower(u) > 0, lower(u), 0.0)
+
+
+# Comparisons of a kinked quantity, which the branches name again.
+GATES = [
+    positive_lower,
+    lambda u: jnp.where(jnp.maximum(u[0], u[1]) > 0, jnp.maximum(u[0], u[1]), 0.0),
+    lambda u: jnp.where(jnp.abs(u[0]) <= jnp.abs(u[1]), u[0], jnp.sign(u[0]) * jnp.abs(u[1])),
+    lambda u: jnp.where(jnp.abs(u[0]) - u[1] > 0, jnp.abs(u[0]) - u[1], 0.0),
+    lambda u: jax.lax.cond(jnp.max(u) > 0, lambda u: 2 * jnp.max(u), jnp.max, u),
+    lambda u: u[0] + jnp.where(median_less_part(u) > 0, 3, 1) * median_less_part(u),
+    lambda u: jnp.where(positive_lower(u) > jnp.abs(u[2]), positive_lower(u) + u[3], jnp.abs(u[2]) + u[3]),
+]  # fmt: skip
+DIRECTED = [
+    (0, (1.0, -1.0), 0.0),
+    (1, (0.126, -0.132), 0.126),
+    (2, (2.0, 1.0), 1.0),
+    (3, (1.75, 1.25), 0.5),
+    (4, (-0.5, 1.5), 3.0),
+]
+GATED = [
+    (gate, cx.conservative_jacobian(lambda x, C, gate=gate: gate(C @ x)), jax.jit(gate))
+    for gate in GATES
+]
+
+
+@pytest.mark.parametrize(("number", "v", "expected"), DIRECTED)
+def test_a_comparison_takes_the_side_of_the_kinks_inside_it(number, v, expected):
+    J = cx.conservative_jacobian(GATES[number])(jnp.zeros(2))
+    np.testing.assert_allclose(J.directional(v), [expected], atol=1e-12)
+    both = cx.conservative_jacobian(lambda z, x: GATES[number](x) + z[:2].sum(), argnums=(1, 0))
+    J = both(jnp.zeros(3), jnp.zeros(2))  # the columns in another order
+    pair = (jnp.array(v), jnp.array([1.0, 0.5, 7.0]))
+    np.testing.assert_allclose(J.directional(pair), [expected + 1.5], atol=1e-12)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(GATED), st.booleans(), st.integers(0, 10**6))
+def test_directional_through_random_gates_is_the_difference_quotient(gated, generic, seed):
+    # homogeneous of degree one: the value at v is the derivative at 0 along v
+    _, jacobian, gate = gated
+    rng = np.random.default_rng(seed)
+    C = rng.normal(size=(4, 3)) if generic else rng.integers(-2, 3, (4, 3)).astype(float)
+    J = jacobian(jnp.zeros(3), C)
+    for v in (rng.normal(size=3), rng.integers(-2, 3, 3).astype(float)):
+        try:
+            actual = J.directional(v)
+        except errors.UnsupportedOperationError:  # the comparison stands still along v
+            assert not generic
+            continue
+        np.testing.assert_allclose(actual, [gate(C @ v)], atol=1e-9)
 
 
 def contraction(k, n, seed):

@@ -10,7 +10,7 @@ from scipy.optimize import linprog, lsq_linear
 
 import conservax as cx
 from conservax import ConservativeJacobian, errors
-from conservax.calculus.sets.hull import nearest_point
+from conservax.calculus.sets.hull import Hull, nearest_point
 from conservax.calculus.sets.membership import nearest_in_hull
 
 from .test_pivots import KINDS, a_form, all_weights
@@ -49,6 +49,54 @@ def test_the_distance_without_nesting_is_a_bounded_least_squares_problem(k, seed
     distance = ConservativeJacobian(form).distance(target)
     assert distance == pytest.approx(np.sqrt(2 * best.cost), abs=1e-6)
     assert ConservativeJacobian(form).contains(target) is (distance < 1e-6)
+
+
+@given(KINDS, SEEDS, st.booleans(), st.integers(1, 15))
+def test_the_distance_of_a_matrix_that_is_all_but_an_element(kinds, seed, nested, digits):
+    # P minimises ⟨C, ·⟩ over the set: it is the nearest point to P − s C
+    form = a_form(kinds, seed=seed, nested=nested)
+    vertices = form.jacobian(form.diagonal(all_weights(form)))
+    rng = np.random.default_rng(seed)
+    C = rng.normal(size=(2, 3)) * (rng.random((2, 3)) < 0.5)
+    P = vertices[np.argmin(np.tensordot(vertices, C, axes=2))]
+    step = 10.0**-digits * C
+    distance = ConservativeJacobian(form).distance(P - step)
+    assert distance == pytest.approx(np.linalg.norm(step), abs=1e-12)
+
+
+def clipped_norm(x):
+    n = cx.norm(x)
+    return jnp.where(n > 1, 1.0, n)
+
+
+def of_a_symmetric_matrix(x):
+    return jnp.linalg.eigvalsh(jnp.eye(2) + jnp.array([[x[0], x[1]], [x[1], x[2]]]))
+
+
+@pytest.mark.parametrize(
+    ("fun", "x"),
+    [
+        (clipped_norm, [0.6, 0.8]),
+        (of_a_symmetric_matrix, [0.0, 0.0, 0.0]),
+        (lambda x: jnp.linalg.norm(x, "nuc"), [[1.0, 0.0], [0.0, 0.0]]),
+        (cx.projections.projection_psd_cone, [[1.0, 0.0], [0.0, 0.0]]),
+        (cx.norm, [0.0, 0.0, 0.0]),
+    ],
+)
+def test_the_distance_to_one_kink_is_in_closed_form(fun, x):
+    J = cx.conservative_jacobian(fun)(jnp.array(x))
+    rng = np.random.default_rng(0)
+    for s in (1.0, 1e-8, 1.5e-8, 1e-12):
+        C = rng.normal(size=J.shape)
+        C[:, -1] = 0.0
+        P = Hull.of(J.form).support(C)[1]
+        expected = np.linalg.norm(s * C)
+        assert J.distance(P - s * C) == pytest.approx(expected, rel=1e-7, abs=3e-15)
+        assert J.distance(P + 1e-9 * (J.element() - P)) < 3e-15  # inside
+    if fun is clipped_norm:  # across the end of a segment
+        X = [[0.6000000143877675, 0.7999999892091741]]
+        distance = np.hypot(X[0][0] - 0.6, X[0][1] - 0.8)
+        assert J.distance(X) == pytest.approx(distance, abs=1e-15)
 
 
 def test_the_distance_to_a_ball_and_to_a_sum_of_balls():

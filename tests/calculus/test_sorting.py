@@ -107,3 +107,32 @@ def test_a_long_tie_is_planned_again_with_as_many_rounds():
     J = cx.conservative_jacobian(lambda x: jnp.sort(x)[0])(jnp.zeros(6))
     assert len(J.kinks) == 15
     assert_same_set(J.vertices()[:, 0], np.eye(6))
+
+
+def bump(t):
+    return (t - jnp.floor(t)) * (jnp.ceil(t) - t)
+
+
+def with_largest(x):
+    return jnp.stack([x[0], x[1], x[jnp.argmax(x)]])
+
+
+def with_bump(x):
+    return jnp.stack([x[0], x[1], bump(x[0])])
+
+
+@pytest.mark.parametrize("sort", [jnp.sort, jnp.median])
+@pytest.mark.parametrize(
+    ("torn", "plain"),
+    [
+        (with_largest, lambda x: jnp.stack([x[0], x[1], jnp.maximum(x[0], x[1])])),
+        (with_bump, lambda x: jnp.stack([x[0], x[1], jnp.abs(x[0])])),  # near 0
+    ],
+)
+def test_a_sort_of_three_entries_one_of_which_a_comparison_decides(sort, torn, plain):
+    J = cx.conservative_jacobian(lambda x: sort(torn(x)))(jnp.zeros(2))
+    K = cx.conservative_jacobian(lambda x: sort(plain(x)))(jnp.zeros(2))
+    assert_same_set(J.vertices(), K.vertices())
+    V = np.array([[1.0, -2.0], [-1.0, 3.0], [2.0, 1.0], [-3.0, -1.0], [1.0, 1.0], [-1.0, -1.0]])
+    for v in V:
+        np.testing.assert_allclose(J.directional(v), np.ravel(sort(plain(v))), atol=1e-9)

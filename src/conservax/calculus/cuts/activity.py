@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...errors import (
+    ConservaxError,
     DiscontinuousError,
     InvalidInputError,
     NotARootError,
@@ -19,6 +20,7 @@ from ..operations.spectral_kinks import activate_spectra
 from ..passes.steps import LONGEST_RUN
 from ..tracing.program import Program, Site
 
+_NO_VALUE = "has no value at the switch (NaN)"
 _SCALAR = ("kink", "comparison", "ball")
 _INDEX = "a comparison that ties here decides an integer or a boolean"
 _MEASURED = (
@@ -41,15 +43,20 @@ def is_of_index(refusal: UnsupportedOperationError) -> bool:
     return _INDEX in str(refusal)
 
 
+def lacks_a_value(refusal: ConservaxError) -> bool:
+    """Whether a refusal is about a side that is an undetermined form at its switch."""
+    return _NO_VALUE in str(refusal)
+
+
 def active_slots(
     program: Program, kinds: np.ndarray, owner: np.ndarray, records: Records
 ) -> tuple[np.ndarray, int]:
     """The active slots, and how many rounds the sorts of this program need for their ties.
 
-    Raises InvalidInputError (NaN at a kink), DiscontinuousError (branches that differ at their
-    switch, a step function on its step), UnsupportedOperationError (a kink inside a while loop),
-    TooManyKinksError (a sort of too many equal entries) and NotARootError (a solve inside the program
-    that is none), each naming the line.
+    Raises InvalidInputError (NaN at a kink), NotLipschitzError (an edge, or a side that is an undetermined
+    form at its switch), DiscontinuousError (branches that differ at their switch, a step function on its
+    step), UnsupportedOperationError (a kink inside a while loop), TooManyKinksError (a sort of too many
+    equal entries) and NotARootError (a solve inside the program that is none), each naming the line.
     """
 
     def site(slots: np.ndarray) -> Site:
@@ -120,6 +127,12 @@ def _activate_branches(
     switch = np.where(branches, records.steer, 0)
     apart = branches & ~near & active[switch]
     torn = apart & (records.z[switch] == 0)
+    if np.any(formless := torn & np.isnan(records.z)):
+        raise NotLipschitzError(
+            f"{site(formless).location}: a side of this {site(formless).operation} {_NO_VALUE}: it is an "
+            "undetermined form there, such as 0 · log 0, whose slope is infinite, or 0/0, and no finite slope "
+            "can be read. Move the point off the switch, or bound the operand away from the singularity."
+        )
     if np.any(torn):
         raise DiscontinuousError(
             f"{site(torn).location}: the branches of this {site(torn).operation} differ at the switch (by "

@@ -1,21 +1,20 @@
 """From the Jacobian of a cut program to its abs-normal form: one group of columns a kink."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
 import scipy
 
-from ...errors import DiscontinuousError, UnsupportedOperationError
 from ...numerics import machine_epsilon
 from ..operations.discover import Records
 from ..operations.spectral_kinks import Meeting, resolve
 from ..sets.abs_normal import AbsNormal, Group, Kink
 from .rivals import ALONE, Rivals, as_one_tie, pieces_apart, refuse_order
+from .selections import Selections, meets, refuse_jump_nearby
 
 _TORN = 1e-3  # relative: pieces that differ by more along the tie are no rounding
-_TRIALS = 8
 _RANK_ONE = 1e-9  # relative; float64 rows of one comparison that differ by more are no multiples
 
 
@@ -64,6 +63,15 @@ def assemble(
     @functools.cache
     def largest() -> float:
         return float(np.abs(jacobian[:, :n]).max(initial=0.0))
+
+    compared = dict(zip(map(int, comparisons), switches[: comparisons.size], strict=True))
+    ties = {o for o in members if kinds[o] == "tie"}
+    sided = {
+        o: [place_of[s] for s in slots]
+        for o, slots in members.items()
+        if slots and kinds[o] != "ball" and o not in equalities
+    }
+    selections = Selections(increments, compared, sided, place_of, ties)
 
     new_rows: list[np.ndarray] = []
     members_of: list[tuple[list[int], np.ndarray]] = []  # new columns: places of old ones, weights
@@ -120,10 +128,8 @@ def assemble(
                 if np.abs(rows).max(initial=0.0) <= round_off * scale:
                     continue  # the sides are the same to first order
                 switch = switches[np.searchsorted(comparisons, owner)]
-                alone = not (np.any(rows[:, n:]) or np.any(switch[n:]))
-                for change in _changes(increments, n, members, place_of, kinds):
-                    meeting = rows @ change, switch @ change
-                    _require_meeting(*meeting, round_off, kink_at(owner, 1), alone=alone)
+                if selections.part(rows, switch, round_off, owner):
+                    refuse_jump_nearby(kink_at(owner, 1))
             if owner not in equalities:
                 switch = switches[np.searchsorted(comparisons, owner)]
                 felt = jacobian[: m + k, [n + p for p in places]]
@@ -198,32 +204,6 @@ def _weight(
     return min(1.0, max(0.0, share))
 
 
-def _changes(
-    increments: np.ndarray,
-    n: int,
-    members: dict[int, list[int]],
-    place_of: dict[int, int],
-    kinds: np.ndarray,
-) -> Iterator[np.ndarray]:
-    """How inputs and cuts change with the inputs (n + k, n), at some extreme selections."""
-    k = increments.shape[1] - n
-    if not k:
-        yield np.eye(n)
-        return
-    rng = np.random.default_rng(0)
-    for trial in range(_TRIALS):
-        weights = np.zeros(k)
-        for owner, slots in members.items():
-            places = [place_of[s] for s in slots]
-            on = trial == 1 or (trial > 1 and rng.uniform() < 0.5)
-            if kinds[owner] == "tie":
-                weights[rng.choice(places)] = on
-            elif kinds[owner] != "ball":
-                weights[places] = on
-        passed = weights[:, None] * increments
-        yield np.vstack([np.eye(n), np.linalg.solve(np.eye(k) - passed[:, n:], passed[:, :n])])
-
-
 def _refuse_torn_nearby(
     rows: np.ndarray, felt: np.ndarray, switch: np.ndarray, n: int, kink: Kink
 ) -> None:
@@ -234,36 +214,8 @@ def _refuse_torn_nearby(
     """
     if np.any(switch[:n]) and not np.any(switch[n:]) and not np.any(rows[:, n:]):
         scale = float(np.linalg.norm(np.abs(felt) @ np.abs(rows)))
-        _require_meeting(felt @ rows, switch, _TORN, kink, scale)
-
-
-def _require_meeting(
-    rows: np.ndarray,
-    switch: np.ndarray,
-    small: float,
-    kink: Kink,
-    scale: float | None = None,
-    alone: bool = True,
-) -> None:
-    """Pieces that meet wherever the comparison ties differ by a multiple of its increment.
-
-    ``scale``: of the terms that made the rows, if not that of the rows. ``alone``: no other kinks are seen.
-    """
-    scale = float(np.linalg.norm(rows)) if scale is None else scale
-    square = float(switch @ switch)
-    multiples = np.outer(rows @ switch / square, switch) if square else np.zeros_like(rows)
-    if np.linalg.norm(rows - multiples) > small * scale:
-        if not alone:
-            raise UnsupportedOperationError(
-                f"{kink.location}: the sides of this {kink.operation} were not shown to agree wherever its "
-                "comparison ties. Other kinks are active in them, which the calculus takes as independent: the "
-                "same kink written twice counts as two. Compute once what both sides share, write the line "
-                "with max or min, or move the point off the tie."
-            )
-        raise DiscontinuousError(
-            f"{kink.location}: the sides of this {kink.operation} agree at this point, but not wherever its "
-            "comparison ties: the program jumps nearby. Make them agree there, or move the point off the tie."
-        )
+        if not meets(felt @ rows, switch, _TORN, scale):
+            refuse_jump_nearby(kink)
 
 
 def _without(rows: np.ndarray, n: int, places: Sequence[int]) -> np.ndarray:

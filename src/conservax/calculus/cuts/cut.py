@@ -43,7 +43,7 @@ from .sweeps import on_basis, padded
 KINDS = ("kink", "comparison", "tie", "sort", "ball", "spectrum", "null")
 FURTHER = ("rival", "order")  # sites that may ask for further passes
 _PLACES = ("argmax", "argmin")
-_STEPS = ("floor", "ceil", "round", *_PLACES)
+_STEPS = ("floor", "ceil", "round", "remainder", *_PLACES)
 _OWN_NAMES = ("sign", "truncate", *_STEPS, "sort", "top_k")  # of comparisons that are no where
 _MAX_COLUMNS = 1 << 14
 

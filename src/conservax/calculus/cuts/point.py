@@ -20,7 +20,7 @@ from ..operations.discover import Records
 from ..sets.abs_normal import AbsNormal, Kink
 from ..tracing.invocation import Invocation, differentiable, require_values
 from ..tracing.locations import Location
-from .activity import active_slots, is_of_index
+from .activity import active_slots, is_of_index, lacks_a_value
 from .cut import KINDS, Cutter
 from .findings import Linearised
 from .rivals import Pass
@@ -75,8 +75,8 @@ class Point:
                 return cls._late(call, varied, tolerance)
             except TooManyKinksError:  # it may well mend itself
                 raise
-            except ConservaxError:
-                raise refusal from None
+            except ConservaxError as second:
+                raise (second if lacks_a_value(second) else refusal) from None
 
     @classmethod
     def _late(cls, call: Invocation, varied: Sequence[bool], tolerance: Tolerance) -> "Point":

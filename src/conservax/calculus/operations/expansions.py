@@ -245,6 +245,39 @@ def _heaviside(eqn: Any) -> Callable[..., Any]:
     return step_of
 
 
+def _turns(x: jax.Array, y: jax.Array) -> jax.Array:
+    """⌊x/y⌋ = (x − m)/y for JAX's remainder m, also where rounding takes x/y to the next integer.
+
+    In operations of lax alone, so that two turns of the same numbers are known to jump together.
+    """
+    x, y = lax.stop_gradient(x), lax.stop_gradient(y)
+    r = lax.rem(x, y)
+    other_sign = lax.ne(lax.lt(r, lax.full_like(r, 0)), lax.lt(y, lax.full_like(y, 0)))
+    m = lax.select(lax.bitwise_and(other_sign, lax.ne(r, lax.full_like(r, 0))), r + y, r)
+    return lax.round((x - m) / y)
+
+
+def _floor_divide(eqn: Any) -> Callable[..., Any]:
+    """The floor of the quotient."""
+    dtype = eqn.outvars[0].aval.dtype
+    eps = float(jnp.finfo(dtype).eps)
+
+    def turns(x: jax.Array, y: jax.Array) -> jax.Array:
+        x, y = jnp.broadcast_arrays(*[lax.convert_element_type(a, dtype) for a in (x, y)])
+        q, whole = x / y, _turns(x, y)
+        next_one = whole + 1 - 4 * eps * (lax.abs(whole) + 1)
+        value = lax.max(whole, lax.min(lax.stop_gradient(q), next_one))
+        return lax.floor(q + (value - lax.stop_gradient(q)))
+
+    return turns
+
+
+def _remainder(eqn: Any) -> Callable[..., Any]:
+    """x − y ⌊x/y⌋."""
+    turns = _floor_divide(eqn)
+    return lambda x, y: x - y * turns(x, y)
+
+
 # name: (expansion, JAX's choice at a tie)
 EXPANSIONS: dict[str, tuple[Expansion, str]] = {
     "cummax": (_cumulative(jnp.maximum), "balanced"),
@@ -265,6 +298,11 @@ EXPANSIONS: dict[str, tuple[Expansion, str]] = {
 TORN_EXPANSIONS: dict[str, Expansion] = {
     "dot_general": _products_and_sums,
     "complex_select_n": _complex_choice,
+}
+# By the second reading, which follows both sides of a floor.
+LATE_EXPANSIONS: dict[str, Expansion] = {
+    "remainder": _remainder,
+    "floor_divide": _floor_divide,
 }
 # Functions of jax.numpy whose body chooses by integers; None: not in this form.
 FUNCTION_EXPANSIONS: dict[str, Callable[[Any], Callable[..., Any] | None]] = {

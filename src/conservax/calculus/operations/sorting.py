@@ -87,7 +87,7 @@ def _run(tape: Tape, step: Step, *operands: Any) -> list[Any]:
         turned = _turned(value) if tape.policy == "lower" else jnp.arange(value.shape[-1])
         order = jnp.take_along_axis(order, jnp.broadcast_to(turned, value.shape), -1)
         order = carrying(value, order)
-    for t in range(0 if tape.decides else step.slots[0][0]):
+    for t in range(0 if tape.decides else step.kink_slots[0][0]):
         z = order[..., 1:] - order[..., :-1]
         slots = tape.next_slots(z.shape)
         q, r = tape.kink(z, jnp.broadcast_to(size, z.shape), 1.0)

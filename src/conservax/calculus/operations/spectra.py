@@ -68,7 +68,7 @@ def _to_next(values: Any) -> Any:
 
 def _plain(tape: Tape, step: Step, values: Sequence[Any]) -> list[Any]:
     """A policy leaves the basis to JAX."""
-    for shape in step.slots:
+    for shape in step.kink_slots:
         tape.jump(jnp.zeros(shape), 1.0)
     return bind(step.eqn, *values)
 

@@ -36,7 +36,7 @@ def plan_order(
         if not operands[0].varied:
             return _jumps(planner, step, scope, at, plain)
         step.action = "permute"
-        for _ in range(sort.slots[0][0]):
+        for _ in range(sort.kink_slots[0][0]):
             planner.add_site(step, "argsort", "branch", (n - 1, *out.shape[1:]), None, scope, at)
         return smooth_result
     return _jumps(planner, step, scope, at, smooth_result if any(step.in_varied) else plain)

@@ -22,7 +22,12 @@ from ...numerics import machine_epsilon
 from ..implicit_node import node_p
 from ..operations import kinks
 from ..operations.domains import MATRIX_EDGES, Edge, edges_of
-from ..operations.expansions import EXPANSIONS, FUNCTION_EXPANSIONS, TORN_EXPANSIONS
+from ..operations.expansions import (
+    EXPANSIONS,
+    FUNCTION_EXPANSIONS,
+    LATE_EXPANSIONS,
+    TORN_EXPANSIONS,
+)
 from ..tracing import smooth
 from ..tracing.jaxprs import (
     CUSTOM_RULES,
@@ -62,6 +67,8 @@ _NUMBERED = {
     "add",
     "mul",
 }
+
+_NUMBERED_LATE = {*smooth.STRUCTURAL, *smooth.ELEMENTWISE, "stop_gradient"}
 
 
 def trace(
@@ -234,7 +241,7 @@ class _Planner:
         if scope.opaque and name != node_p.name:
             step.silent, step.torn = True, ()
             return plain
-        if name in _NUMBERED or (self.late and name in smooth.STRUCTURAL):
+        if name in _NUMBERED or (self.late and name in _NUMBERED_LATE):
             plain = [Info(self.number((name, *(o.number for o in operands), *parameters(eqn))))]
         smooth_result = [p._replace(varied=is_float(v)) for p, v in zip(plain, outs, strict=True)]
 
@@ -249,9 +256,11 @@ class _Planner:
         entry = kinks.TABLE.get(marker(eqn))
         if entry is not None:
             return self.kink(step, entry, operands, scope, at, plain)
+        function = function_of_jax(eqn.params[INLINE[name]]) if name in INLINE else name
+        if self.late and function in LATE_EXPANSIONS and not some_torn and is_float(outs[0]):
+            return self.expanded(step, LATE_EXPANSIONS[function](eqn), operands, scope, at)
         if name in INLINE:
             closed = eqn.params[INLINE[name]]
-            function = function_of_jax(closed)
             if function in smooth.FUNCTIONS:
                 self.mend(step, operands, scope, at)
                 return smooth_result
@@ -441,4 +450,5 @@ class _Planner:
         self.add_site(step, operation, kind, var.aval.shape, None, scope, at)
         if real and self.late:
             self.add_site(step, operation, "stand", var.aval.shape, None, scope, at)
+        step.mending = len(step.slots)
         return info._replace(torn=False, varied=info.varied or real)

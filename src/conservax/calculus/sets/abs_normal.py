@@ -234,6 +234,24 @@ class AbsNormal:
         effective = reaches & sees
         return tuple(i for i, g in enumerate(self.groups) if any(effective[c] for c in g.columns))
 
+    def deciding(self) -> tuple[int, ...]:
+        """The groups that move anything, and those from which the comparisons of such groups follow.
+
+        A kink of a quantity that is only compared moves no element, but decides the side of a direction.
+        """
+        n = self.A.shape[1]
+        chosen = set(self.moving())
+        waiting = list(chosen)
+        while waiting:
+            group = self.groups[waiting.pop()]
+            seen = np.any(self.L[list(group.columns)] != 0, axis=0)
+            if group.switch is not None:
+                seen |= group.switch[n:] != 0
+            new = {i for i, g in enumerate(self.groups) if np.any(seen[list(g.columns)])} - chosen
+            chosen |= new
+            waiting.extend(new)
+        return tuple(sorted(chosen))
+
     def order(self) -> tuple[int, ...] | None:
         """An order of the groups in which each sees earlier ones only; None if some see each other.
 

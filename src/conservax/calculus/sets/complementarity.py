@@ -32,7 +32,7 @@ def one_sided_derivative(form: AbsNormal, v: np.ndarray) -> np.ndarray:
 
     Source: Griewank, Bernt, Radons, Streubel (LAA 2015); docs/theory.md#one-sided-derivatives.
     """
-    groups = [form.groups[i] for i in form.moving()]
+    groups = [form.groups[i] for i in form.deciding()]
     for g in groups:
         if g.kind == "segment" and len(g.columns) > 1 and g.switch is None:
             raise UnsupportedOperationError(

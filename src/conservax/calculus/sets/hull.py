@@ -282,7 +282,27 @@ def nearest_point(
             break
         x = moved
     upper = float(np.linalg.norm(x))
+    if upper - lower > 1e-12 * scale:
+        lower = max(lower, _bound_across(support, points, x, target, scale))
     return Nearest(x.reshape(target.shape) + target, min(max(lower, 0.0), upper), upper)
+
+
+def _bound_across(
+    support: Support, points: np.ndarray, x: np.ndarray, target: np.ndarray, scale: float
+) -> float:
+    """min ⟨y, P − X⟩/‖y‖ over the hull, for the y nearest to x across the extreme points that x nearly ties.
+
+    Beside a point that is nearly in the hull, round-off turns x by more than its distance allows.
+    """
+    best, y = 0.0, x
+    while len(points) <= x.size and (length := float(np.linalg.norm(y))) > 1e-15 * scale:
+        s = (support(y.reshape(target.shape) / length)[1] - target).ravel()
+        best = max(best, float(y @ s) / length)
+        if np.any(np.all(points == s, axis=1)):
+            break
+        points = np.concatenate([points, s[None]])
+        y = _across(points, x)
+    return best
 
 
 def _across(points: np.ndarray, x: np.ndarray) -> np.ndarray:

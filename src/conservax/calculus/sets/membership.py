@@ -25,8 +25,40 @@ def nearest_in_hull(form: AbsNormal, target: np.ndarray) -> Nearest:
         hull = Hull.of(form)
     except TooManyKinksError:
         return _bracketed(form, target)
+    if len(hull.A) == 1 and len(hull.linear) == 1 and hull.linear[0].kind != "simplex":
+        return _nearest_of_one(hull, target)
     direction = hull.A[0] - target
     return nearest_point(hull.support, target, hull.support(direction)[1])
+
+
+def _nearest_of_one(hull: Hull, target: np.ndarray) -> Nearest:
+    """The nearest point of {A + q Σ M_j : 0 ≤ q ≤ 1} or {A + Σ w_j M_j : ‖w‖ ≤ 1}, M_j = H_j E_j.
+
+    In closed form: with M = U S Vᵀ the ball's w is V S Uᵀ y / (S² + λ), λ ≥ 0 such that ‖w‖ ≤ 1
+    (docs/theory.md#the-shortest-element).
+    """
+    A, moves = hull.A[0], np.einsum("mk,kn->kmn", hull.H[0], hull.E[0])
+    gap = (target - A).ravel()
+    if hull.linear[0].kind == "segment":
+        move = moves.sum(axis=0).ravel()
+        square = float(move @ move)
+        step = min(1.0, max(0.0, float(move @ gap) / square if square else 0.0)) * move
+    else:
+        U, S, Vt = np.linalg.svd(moves.reshape(len(moves), gap.size).T, full_matrices=False)
+        kept = S > 1e-14 * S.max(initial=0.0)
+        U, S, Vt = U[:, kept], S[kept], Vt[kept]
+        along = U.T @ gap
+
+        def excess(shift: float) -> float:
+            return float(np.linalg.norm(S * along / (S**2 + shift))) - 1.0
+
+        shift = 0.0
+        if excess(0.0) > 0:  # the norm falls below 1 at ‖S Uᵀ y‖
+            most = float(np.linalg.norm(S * along))
+            shift = scipy.optimize.brentq(excess, 0.0, most, xtol=1e-300, rtol=1e-15)
+        step = U @ (S**2 * along / (S**2 + shift))
+    distance = float(np.linalg.norm(gap - step))
+    return Nearest(A + step.reshape(A.shape), distance, distance)
 
 
 def _bracketed(form: AbsNormal, target: np.ndarray) -> Nearest:

@@ -87,6 +87,7 @@ class Step:
     mend: tuple[
         int, ...
     ] = ()  # torn operands that must become one value first; their slots come first
+    mending: int = 0  # how many of the ``slots`` are theirs
     # JAX's choice at a tie: "balanced", "constant" (relu, relu6), "first" (pooling), "halves" (hypot)
     tie: str = "balanced"
     side: str = ""  # of a comparison: where equality stands, "lower", "upper" or "equal"
@@ -106,6 +107,11 @@ class Step:
     def location(self) -> Location:
         """The line that holds the operation."""
         return locate(self.origin)
+
+    @property
+    def kink_slots(self) -> tuple[tuple[int, ...], ...]:
+        """The slots of the operation itself, behind those of operands that were made whole."""
+        return self.slots[self.mending :]
 
     @property
     def own_size(self) -> int:
