@@ -116,6 +116,10 @@ class DualModel(Model):
         given = {name: value for name, value in given.items() if value is not None}
         arrays = {"X": X, "y": y, **given}
         dtype = jnp.result_type(float, X.dtype)
+        # β does not move with the columns' means, b by cᵀβ: without them nothing is lost to rounding
+        centre = jax.lax.stop_gradient(X).mean(axis=0)
+        X = X - centre
+        arrays["X"] = X
         if all(map(concrete, arrays.values())):
             b, slope = self._intercept(solver, **{k: np.asarray(v) for k, v in arrays.items()})
         else:
@@ -130,7 +134,8 @@ class DualModel(Model):
         b, slope = jnp.asarray(b, dtype), jnp.asarray(slope, dtype)
         last = self(wide, y, shift=b, **options, **given)[-1]
         b = b + _step(last, slope)
-        return self(wide, y, shift=b, **options, **given)[:p], b
+        beta = self(wide, y, shift=b, **options, **given)[:p]
+        return beta, b - centre @ beta
 
     def _found(self, solver: Solver, dtype: Any, values: dict[str, Any]) -> tuple[Any, Any]:
         """``_intercept`` of traced arguments: NaN where it would raise."""

@@ -82,9 +82,9 @@ class ElasticNetSearchCV(SearchRegressor):
             raise InvalidInputError(f"l1_ratio = {self.l1_ratio}; every ratio lies in (0, 1].")
         y = y.astype(np.float64)
         judge = self._judge_least_squares(X, y, weight, _ridged)
-        largest = self._largest(X, y, weight, L1(np.array(1.0)))
+        largest, above = self._largest(X, y, weight, L1(np.array(1.0)))
         if largest <= 0:
-            found, rho = self._alpha(judge, largest, None, rho=1e-12), 1e-12
+            found, rho = self._alpha(judge, largest, None, above, rho=1e-12), 1e-12
         else:
             found, rho = self._both(judge, largest, ratios)
         self._finish(
