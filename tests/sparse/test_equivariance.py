@@ -1,5 +1,7 @@
 """Shifts and units of columns and targets change the numbers of a fit, and nothing else."""
 
+import pickle
+
 import jax
 import numpy as np
 import pytest
@@ -141,3 +143,24 @@ def test_constant_columns_explain_nothing():
     np.testing.assert_allclose(
         faint.coef_, 1e-4 * LassoSearchCV().fit(data()[0], y).coef_, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(("columns", "target"), [(1.0, 1e6), (1e-6, 1.0), (1e6, 1e-6)])
+def test_the_elastic_net_search_knows_no_units(columns, target):
+    X, y = data()
+    plain = ElasticNetSearchCV().fit(X, y)
+    moved = ElasticNetSearchCV().fit(columns * X, target * y)
+    assert moved.certificate_.error / target**2 == pytest.approx(plain.certificate_.error, rel=1e-6)
+    np.testing.assert_allclose(moved.coef_ * columns / target, plain.coef_, rtol=1e-4, atol=1e-6)
+
+
+def test_one_ratio_may_be_a_number():
+    X, y = data()
+    found = [ElasticNetSearchCV(l1_ratio=ratio).fit(X, y).alpha_ for ratio in (1.0, [1.0])]
+    assert found[0] == found[1]
+
+
+def test_models_travel_in_pickles():
+    for name in (*CASES, "scad", "sparse_group_lasso"):
+        model = getattr(S, name)
+        assert pickle.loads(pickle.dumps(model)) is model

@@ -7,7 +7,7 @@ import pytest
 from sklearn.svm import SVC, SVR
 
 import conservax as cx
-from conservax.errors import SingularError
+from conservax.errors import InvalidInputError, SingularError
 
 RNG = np.random.default_rng(0)
 
@@ -87,3 +87,15 @@ def test_one_class_is_all_intercept():
     beta, b = cx.sparse.svm.with_intercept(X, np.ones(6), 1.0)
     np.testing.assert_array_equal(beta, 0)
     assert b == 1
+
+
+def test_faults_of_arguments_are_named():
+    X = np.random.default_rng(0).normal(size=(12, 3))
+    y = np.where(X[:, 0] > 0, 1.0, -1.0)
+    for model in (cx.sparse.svm, cx.sparse.svm.with_intercept):
+        with pytest.raises(InvalidInputError, match="foo"):
+            model(X, y, 1.0, foo=3)
+        with pytest.raises(InvalidInputError, match="labels -1 and 1 as numbers"):
+            model(X, np.where(y > 0, "a", "b"), 1.0)
+    with pytest.raises(SingularError, match="samples between their bounds"):
+        jax.grad(lambda C: cx.sparse.svm(np.r_[X, X], np.r_[y, y], C).sum())(5.0)

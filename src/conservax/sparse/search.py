@@ -313,7 +313,8 @@ def minimise(
 ) -> tuple[dict[str, np.ndarray], Judged, int]:
     """A quasi-Newton search (L-BFGS-B) in the logarithms of the parameters, within bounds.
 
-    Where it stops before its iterations are spent, at a kink perhaps, the shortest gradients go on.
+    Where it stops before its iterations are spent, at a kink perhaps, the shortest gradients go on. Errors are
+    taken relative to the one at the start, so that the units of y have no say.
 
     Returns the best parameters met, their error, and the number of evaluations.
     """
@@ -323,7 +324,7 @@ def minimise(
     shapes = [np.shape(start[name]) for name in names]
     sizes = [int(np.prod(shape)) for shape in shapes]
     best: list[Any] = [np.inf, start, None]
-    count = 0
+    count, unit = 0, 0.0
 
     def unpack(x: np.ndarray) -> dict[str, np.ndarray]:
         parts = np.split(np.exp(x), np.cumsum(sizes)[:-1])
@@ -333,15 +334,16 @@ def minimise(
         }
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal count, best
+        nonlocal count, best, unit
         parameters = unpack(x)
         judged = judge(parameters)
         count += 1
+        unit = unit or judged.error or 1.0
         say(f"evaluation {count}: error {judged.error:.6g}")
         if judged.error < best[0]:
             best = [judged.error, parameters, judged]
         slope = np.concatenate([np.ravel(judged.slopes[name]) for name in names])
-        return judged.error, slope
+        return judged.error / unit, slope / unit
 
     x = np.concatenate([np.log(np.ravel(start[name])) for name in names])
     ended = minimize(
@@ -354,7 +356,8 @@ def minimise(
     )
     if ended.nit < iterations and best[2] is not None:
         at = np.concatenate([np.log(np.ravel(best[1][name])) for name in names])
-        slope = np.concatenate([np.ravel(best[2].slopes[name]) for name in names])
+        slope = np.concatenate([np.ravel(best[2].slopes[name]) for name in names]) / unit
         low, high = np.array(bounds, dtype=float).T
-        leave_kink(value, at, best[0], slope, low, high, most_evaluations(iterations) - count)
+        left = most_evaluations(iterations) - count
+        leave_kink(value, at, best[0] / unit, slope, low, high, left)
     return best[1], cast(Judged, best[2]), count

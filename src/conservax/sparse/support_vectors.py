@@ -54,14 +54,7 @@ class DualModel(Model):
         X = X.toarray() if is_sparse(X) else X
         y = y if hasattr(y, "dtype") else np.asarray(y)
         n, p = check_shapes(X, y, sample_weight)
-        check_finite("X", X)
-        check_finite("y", y)
-        names = ("C", "epsilon") if self.name == "svr" else ("C",)
-        given = dict(zip(names, parameters, strict=False))
-        twice = set(given) & set(more)
-        values = {"epsilon": 0.1, **given, **more}
-        if len(parameters) > len(names) or twice or set(more) - set(names) or "C" not in values:
-            raise InvalidInputError(f"{self.name} takes X, y and {', '.join(names)}, each once.")
+        values = self._values(X, y, parameters, more)
         check_positive("C", values["C"])
         check_positive("epsilon", values["epsilon"], allow_zero=True)
         two_sided = self.name == "svr"
@@ -81,7 +74,32 @@ class DualModel(Model):
         call, operands = super()._call(
             M, np.zeros(p, dtype=M.dtype), data, {}, None, selection, solver, warm_start, False
         )
-        return replace(call, back=M), operands
+        parts = "samples between their bounds"
+        remedy = "change C, or leave out samples that repeat others"
+        return replace(call, back=M, parts=parts, remedy=remedy), operands
+
+    def _values(
+        self, X: Any, y: Any, parameters: tuple[Any, ...], more: dict[str, Any]
+    ) -> dict[str, Any]:
+        """C, and ε, by name, from arguments that were looked at."""
+        check_finite("X", X)
+        if self.name == "svm" and concrete(y) and np.asarray(y).dtype.kind not in "biuf":
+            raise InvalidInputError(
+                f"y must hold the labels -1 and 1 as numbers; its dtype is {np.asarray(y).dtype}: "
+                "np.where(y == its second class, 1.0, -1.0) makes them of any two."
+            )
+        check_finite("y", y)
+        names = ("C", "epsilon") if self.name == "svr" else ("C",)
+        given = dict(zip(names, parameters, strict=False))
+        twice = set(given) & set(more)
+        values = {"epsilon": 0.1, **given, **more}
+        if len(parameters) > len(names) or twice or set(more) - set(names) or "C" not in values:
+            strange = sorted(set(more) - set(names))
+            but = f" It got {', '.join(strange)}." if strange else ""
+            raise InvalidInputError(
+                f"{self.name} takes X, y and {', '.join(names)}, each once.{but}"
+            )
+        return values
 
     def with_intercept(
         self,
@@ -106,6 +124,7 @@ class DualModel(Model):
         X = X.toarray() if is_sparse(X) else X
         y = y if hasattr(y, "dtype") else np.asarray(y)
         n, p = check_shapes(X, y, sample_weight)
+        self._values(X, y, parameters, more)
         options: dict[str, Any] = {"selection": selection, "solver": solver}
         names = ("C", "epsilon")[: len(parameters)]
         given = {
