@@ -1,8 +1,9 @@
 """Linear support vector machines, by their dual: a quadratic over a box."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,13 @@ from .model import (
     scalar,
 )
 from .penalties import Box
+from .solvers import Outcome, Problem
+from .solvers.box_quadratic import BoxPoint, box_quadratic
 
 _STEPS = 200
+_CLOSE = 1e-9  # relative violation from which on a start is kept
+
+Solve = Callable[[Problem, np.ndarray | None], Outcome]
 
 
 class DualModel(Model):
@@ -76,6 +82,8 @@ class DualModel(Model):
         )
         parts = "samples between their bounds"
         remedy = "change C, or leave out samples that repeat others"
+        if not callable(solver):
+            call = replace(call, solve=functools.partial(_near_first, call.solve))
         return replace(call, back=M, parts=parts, remedy=remedy), operands
 
     def _values(
@@ -176,9 +184,9 @@ class DualModel(Model):
         wide = np.concatenate([X, np.full((len(y), 1), root)], axis=1)
         weight = given.pop("sample_weight", None)
         direction = {"target": -(np.ones(len(y)) if self.name == "svr" else y) / wide.shape[1]}
-        low, high, b = -np.inf, np.inf, 0.0
+        low, high = -np.inf, np.inf
         reach = 1.0 + float(np.abs(y).max())
-        start: np.ndarray | None = None
+        start, b = self._balanced(X, y, weight, **given)
         for _ in range(_STEPS):
             more = {**given, "shift": b}
             call, _ = self._call(wide, y, (), more, weight, "support", solver, start, False)
@@ -202,6 +210,17 @@ class DualModel(Model):
             f"{self.name}: no intercept was found in {_STEPS} steps. Standardise the columns of X, or lower C."
         )
 
+    def _balanced(
+        self, X: np.ndarray, y: np.ndarray, weight: Any, **given: Any
+    ) -> tuple[np.ndarray | None, float]:
+        """Near the dual solution under its constraint, and its multiplier, the intercept; None at failure."""
+        call, _ = self._call(X, y, (), given, weight, "support", "numpy", None, False)
+        problem, _ = call.problem(())
+        p = X.shape[1]
+        c = (np.ones(len(y)) if self.name == "svr" else y) / p
+        found = _near(problem, c)
+        return (found.a, found.multiplier) if found.near else (None, 0.0)
+
     def _shaped(self, call: ModelCall, coef: Any) -> Any:
         return jnp.asarray(call.back) @ coef
 
@@ -216,6 +235,24 @@ class DualModel(Model):
         gather[n:, 1:] = np.eye(len(gather) - n)
         M = system.reduced.problem.design.X
         return SparseJacobian(replace(form, A=M @ form.A @ gather, H=M @ form.H, E=form.E @ gather))
+
+
+def _near(problem: Problem, balance: np.ndarray | None = None) -> BoxPoint:
+    """Near the solution of a dual, by interior points."""
+    box = cast(Box, problem.penalty)
+    M = np.sqrt(problem.omega)[:, None] * problem.design.X
+    margin = 0.0 if box.epsilon is None else float(box.epsilon)
+    return box_quadratic(M, box.target, box.bound, margin, box.two_sided, balance)
+
+
+def _near_first(solve: Solve, problem: Problem, start: np.ndarray | None) -> Outcome:
+    """Solve from near the solution: from ``start`` if it is as near, or else from interior points'."""
+    if start is not None:
+        gradient = problem.gradient(problem.design.predict(start))
+        if problem.violation(start, gradient).max(initial=0.0) <= _CLOSE * problem.penalty.scale:
+            return solve(problem, start)
+    found = _near(problem)
+    return solve(problem, found.a if found.near else start)
 
 
 def _kappa(X: Any) -> Any:
