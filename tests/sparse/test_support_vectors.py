@@ -134,3 +134,14 @@ def test_many_samples_are_optimal_to_rounding(n, p, C):
         coef, shift = model.with_intercept(X, target if two_sided else y, *parameters)
         np.testing.assert_allclose(coef, beta, atol=1e-9)
         assert shift == pytest.approx(b, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+def test_units_of_the_samples_do_not_matter(scale):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 3))
+    y = np.where(X[:, 0] > 0, 1.0, -1.0)
+    beta, b = cx.sparse.svm.with_intercept(X, y, 5.0)
+    moved, c = cx.sparse.svm.with_intercept(X * scale, y, 5.0 / scale**2)
+    np.testing.assert_allclose(moved * scale, beta, rtol=1e-8)
+    assert float(c) == pytest.approx(float(b), rel=1e-8)

@@ -256,10 +256,12 @@ def _near_first(solve: Solve, problem: Problem, start: np.ndarray | None) -> Out
 
 
 def _kappa(X: Any) -> Any:
-    """The size of x xᵀ, so that the column of the intercept is as long as the others together."""
+    """The size of x xᵀ, so that the column of the intercept is as long as the others together; 1 for zeros."""
     if concrete(X):
-        return 1.0 + np.mean(np.sum(np.square(np.asarray(X, dtype=float)), axis=1))
-    return jax.lax.stop_gradient(1.0 + jnp.mean(jnp.sum(X**2, axis=1)))
+        size = float(np.mean(np.sum(np.square(np.asarray(X, dtype=float)), axis=1)))
+        return size if size > 0 else 1.0
+    size = jnp.mean(jnp.sum(X**2, axis=1))
+    return jax.lax.stop_gradient(jnp.where(size > 0, size, 1.0))
 
 
 @jax.custom_jvp
