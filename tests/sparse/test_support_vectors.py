@@ -7,7 +7,8 @@ import pytest
 from sklearn.svm import SVC, SVR
 
 import conservax as cx
-from conservax.errors import SingularError
+from conservax.errors import InvalidInputError, SingularError
+from conservax.sparse.solvers.box_quadratic import box_quadratic
 
 RNG = np.random.default_rng(0)
 
@@ -87,3 +88,60 @@ def test_one_class_is_all_intercept():
     beta, b = cx.sparse.svm.with_intercept(X, np.ones(6), 1.0)
     np.testing.assert_array_equal(beta, 0)
     assert b == 1
+
+
+def test_faults_of_arguments_are_named():
+    X = np.random.default_rng(0).normal(size=(12, 3))
+    y = np.where(X[:, 0] > 0, 1.0, -1.0)
+    for model in (cx.sparse.svm, cx.sparse.svm.with_intercept):
+        with pytest.raises(InvalidInputError, match="foo"):
+            model(X, y, 1.0, foo=3)
+        with pytest.raises(InvalidInputError, match="labels -1 and 1 as numbers"):
+            model(X, np.where(y > 0, "a", "b"), 1.0)
+    with pytest.raises(SingularError, match="samples between their bounds"):
+        jax.grad(lambda C: cx.sparse.svm(np.r_[X, X], np.r_[y, y], C).sum())(5.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "C"), [(400, 20, 50.0), (1000, 20, 10.0), (1000, 20, 1000.0), (60, 90, 10.0)]
+)
+def test_many_samples_are_optimal_to_rounding(n, p, C):
+    """Optimality of the primal: β = Σ a_i c_i x_i with multipliers in the box, and Σ c_i a_i = 0."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, p))
+    y = np.where(X[:, 0] + rng.normal(size=n) > 0.3, 1.0, -1.0)
+    target = X[:, 0] + 0.3 * rng.normal(size=n)
+    for M, slope, c, margin, two_sided in (
+        (y[:, None] * X, np.ones(n), y, 0.0, False),
+        (X, target, np.ones(n), 0.1, True),
+    ):
+        found = box_quadratic(M.T, slope, np.full(n, C / n), margin, two_sided, c)
+        beta, b = M.T @ found.a, found.multiplier
+        rest = M @ beta - slope + b * c
+        low = -C / n if two_sided else 0.0
+        assert found.near
+        assert abs(c @ found.a) <= 1e-12 * np.abs(found.a).sum()
+        assert np.all((found.a >= low) & (found.a <= C / n))
+        signs = np.sign(found.a)
+        inside = (found.a != 0) & (np.abs(found.a) < C / n)
+        np.testing.assert_allclose((rest + margin * signs)[inside], 0, atol=1e-10)
+        assert np.all((rest * signs + margin)[(found.a != 0) & ~inside] <= 1e-10)
+        zero = rest[found.a == 0]
+        assert np.all(zero + margin >= -1e-10)
+        assert not two_sided or np.all(zero - margin <= 1e-10)
+        parameters = (C, 0.1) if two_sided else (C,)
+        model = cx.sparse.svr if two_sided else cx.sparse.svm
+        coef, shift = model.with_intercept(X, target if two_sided else y, *parameters)
+        np.testing.assert_allclose(coef, beta, atol=1e-9)
+        assert shift == pytest.approx(b, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+def test_units_of_the_samples_do_not_matter(scale):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 3))
+    y = np.where(X[:, 0] > 0, 1.0, -1.0)
+    beta, b = cx.sparse.svm.with_intercept(X, y, 5.0)
+    moved, c = cx.sparse.svm.with_intercept(X * scale, y, 5.0 / scale**2)
+    np.testing.assert_allclose(moved * scale, beta, rtol=1e-8)
+    assert float(c) == pytest.approx(float(b), rel=1e-8)

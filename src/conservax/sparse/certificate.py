@@ -132,11 +132,15 @@ def certificate(system: LocalSystem, residual: float, rtol: float) -> SparseRepo
     span = system.moving()
     lowest = span.T @ system.lowest() @ span
     k = len(lowest)
+    units = np.ones(k)
     if k:
-        values = np.linalg.eigvalsh((lowest + lowest.T) / 2)
+        # the Hessian of directions in units of their own curvature: definite iff the other is
+        bend = np.diagonal(lowest)
+        units = np.sqrt(np.where(bend > 0, bend, np.abs(lowest).max(initial=0.0) or 1.0))
+        values, vectors = np.linalg.eigh((lowest + lowest.T) / (2 * np.outer(units, units)))
         least, largest = float(values[0]), float(max(abs(values[0]), abs(values[-1])))
     else:
-        least, largest = np.inf, 0.0
+        least, largest, vectors = np.inf, 0.0, np.zeros((0, 0))
     samples = system.reduced.problem.design.samples
     floor = 4 * max(k, 1) * machine_epsilon(float) * largest
     floor = max(floor, 4 * machine_epsilon(float) * np.sqrt(samples) * largest)
@@ -145,13 +149,21 @@ def certificate(system: LocalSystem, residual: float, rtol: float) -> SparseRepo
     method = "least eigenvalue of the Hessian on the equicorrelation set"
     if least > floor:
         verdict = Verdict.PROVEN
-        margin = None if k == 0 else (least - floor) / _size(span)
+        if k:
+            plain = np.linalg.eigvalsh((lowest + lowest.T) / 2)
+            least = max(
+                (least - floor) * float(units.min()) ** 2,
+                float(plain[0]) - floor / largest * float(plain[-1]),
+            )
+            margin = least / _size(span)
         reason = "the columns that may move are linearly independent, whichever way the kinks go."
     elif not curved:
         verdict = Verdict.REFUTED
-        direction = span @ np.linalg.eigh((lowest + lowest.T) / 2)[1][:, 0]
+        direction = span @ (vectors[:, 0] / units)
         direction /= np.linalg.norm(direction)
-        witness = _witness(system, direction, np.ones(len(system.kinks)), least, largest)
+        image = float(np.linalg.norm(span.T @ (system.H @ direction)))
+        size = float(np.linalg.norm(lowest, 2))
+        witness = _witness(system, direction, np.ones(len(system.kinks)), image, size)
         reason = "the columns that may move depend on each other, so the solution may move freely."
     else:
         found = certify(system.square())

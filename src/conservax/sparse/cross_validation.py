@@ -63,6 +63,7 @@ def hold_out(
         outcome.z,
         problem.penalty.face(outcome.coef[: problem.design.penalised]),
         float(fold.weight.sum()),
+        in_part=True,
     )
     pulled = reduced.pull(out.transposed(push), parameters)
     slopes = {name: pulled[name] * parameters[name] for name in parameters}

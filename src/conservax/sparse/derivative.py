@@ -18,7 +18,7 @@ import numpy as np
 from .design import Design, gram, weigh
 from .penalties import Face
 from .solvers import Problem
-from .solvers.l1_quadratic import cholesky
+from .solvers.l1_quadratic import cholesky, solve_part
 from .solvers.proximal import face_basis
 
 Arrays = Mapping[str, np.ndarray]
@@ -34,6 +34,8 @@ class Reduced:
     face: Face
     total: float
     """Σ of the sample weights as given."""
+    in_part: bool = False
+    """Whether dependent columns are solved for on an independent part of them, and not by NaN."""
 
     @classmethod
     def at(cls, problem: Problem, coef: np.ndarray, total: float, lars: bool) -> "Reduced":
@@ -48,6 +50,11 @@ class Reduced:
         else:
             face = problem.penalty.face(beta)
         return cls(problem, coef, z, face, total)
+
+    @cached_property
+    def design(self) -> Design:
+        """The columns centred where an intercept is free: no rank is lost to their means."""
+        return self.problem.design.centred(self.problem.omega)
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -70,7 +77,7 @@ class Reduced:
     @cached_property
     def columns(self) -> Any:
         """∂prediction/∂(rows), (nK, r)."""
-        return self.problem.design.columns(self.rows)
+        return self.design.columns(self.rows)
 
     @cached_property
     def curvature(self) -> np.ndarray:
@@ -107,9 +114,12 @@ class Reduced:
 
         if not reduced.any():
             return np.zeros(len(right))
-        if not np.isfinite(reduced).all() or self._factor is None:
+        if not np.isfinite(reduced).all() or (self._factor is None and not self.in_part):
             return np.full(len(right), np.nan)
-        found = cho_solve(self._factor, reduced, check_finite=False)
+        if self._factor is None:
+            found = solve_part(self.system, reduced)
+        else:
+            found = cho_solve(self._factor, reduced, check_finite=False)
         return found if self.T is None else self.T @ found
 
     @cached_property
@@ -148,11 +158,12 @@ class Reduced:
             right -= self.hessian @ shift
         moved = np.zeros(design.size)
         moved[self.rows] = self._solve(right) + shift
-        return moved
+        return self.design.from_centred(moved)
 
     def pull(self, cotangent: np.ndarray, like: Arrays) -> dict[str, np.ndarray]:
         """The cotangents of the arguments in ``like``, which have their shapes."""
         problem, r = self.problem, len(self.face.rows)
+        cotangent = self.design.pulled_from_centred(cotangent)
         p = self._solve(cotangent[self.rows])
         loss = problem.datafit.gradient(self.z, problem.y)
         moved = np.asarray(self.columns @ p).reshape(self.z.shape)

@@ -1,6 +1,6 @@
 """The design matrix on the host: dense or sparse, with or without an intercept, for K outputs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ class Design:
     """X (n, p), dense or CSC, and what the coefficients do to it.
 
     Coefficients are flat: p × K penalised ones, feature by feature, then K intercepts if there are any.
+    With a ``centre`` c (p,) columns are x − c, and intercepts those of the centred columns, b + cᵀβ.
     """
 
     X: Any
     outputs: int = 1
     intercept: bool = False
+    centre: np.ndarray | None = None
 
     @classmethod
     def of(cls, X: Any, outputs: int, intercept: bool) -> "Design":
@@ -31,6 +33,42 @@ class Design:
         else:
             X = np.asarray(X, dtype=np.float64)
         return cls(X, outputs, intercept)
+
+    def centred(self, omega: np.ndarray) -> "Design":
+        """The same with columns centred by the weights ω, where an intercept is free; X is not copied.
+
+        A sparse column of which most entries are zero is left: its mean is below its deviation.
+        """
+        if not self.intercept:
+            return self
+        centre = np.asarray(self.X.T @ omega)
+        if is_sparse(self.X):
+            centre = np.where(2 * np.diff(self.X.indptr) > self.samples, centre, 0.0)
+        return replace(self, centre=centre)
+
+    def to_centred(self, coef: np.ndarray) -> np.ndarray:
+        """Coefficients of X, as those of the centred columns; along the first axis."""
+        return self._moved(coef, 1.0)
+
+    def from_centred(self, coef: np.ndarray) -> np.ndarray:
+        """Coefficients of the centred columns, as those of X."""
+        return self._moved(coef, -1.0)
+
+    def _moved(self, coef: np.ndarray, sign: float) -> np.ndarray:
+        if self.centre is None:
+            return coef
+        beta = coef[: self.penalised].reshape(-1, self.outputs)
+        return np.concatenate(
+            [coef[: self.penalised], coef[self.penalised :] + sign * (self.centre @ beta)]
+        )
+
+    def pulled_from_centred(self, cotangent: np.ndarray) -> np.ndarray:
+        """The transpose of ``from_centred``."""
+        if self.centre is None:
+            return cotangent
+        free = cotangent[self.penalised :]
+        inside = cotangent[: self.penalised] - np.outer(self.centre, free).ravel()
+        return np.concatenate([inside, free])
 
     @property
     def samples(self) -> int:
@@ -54,11 +92,16 @@ class Design:
             z = np.asarray(self.X[:, used] @ beta[used])
         else:
             z = np.asarray(self.X @ beta)
+        if self.centre is not None:
+            z = z - self.centre @ beta
         return z + coef[self.penalised :] if self.intercept else z
 
     def transposed(self, v: np.ndarray) -> np.ndarray:
         """The gradient in the coefficients of ⟨v, prediction⟩, v (n, K)."""
-        flat = np.asarray(self.X.T @ v).reshape(-1)
+        flat = np.asarray(self.X.T @ v)
+        if self.centre is not None:
+            flat = flat - np.outer(self.centre, v.sum(axis=0))
+        flat = flat.reshape(-1)
         return np.concatenate([flat, v.sum(axis=0)]) if self.intercept else flat
 
     def columns(self, rows: np.ndarray) -> Any:
@@ -70,11 +113,16 @@ class Design:
             from scipy import sparse
 
             part = self.X[:, inside]
+            if self.centre is not None and self.centre[inside].any():
+                part = self._centred(part.toarray(), inside)
+                return np.concatenate([part, np.ones((self.samples, len(beyond)))], axis=1)
             if not len(beyond):
                 return part
             return sparse.hstack([part, np.ones((self.samples, 1))], format="csc")
         part = self.X[:, inside // k]
         part = part.toarray() if is_sparse(part) else part
+        if self.centre is not None:
+            part = self._centred(part, inside // k)
         if k == 1:
             if len(beyond):
                 part = np.concatenate([part, np.ones((self.samples, 1))], axis=1)
@@ -83,6 +131,15 @@ class Design:
         spread[:, inside % k, np.arange(len(inside))] = part
         spread[:, beyond, len(inside) + np.arange(len(beyond))] = 1
         return spread.reshape(self.samples * k, -1)
+
+    def _centred(self, part: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """These columns, centred; what is rounding of the mean is zero."""
+        assert self.centre is not None
+        mean = self.centre[features]
+        part = part - mean
+        rounding = 4 * np.sqrt(self.samples) * np.finfo(float).eps * np.abs(mean)
+        part[:, np.abs(part).max(axis=0, initial=0.0) <= rounding] = 0.0
+        return part
 
 
 def weigh(curvature: np.ndarray, M: Any) -> Any:

@@ -39,6 +39,7 @@ class Call:
         start: coefficients to start from, or None.
         size: of the vector of coefficients. dtype: of the answer.
         solve: the solver, (problem, start) ↦ Outcome.
+        parts, remedy: what the coefficients belong to, and what helps where these depend on each other.
         may_be_negative, may_vanish: the traced parameters that need not be positive.
     """
 
@@ -53,6 +54,8 @@ class Call:
     size: int
     dtype: Any
     solve: Callable[[Problem, np.ndarray | None], Outcome] = field(default=working_set)
+    parts: str = field(default="columns", kw_only=True)
+    remedy: str = field(default="drop a column, raise the penalty, or add a ridge", kw_only=True)
     may_be_negative: tuple[str, ...] = field(default=(), kw_only=True)
     may_vanish: tuple[str, ...] = field(default=(), kw_only=True)
 
@@ -164,9 +167,9 @@ def _pull(
 def _require_regular(call: Call, reduced: Reduced, eager: bool) -> None:
     if eager and not reduced.regular:
         raise SingularError(
-            f"{call.name}: the {len(reduced.system)} columns of the {call.selection} depend on each other, so "
-            f"the solution is not unique and has no derivative. {call.name}.check gives the null vector; drop "
-            "a column, raise the penalty, or add a ridge."
+            f"{call.name}: the {len(reduced.system)} {call.parts} of the {call.selection} depend on each "
+            f"other, so the solution is not unique and has no derivative. {call.name}.check gives the null "
+            f"vector; {call.remedy}."
         )
 
 

@@ -77,7 +77,8 @@ def _dense(X: Any) -> np.ndarray:
 def best_on_paths(paths: Sequence[FoldPath], low: float, high: float) -> tuple[float, float, int]:
     """The α in [low, high] with the least total held-out error, that error, and the number of pieces.
 
-    Between the kinks of all folds the error is one parabola, whose least point is an end or its vertex.
+    Between the kinks of all folds the error is one parabola, whose least point is an end or its vertex. Of
+    points that are as good up to rounding it is the largest.
     """
     tables = [path.parabolas() for path in paths]
     kinks = np.concatenate([t[:, 1] for t in tables] + [np.array([low, high])])
@@ -94,6 +95,22 @@ def best_on_paths(paths: Sequence[FoldPath], low: float, high: float) -> tuple[f
         vertex = np.where(c2 > 0, -c1 / (2 * c2), kinks[:-1])
     points = np.stack([kinks[:-1], np.clip(vertex, kinks[:-1], kinks[1:]), kinks[1:]])
     values = c0 + points * (c1 + points * c2)
-    i, j = np.unravel_index(int(np.argmin(values)), values.shape)
+    same = values <= values.min() + 8 * np.finfo(float).eps * np.abs(c0).max()
+    i, j = np.unravel_index(int(np.argmax(np.where(same, points, -np.inf))), values.shape)
     weight = sum(float(path.weight_out.sum()) for path in paths)
     return float(points[i, j]), float(values[i, j]) / weight, len(middle)
+
+
+def exact_stretches(
+    paths: Sequence[FoldPath], low: float, high: float
+) -> list[tuple[float, float]]:
+    """The parts of [low, high] on which every fold's kinks are known, the lowest first."""
+    gaps = sorted(gap[::-1] for path in paths for gap in path.path.gaps)
+    stretches, start = [], low
+    for bottom, top in gaps:
+        if bottom > start:
+            stretches.append((start, min(bottom, high)))
+        start = max(start, top)
+    if start < high or not gaps:
+        stretches.append((start, high))
+    return [pair for pair in stretches if pair[0] < pair[1] or not gaps]

@@ -61,6 +61,9 @@ class Model:
     def __repr__(self) -> str:
         return f"conservax.sparse.{self.name}"
 
+    def __reduce__(self) -> str:
+        return self.name  # found again by its module, as a function is
+
     def __call__(
         self,
         X: Any,

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .solvers.l1_quadratic import inverse_positive, l1_quadratic
+from .solvers.l1_quadratic import cholesky, inverse_positive, l1_quadratic, solve_part
 
 _REFRESH = 32  # pivots after which the inverse is computed anew
 _STRIDE = 0.88  # how far α falls between two verifications
@@ -99,7 +99,8 @@ class LassoPath:
     """argmin ‖y − Xβ‖²/2 + α ‖β‖₁ + ρ ‖β‖²/2 for X (n, p), y (n,), from α_max downwards.
 
     ``pieces`` grows as ``follow`` goes on. ``exact`` says whether all kinks were found as kinks of the
-    path: it is lost where several fall together and the path had to be picked up again below them.
+    path: it is lost where several fall together and the path had to be picked up again below them;
+    ``gaps`` are those stretches, (high, low).
 
     Source: Osborne, Presnell, Turlach (2000); Efron and others (2004); Tibshirani and others (2012), the
     strong rule.
@@ -110,7 +111,7 @@ class LassoPath:
     start: tuple[float, np.ndarray, np.ndarray | None] | None = None
     """α, the solution there, and the correlations if they are known, to begin below α_max."""
     pieces: list[Piece] = field(default_factory=list)
-    exact: bool = True
+    gaps: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         b = self.source.b
@@ -126,6 +127,11 @@ class LassoPath:
                 support = np.flatnonzero(self._beta)
                 known = self.source.correlations([(support, self._beta[support])])[:, 0]
             self._correlation = known
+
+    @property
+    def exact(self) -> bool:
+        """Whether all kinks were found as kinks of the path."""
+        return not self.gaps
 
     def coefficients(self) -> np.ndarray:
         """β at the α reached."""
@@ -167,7 +173,8 @@ class LassoPath:
                 break
             rows = np.flatnonzero(over | ~outside)
         self.pieces[kept:] = pieces
-        self.exact &= found.exact
+        if not found.exact:
+            self.gaps.append((found.lost, to))
         self._beta = np.zeros(len(beta))
         self._beta[rows] = found.beta
         self._correlation = pull[:, -1]
@@ -178,6 +185,7 @@ class _Found(NamedTuple):
     pieces: list[Piece]
     beta: np.ndarray
     exact: bool
+    lost: float  # the α down to which all kinks were found
 
 
 def _homotopy(
@@ -185,7 +193,7 @@ def _homotopy(
 ) -> _Found:
     """The pieces of min ½βᵀGβ − bᵀβ + α‖β‖₁ + ρ‖β‖²/2 between α and ``to``, from its solution at α."""
     ridge = G + rho * np.eye(len(b)) if rho else G
-    active = _Active(ridge, b, beta, alpha)
+    active, start_at = _Active(ridge, b, beta, alpha), alpha
     pieces, exact = [], True
     for _ in range(50 * (len(b) + 10)):
         a, d = active.line()
@@ -196,13 +204,13 @@ def _homotopy(
         alpha = low
         if event is None:
             break
-        if not active.change(event):
-            exact = False
-            break
+        active.change(event)
     x = np.zeros(len(b))
     x[active.members] = active.at(alpha)
+    lost = alpha
     if alpha > to or not _optimal(ridge, b, x, to):
         exact = False
+        lost = alpha if alpha > to else start_at
         x = l1_quadratic(ridge, b, np.full(len(b), to), x, 1e-12 * to)
         support = np.flatnonzero(x)
         start = pieces.pop() if pieces and alpha <= to else None
@@ -211,7 +219,7 @@ def _homotopy(
             high > to
         ):  # the solution at the lower end, held over the stretch that could not be followed
             pieces.append(Piece(high, to, support, x[support], np.zeros(len(support))))
-    return _Found(pieces, x, exact)
+    return _Found(pieces, x, exact, lost)
 
 
 def _optimal(G: np.ndarray, b: np.ndarray, x: np.ndarray, alpha: float) -> bool:
@@ -222,15 +230,29 @@ def _optimal(G: np.ndarray, b: np.ndarray, x: np.ndarray, alpha: float) -> bool:
     return bool(np.all(inside) and np.all(np.abs(pull - alpha * np.sign(x))[on] <= 1e-7 * alpha))
 
 
+def _independent(G: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    """The same fit from independent columns, if their coefficients keep their signs."""
+    S = np.flatnonzero(beta)
+    H = G[np.ix_(S, S)]
+    if not len(S) or cholesky(H) is not None:
+        return beta
+    part = np.zeros(len(beta))
+    part[S] = solve_part(H, H @ beta[S])
+    return part if np.all(part * beta >= 0) else beta
+
+
 class _Active:
     """The active set, its signs, and the inverse of its Gram matrix."""
 
     def __init__(self, G: np.ndarray, b: np.ndarray, beta: np.ndarray, alpha: float) -> None:
         self.G, self.b = G, b
+        beta = _independent(G, beta)
         self.members = [int(j) for j in np.flatnonzero(beta)]
         self.signs = [float(s) for s in np.sign(beta[self.members])]
         self.pivots = 0
         self.left: tuple[int, float] | None = None
+        self.idle: list[int] = []  # at ±α all along this piece, as they depend on the members
+        self.joined = False  # whether the last member has just come in
         if not self.members:  # at α_max the first feature enters
             pull = b - G @ beta
             if len(b) and (size := np.abs(pull)).max() >= alpha * (1 - 1e-12):
@@ -274,7 +296,7 @@ class _Active:
         below = alpha * (1 - 1e-11)
         reach = np.stack([a, d]) @ self.known[: len(S)]
         u, v = self.b - reach[0], reach[1]  # correlations u + α v
-        u[S] = np.nan
+        u[S], u[self.idle] = np.nan, np.nan
         with np.errstate(divide="ignore", invalid="ignore"):
             up, down = u / (1 - v), -u / (1 + v)
             out = a / d
@@ -286,6 +308,8 @@ class _Active:
             j, sign = self.left
             (up if sign > 0 else down)[j] = -np.inf
         out[~((out < below) & (out > to))] = -np.inf
+        if self.joined:  # it starts from zero, and away from it
+            out[-1] = -np.inf
         candidates = [
             (float(rate.max(initial=-np.inf)), kind, int(np.argmax(rate)) if len(rate) else -1)
             for rate, kind in ((up, "+"), (down, "-"), (out, "out"))
@@ -295,12 +319,12 @@ class _Active:
             return to, None
         return best, (kind, place, best)
 
-    def change(self, event: tuple[str, int, float]) -> bool:
-        """Carry it out; False if the active columns would become dependent."""
+    def change(self, event: tuple[str, int, float]) -> None:
+        """Carry it out. A column x_j = X_S w that depends on the members stays out: it is at α wᵀs always."""
         kind, place, _ = event
         self.pivots += 1
         if kind == "out":
-            self.left = self.members[place], self.signs[place]
+            self.left, self.joined, self.idle = (self.members[place], self.signs[place]), False, []
             last = len(self.members) - 1  # takes the place of the one that leaves
             inverse = self.inverse
             inverse[[place, last]] = inverse[[last, place]]
@@ -310,12 +334,13 @@ class _Active:
             self._add(inverse[:last, last].copy(), -1 / inverse[last, last])
             del self.members[last], self.signs[last]
         else:
-            self.left = None
             g = self.G[self.members, place]
             w = self.inverse @ g
             pivot = self.G[place, place] - g @ w
             if pivot <= 1e-10 * self.G[place, place]:
-                return False
+                self.idle.append(place)
+                return
+            self.left, self.joined, self.idle = None, True, []
             k = len(self.members)
             if k == len(self.known):
                 self.known = np.concatenate([self.known, np.empty((k + 16, len(self.b)))])
@@ -330,4 +355,3 @@ class _Active:
                 self.inverse[k, k] = 1 / pivot
         if self.pivots % _REFRESH == 0:
             self._invert()
-        return True

@@ -9,7 +9,7 @@ import numpy as np
 from ..invertibility import Verdict
 from .certificate import SparseReport
 from .cross_validation import CrossValidation, Judged
-from .fold_paths import best_on_paths
+from .fold_paths import FoldPath, best_on_paths, exact_stretches
 from .shared_folds import SharedFolds
 from .shortest import leave_kink
 
@@ -33,6 +33,7 @@ class SearchCertificate:
         error: the cross-validated error there. searched: (low, high), between which all was looked at.
         certified: (low, high): no α in this interval has a lower error (up to round-off); None where the
             criterion has no pieces to tell by.
+        note: what is not certified of all that was to be, and why; and other things worth knowing.
         exact: whether every kink in that interval was found as one. kinks: how many there are.
         slope: d error/d log α at the choice, from the support's derivative; 0 at a smooth minimum.
         regularity: the certificate of the fit on all samples.
@@ -45,6 +46,7 @@ class SearchCertificate:
     kinks: int
     slope: float
     regularity: SparseReport | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         low, high = self.certified or self.searched
@@ -52,7 +54,7 @@ class SearchCertificate:
         regular = self.regularity.verdict if self.regularity is not None else Verdict.UNKNOWN
         return (
             f"error {self.error:.6g}; {kind} for α in [{low:.4g}, {high:.4g}] ({self.kinks} kinks); "
-            f"derivative at the fit: {regular}"
+            f"derivative at the fit: {regular}" + (f"; {self.note}" if self.note else "")
         )
 
 
@@ -217,13 +219,12 @@ def _around(
     while True:
         for path in paths:
             path.path.follow(bottom)
-        alpha, _, kinks = best_on_paths(paths, bottom, top)
+        alpha = best_on_paths(paths, bottom, top)[0]
         if alpha > bottom or bottom <= low:
             break
         bottom, step = max(bottom / step, low), step**2
     judge.start([path.path.coefficients_at(alpha) for path in paths])
-    exact = all(path.path.exact for path in paths)
-    return _judged(judge, found, known, alpha, (bottom, top), exact, kinks, rho)
+    return _judged(judge, found, known, paths, (bottom, top), rho)
 
 
 def certify_path(
@@ -238,16 +239,14 @@ def certify_path(
     for path in paths:
         path.path.follow(low)
         say(f"path of {len(path.path.pieces)} pieces")
-    alpha, _, kinks = best_on_paths(paths, low, high)
-    exact = all(path.path.exact for path in paths)
     shown = np.geomspace(high, low, _SHOWN)
     empty = Found(
-        alpha,
+        high,
         SearchCertificate(np.inf, (low, high), None, False, 0, 0.0),
         shown,
         np.stack([path.error(shown) for path in paths], axis=1),
     )
-    return _judged(judge, empty, [], alpha, (low, high), exact, kinks, rho)
+    return _judged(judge, empty, [], paths, (low, high), rho)
 
 
 def _at(alpha: float, rho: float) -> dict[str, np.ndarray]:
@@ -258,22 +257,41 @@ def _judged(
     judge: CrossValidation | SharedFolds,
     found: Found,
     known: Seen,
-    alpha: float,
+    paths: Sequence[FoldPath],
     interval: tuple[float, float],
-    exact: bool,
-    kinks: int,
     rho: float,
 ) -> Found:
-    """The best of the point on the path and those that are ``known``: a path may not be exact."""
+    """The best of the least point on the paths and those that are ``known``.
+
+    Where kinks fall together a path may not be exact: then what is certified is the exact stretch with the
+    least error of all.
+    """
+    stretches = exact_stretches(paths, *interval)
+    on_each = [(*best_on_paths(paths, *stretch), stretch) for stretch in stretches]
+    alpha, _, kinks, certified = min(
+        [(a, error, count, stretch) for a, error, count, stretch in on_each],
+        key=lambda row: (row[1], -row[0]),
+        default=(*best_on_paths(paths, *interval), None),
+    )
+    note = ""
+    if certified != interval:
+        tied = sum(not path.path.exact for path in paths)
+        note = (
+            f"not certified on all of [{interval[0]:.4g}, {interval[1]:.4g}]: kinks of {tied} of "
+            f"{len(paths)} folds fall together where columns depend on each other"
+        )
+        elsewhere = best_on_paths(paths, *interval)[0]
+        known = [*known, (elsewhere, judge(_at(elsewhere, rho)))]
     known = [*known, (alpha, judge(_at(alpha, rho)))]
-    alpha, judged = min(known, key=lambda pair: pair[1].error)
+    alpha, judged = min(known, key=lambda pair: (pair[1].error, -pair[0]))
     certificate = SearchCertificate(
         judged.error,
         found.certificate.searched,
-        interval if exact else None,
-        exact,
+        certified,
+        certified == interval,
         kinks,
         float(np.sum(judged.slopes["alpha"])),
+        note=note,
     )
     alphas = np.concatenate([found.alphas, [a for a, _ in known]])
     order = np.argsort(-alphas, kind="stable")
@@ -295,7 +313,8 @@ def minimise(
 ) -> tuple[dict[str, np.ndarray], Judged, int]:
     """A quasi-Newton search (L-BFGS-B) in the logarithms of the parameters, within bounds.
 
-    Where it stops before its iterations are spent, at a kink perhaps, the shortest gradients go on.
+    Where it stops before its iterations are spent, at a kink perhaps, the shortest gradients go on. Errors are
+    taken relative to the one at the start, so that the units of y have no say.
 
     Returns the best parameters met, their error, and the number of evaluations.
     """
@@ -305,7 +324,7 @@ def minimise(
     shapes = [np.shape(start[name]) for name in names]
     sizes = [int(np.prod(shape)) for shape in shapes]
     best: list[Any] = [np.inf, start, None]
-    count = 0
+    count, unit = 0, 0.0
 
     def unpack(x: np.ndarray) -> dict[str, np.ndarray]:
         parts = np.split(np.exp(x), np.cumsum(sizes)[:-1])
@@ -315,15 +334,16 @@ def minimise(
         }
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal count, best
+        nonlocal count, best, unit
         parameters = unpack(x)
         judged = judge(parameters)
         count += 1
+        unit = unit or judged.error or 1.0
         say(f"evaluation {count}: error {judged.error:.6g}")
         if judged.error < best[0]:
             best = [judged.error, parameters, judged]
         slope = np.concatenate([np.ravel(judged.slopes[name]) for name in names])
-        return judged.error, slope
+        return judged.error / unit, slope / unit
 
     x = np.concatenate([np.log(np.ravel(start[name])) for name in names])
     ended = minimize(
@@ -336,7 +356,8 @@ def minimise(
     )
     if ended.nit < iterations and best[2] is not None:
         at = np.concatenate([np.log(np.ravel(best[1][name])) for name in names])
-        slope = np.concatenate([np.ravel(best[2].slopes[name]) for name in names])
+        slope = np.concatenate([np.ravel(best[2].slopes[name]) for name in names]) / unit
         low, high = np.array(bounds, dtype=float).T
-        leave_kink(value, at, best[0], slope, low, high, most_evaluations(iterations) - count)
+        left = most_evaluations(iterations) - count
+        leave_kink(value, at, best[0] / unit, slope, low, high, left)
     return best[1], cast(Judged, best[2]), count

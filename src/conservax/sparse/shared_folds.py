@@ -17,7 +17,7 @@ from .fold_paths import FoldPath
 from .path import LassoPath
 from .penalties import L1, Penalty
 from .solvers.by_celer import available, celer_start
-from .solvers.l1_quadratic import cholesky, l1_quadratic
+from .solvers.l1_quadratic import cholesky, l1_quadratic, solve_part
 
 _FIRST = 200  # features that a fold takes up at once, or twice as many as are not zero
 _ROUNDS = 100
@@ -142,12 +142,15 @@ class SharedFolds:
     def __post_init__(self) -> None:
         n, p = self.X.shape
         K = len(self.splits)
+        self._rows = []  # a row that is repeated, as in a bootstrap, counts as often
         self.shift = float(self.weight @ self.y / self.weight.sum()) if self.intercept else 0.0
         self._y = self.y - self.shift
         self._omega, self._out = np.zeros((n, K)), np.zeros((n, K))
         for k, (fit_on, out) in enumerate(self.splits):
-            self._omega[fit_on, k] = self.weight[fit_on] / self.weight[fit_on].sum()
-            self._out[out, k] = self.weight[out]
+            rows, times = np.unique(fit_on, return_counts=True)
+            self._rows.append(rows)
+            self._omega[rows, k] = self.weight[rows] * times / self.weight[fit_on].sum()
+            np.add.at(self._out[:, k], out, self.weight[out])
         centres = self.X.T @ self._omega if self.intercept else np.zeros((p, K), order="F")
         means = self._omega.T @ self._y if self.intercept else np.zeros(K)
         self._centres = centres
@@ -158,16 +161,16 @@ class SharedFolds:
         self._given = False  # whether the next start was given
         self._look()
         self.folds = []
-        for k, (fit_on, _) in enumerate(self.splits):
-            root = np.sqrt(self._omega[fit_on, k])
+        for k, rows in enumerate(self._rows):
+            root = np.sqrt(self._omega[rows, k])
             self.folds.append(
                 FoldColumns(
                     self.X,
-                    fit_on,
+                    rows,
                     root,
                     np.ascontiguousarray(centres[:, k]),
                     float(means[k]),
-                    root * (self._y[fit_on] - means[k]),
+                    root * (self._y[rows] - means[k]),
                     np.ascontiguousarray(self._pull[:, k]),
                 )
             )
@@ -346,12 +349,13 @@ class SharedFolds:
         return gradient
 
     def _adjoint(self, k: int, S: np.ndarray, right: np.ndarray, rho: float) -> np.ndarray:
-        """(Z_SᵀZ_S + ρI)⁻¹ right: NaN where the support is dependent."""
+        """(Z_SᵀZ_S + ρI)⁻¹ right: on an independent part of it where the support is dependent."""
         from scipy.linalg import cho_solve
 
         H = self.folds[k].gram_once(S)
         H[np.diag_indices_from(H)] += rho
-        factor = cholesky(H) if len(S) else None
-        if factor is None:
-            return np.full(len(S), np.nan)
+        if not len(S):
+            return right
+        if (factor := cholesky(H)) is None:
+            return solve_part(H, right)
         return cho_solve(factor, right, check_finite=False)

@@ -1,8 +1,9 @@
 """Linear support vector machines, by their dual: a quadratic over a box."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,13 @@ from .model import (
     scalar,
 )
 from .penalties import Box
+from .solvers import Outcome, Problem
+from .solvers.box_quadratic import BoxPoint, box_quadratic
 
 _STEPS = 200
+_CLOSE = 1e-9  # relative violation from which on a start is kept
+
+Solve = Callable[[Problem, np.ndarray | None], Outcome]
 
 
 class DualModel(Model):
@@ -54,14 +60,7 @@ class DualModel(Model):
         X = X.toarray() if is_sparse(X) else X
         y = y if hasattr(y, "dtype") else np.asarray(y)
         n, p = check_shapes(X, y, sample_weight)
-        check_finite("X", X)
-        check_finite("y", y)
-        names = ("C", "epsilon") if self.name == "svr" else ("C",)
-        given = dict(zip(names, parameters, strict=False))
-        twice = set(given) & set(more)
-        values = {"epsilon": 0.1, **given, **more}
-        if len(parameters) > len(names) or twice or set(more) - set(names) or "C" not in values:
-            raise InvalidInputError(f"{self.name} takes X, y and {', '.join(names)}, each once.")
+        values = self._values(X, y, parameters, more)
         check_positive("C", values["C"])
         check_positive("epsilon", values["epsilon"], allow_zero=True)
         two_sided = self.name == "svr"
@@ -81,7 +80,34 @@ class DualModel(Model):
         call, operands = super()._call(
             M, np.zeros(p, dtype=M.dtype), data, {}, None, selection, solver, warm_start, False
         )
-        return replace(call, back=M), operands
+        parts = "samples between their bounds"
+        remedy = "change C, or leave out samples that repeat others"
+        if not callable(solver):
+            call = replace(call, solve=functools.partial(_near_first, call.solve))
+        return replace(call, back=M, parts=parts, remedy=remedy), operands
+
+    def _values(
+        self, X: Any, y: Any, parameters: tuple[Any, ...], more: dict[str, Any]
+    ) -> dict[str, Any]:
+        """C, and ε, by name, from arguments that were looked at."""
+        check_finite("X", X)
+        if self.name == "svm" and concrete(y) and np.asarray(y).dtype.kind not in "biuf":
+            raise InvalidInputError(
+                f"y must hold the labels -1 and 1 as numbers; its dtype is {np.asarray(y).dtype}: "
+                "np.where(y == its second class, 1.0, -1.0) makes them of any two."
+            )
+        check_finite("y", y)
+        names = ("C", "epsilon") if self.name == "svr" else ("C",)
+        given = dict(zip(names, parameters, strict=False))
+        twice = set(given) & set(more)
+        values = {"epsilon": 0.1, **given, **more}
+        if len(parameters) > len(names) or twice or set(more) - set(names) or "C" not in values:
+            strange = sorted(set(more) - set(names))
+            but = f" It got {', '.join(strange)}." if strange else ""
+            raise InvalidInputError(
+                f"{self.name} takes X, y and {', '.join(names)}, each once.{but}"
+            )
+        return values
 
     def with_intercept(
         self,
@@ -106,6 +132,7 @@ class DualModel(Model):
         X = X.toarray() if is_sparse(X) else X
         y = y if hasattr(y, "dtype") else np.asarray(y)
         n, p = check_shapes(X, y, sample_weight)
+        self._values(X, y, parameters, more)
         options: dict[str, Any] = {"selection": selection, "solver": solver}
         names = ("C", "epsilon")[: len(parameters)]
         given = {
@@ -116,6 +143,10 @@ class DualModel(Model):
         given = {name: value for name, value in given.items() if value is not None}
         arrays = {"X": X, "y": y, **given}
         dtype = jnp.result_type(float, X.dtype)
+        # β does not move with the columns' means, b by cᵀβ: without them nothing is lost to rounding
+        centre = jax.lax.stop_gradient(X).mean(axis=0)
+        X = X - centre
+        arrays["X"] = X
         if all(map(concrete, arrays.values())):
             b, slope = self._intercept(solver, **{k: np.asarray(v) for k, v in arrays.items()})
         else:
@@ -130,7 +161,8 @@ class DualModel(Model):
         b, slope = jnp.asarray(b, dtype), jnp.asarray(slope, dtype)
         last = self(wide, y, shift=b, **options, **given)[-1]
         b = b + _step(last, slope)
-        return self(wide, y, shift=b, **options, **given)[:p], b
+        beta = self(wide, y, shift=b, **options, **given)[:p]
+        return beta, b - centre @ beta
 
     def _found(self, solver: Solver, dtype: Any, values: dict[str, Any]) -> tuple[Any, Any]:
         """``_intercept`` of traced arguments: NaN where it would raise."""
@@ -152,9 +184,9 @@ class DualModel(Model):
         wide = np.concatenate([X, np.full((len(y), 1), root)], axis=1)
         weight = given.pop("sample_weight", None)
         direction = {"target": -(np.ones(len(y)) if self.name == "svr" else y) / wide.shape[1]}
-        low, high, b = -np.inf, np.inf, 0.0
+        low, high = -np.inf, np.inf
         reach = 1.0 + float(np.abs(y).max())
-        start: np.ndarray | None = None
+        start, b = self._balanced(X, y, weight, **given)
         for _ in range(_STEPS):
             more = {**given, "shift": b}
             call, _ = self._call(wide, y, (), more, weight, "support", solver, start, False)
@@ -178,6 +210,17 @@ class DualModel(Model):
             f"{self.name}: no intercept was found in {_STEPS} steps. Standardise the columns of X, or lower C."
         )
 
+    def _balanced(
+        self, X: np.ndarray, y: np.ndarray, weight: Any, **given: Any
+    ) -> tuple[np.ndarray | None, float]:
+        """Near the dual solution under its constraint, and its multiplier, the intercept; None at failure."""
+        call, _ = self._call(X, y, (), given, weight, "support", "numpy", None, False)
+        problem, _ = call.problem(())
+        p = X.shape[1]
+        c = (np.ones(len(y)) if self.name == "svr" else y) / p
+        found = _near(problem, c)
+        return (found.a, found.multiplier) if found.near else (None, 0.0)
+
     def _shaped(self, call: ModelCall, coef: Any) -> Any:
         return jnp.asarray(call.back) @ coef
 
@@ -194,11 +237,31 @@ class DualModel(Model):
         return SparseJacobian(replace(form, A=M @ form.A @ gather, H=M @ form.H, E=form.E @ gather))
 
 
+def _near(problem: Problem, balance: np.ndarray | None = None) -> BoxPoint:
+    """Near the solution of a dual, by interior points."""
+    box = cast(Box, problem.penalty)
+    M = np.sqrt(problem.omega)[:, None] * problem.design.X
+    margin = 0.0 if box.epsilon is None else float(box.epsilon)
+    return box_quadratic(M, box.target, box.bound, margin, box.two_sided, balance)
+
+
+def _near_first(solve: Solve, problem: Problem, start: np.ndarray | None) -> Outcome:
+    """Solve from near the solution: from ``start`` if it is as near, or else from interior points'."""
+    if start is not None:
+        gradient = problem.gradient(problem.design.predict(start))
+        if problem.violation(start, gradient).max(initial=0.0) <= _CLOSE * problem.penalty.scale:
+            return solve(problem, start)
+    found = _near(problem)
+    return solve(problem, found.a if found.near else start)
+
+
 def _kappa(X: Any) -> Any:
-    """The size of x xᵀ, so that the column of the intercept is as long as the others together."""
+    """The size of x xᵀ, so that the column of the intercept is as long as the others together; 1 for zeros."""
     if concrete(X):
-        return 1.0 + np.mean(np.sum(np.square(np.asarray(X, dtype=float)), axis=1))
-    return jax.lax.stop_gradient(1.0 + jnp.mean(jnp.sum(X**2, axis=1)))
+        size = float(np.mean(np.sum(np.square(np.asarray(X, dtype=float)), axis=1)))
+        return size if size > 0 else 1.0
+    size = jnp.mean(jnp.sum(X**2, axis=1))
+    return jax.lax.stop_gradient(jnp.where(size > 0, size, 1.0))
 
 
 @jax.custom_jvp

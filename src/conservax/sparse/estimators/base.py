@@ -81,10 +81,13 @@ class Search(BaseEstimator):
     def _splits(self, X: Any, y: np.ndarray, weight: np.ndarray, labels: Any) -> Splits:
         """Rows to fit on and rows to judge by, those without weight left out."""
         splitter = cast(Any, check_cv(self.cv, labels, classifier=labels is not None))
+        rows = np.arange(len(weight))  # masks, lists and negative indices become row numbers
         pairs = [
-            (fit_on[weight[fit_on] > 0], out[weight[out] > 0])
+            (rows[np.asarray(fit_on)], rows[np.asarray(out)])
             for fit_on, out in splitter.split(X, y if labels is None else labels)
+            if len(fit_on) and len(out)
         ]
+        pairs = [(fit_on[weight[fit_on] > 0], out[weight[out] > 0]) for fit_on, out in pairs]
         pairs = [(fit_on, out) for fit_on, out in pairs if len(fit_on) and len(out)]
         if not pairs:
             raise InvalidInputError(
@@ -130,12 +133,26 @@ class Search(BaseEstimator):
             return SharedFolds(X, y, weight, splits, self.fit_intercept, self.tol, penalty)
         return self._judge(X, y, weight, penalty, splits=splits)
 
-    def _largest(self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Penalty) -> float:
-        """The least α at which all coefficients are zero, with the intercept fitted."""
+    def _largest(
+        self, X: Any, y: np.ndarray, weight: np.ndarray, penalty: Penalty
+    ) -> tuple[float, float]:
+        """The least α at which all coefficients are zero, with the intercept fitted, and a bound of its kind.
+
+        The first is 0 where it is what the means of y and of the columns leave by rounding alone. The second
+        would do for any y of this size: it is the α that is taken there.
+        """
         design = Design.of(X, 1, self.fit_intercept)
         blank = Problem(design, self._datafit, y, weight / weight.sum(), _Shut())
         fit = working_set(blank)
-        return penalty.zero_above(fit.gradient[: design.penalised])
+        largest = penalty.zero_above(fit.gradient[: design.penalised])
+        reach = abs(X).max(axis=0)
+        reach = np.asarray(reach.todense()).ravel() if hasattr(reach, "todense") else reach
+        above = penalty.zero_above(reach * float(np.abs(y).max()))
+        pull = float(np.abs(blank.loss_gradient(fit.z)).sum())
+        rounding = penalty.zero_above(reach * pull) + above * self._datafit.quadratic
+        if self.fit_intercept and largest <= 4 * np.finfo(float).eps * rounding:
+            largest = 0.0
+        return largest, above or 1.0
 
     def _expected(self) -> int:
         """The most evaluations that ``fit`` may take, for the progress bar."""
@@ -185,12 +202,15 @@ class Search(BaseEstimator):
         judge: CrossValidation | SharedFolds,
         largest: float,
         certify: str | None,
+        above: float,
         **fixed: Any,
     ) -> Found:
-        """The best α, coarse to fine, and certified where there is a path to certify it by."""
+        """The best α, coarse to fine, and certified where there is a path to certify it by.
+
+        ``above``: the α that is taken where no α explains anything.
+        """
         if largest <= 0:  # nothing to explain: any penalty gives zero
-            tiny = float(np.finfo(float).resolution)
-            return _nothing(judge(_parameters(tiny, fixed)), tiny)
+            return _nothing(judge(_parameters(above, fixed)), above)
         low = self.alpha_min_ratio * largest
         if certify == "path":
             return certify_path(judge, low, say=self._say, **fixed)
@@ -233,7 +253,15 @@ def _parameters(alpha: float, fixed: dict[str, Any]) -> Parameters:
 
 
 def _nothing(judged: Judged, alpha: float) -> Found:
-    certificate = SearchCertificate(judged.error, (alpha, np.inf), (alpha, np.inf), True, 0, 0.0)
+    certificate = SearchCertificate(
+        judged.error,
+        (alpha, np.inf),
+        (alpha, np.inf),
+        True,
+        0,
+        0.0,
+        note="y, or every column of X, is constant: any penalty gives zero coefficients",
+    )
     return Found(alpha, certificate, np.array([alpha]), judged.each[None])
 
 

@@ -1,6 +1,6 @@
 """The elastic net, both penalties searched for."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,13 @@ from .base import Search, SearchRegressor
 class ElasticNetSearchCV(SearchRegressor):
     """The elastic net, both penalties by cross-validation: … + α (τ ‖β‖₁ + (1 − τ) ‖β‖²/2).
 
-    For a few ratios τ a search in α; from the best of them a quasi-Newton search in both by hypergradients;
-    at last α along the exact paths, the ridge held.
+    For a few ratios τ a search in α, where α counts in units of α_max and the ridge in those of the columns'
+    largest variance, so that the units of X and y have no say; from the best of them a quasi-Newton search in
+    both by hypergradients; at last α along the exact paths, the ridge held.
 
     Parameters:
-        l1_ratio: the ratios τ in (0, 1] to start from. max_iter: of the quasi-Newton search. The others as
-            of ``LassoSearchCV``.
+        l1_ratio: the ratio τ in (0, 1], or several, to start from. max_iter: of the quasi-Newton search. The
+            others as of ``LassoSearchCV``.
 
     Attributes:
         alpha_, l1_ratio_, coef_, intercept_: the choice, and the fit on all samples. alphas_: the values
@@ -49,7 +50,7 @@ class ElasticNetSearchCV(SearchRegressor):
 
     _parameter_constraints: dict = {  # noqa: RUF012
         **Search._parameter_constraints,
-        "l1_ratio": ["array-like"],
+        "l1_ratio": ["array-like", Interval(Real, 0, 1, closed="right")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -77,16 +78,17 @@ class ElasticNetSearchCV(SearchRegressor):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "ElasticNetSearchCV":
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)
+        size = _size(X, weight, self.fit_intercept)
         ratios = np.atleast_1d(np.asarray(self.l1_ratio, dtype=float))
         if not (ratios.size and np.all((ratios > 0) & (ratios <= 1))):
             raise InvalidInputError(f"l1_ratio = {self.l1_ratio}; every ratio lies in (0, 1].")
         y = y.astype(np.float64)
         judge = self._judge_least_squares(X, y, weight, _ridged)
-        largest = self._largest(X, y, weight, L1(np.array(1.0)))
+        largest, above = self._largest(X, y, weight, L1(np.array(1.0)))
         if largest <= 0:
-            found, rho = self._alpha(judge, largest, None, rho=1e-12), 1e-12
+            found, rho = self._alpha(judge, largest, None, above, rho=1e-12 * size), 1e-12 * size
         else:
-            found, rho = self._both(judge, largest, ratios)
+            found, rho = self._both(judge, largest, ratios, size)
         self._finish(
             X, y, weight, judge, {"alpha": np.asarray(found.alpha), "rho": np.asarray(rho)}, found
         )
@@ -100,12 +102,13 @@ class ElasticNetSearchCV(SearchRegressor):
         return rays + most_evaluations(self.max_iter)
 
     def _both(
-        self, judge: CrossValidation | SharedFolds, largest: float, ratios: np.ndarray
+        self, judge: CrossValidation | SharedFolds, largest: float, ratios: np.ndarray, size: float
     ) -> tuple[Found, float]:
         low = self.alpha_min_ratio * largest
         starts = []
         for ratio in ratios:
-            share = max((1 - ratio) / ratio, 1e-3)
+            # α in units of α_max and ρ in those of X: so the start does not depend on the units of X and y
+            share = max((1 - ratio) / ratio, 1e-3) * size / largest
             # along the ray ρ = share · α the slope in log α is the sum of both
             tied, _ = search_alpha(
                 lambda alpha, gap, share=share: _along(judge, alpha, share, gap),
@@ -116,7 +119,7 @@ class ElasticNetSearchCV(SearchRegressor):
             )
             starts.append((tied.certificate.error, tied.alpha, share * tied.alpha))
         _, alpha, rho = min(starts)
-        bounds = [(np.log(low), np.log(largest)), (np.log(1e-6 * largest), np.log(1e3 * largest))]
+        bounds = [(np.log(low), np.log(largest)), (np.log(1e-6 * size), np.log(1e3 * size))]
         best, judged, _ = minimise(
             judge,
             {"alpha": np.asarray(alpha), "rho": np.asarray(rho)},
@@ -132,6 +135,17 @@ class ElasticNetSearchCV(SearchRegressor):
             judged.each[None],
         )
         return certify_alpha(judge, start, [(alpha, judged)], low, largest, rho), rho
+
+
+def _size(X: Any, weight: np.ndarray, centred: bool) -> float:
+    """The largest mean square of a column (about its mean): the unit of ρ."""
+    omega = weight / weight.sum()
+    mean = np.asarray(X.T @ omega) if centred else np.zeros(X.shape[1])
+    if hasattr(X, "multiply"):
+        spread = np.asarray(X.multiply(X).T @ omega) - mean**2
+    else:
+        spread = np.array([omega @ (x - m) ** 2 for x, m in zip(X.T, mean, strict=True)])
+    return float(spread.max(initial=0.0)) or 1.0
 
 
 def _ridged(alpha: np.ndarray, rho: np.ndarray) -> L1:

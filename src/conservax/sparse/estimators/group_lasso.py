@@ -68,8 +68,8 @@ class GroupLassoSearchCV(SearchRegressor):
         penalty = _Grouped(index)
         y = y.astype(np.float64)
         judge = self._judge(X, y, weight, penalty)
-        largest = self._largest(X, y, weight, penalty(np.array(1.0)))
-        found = self._alpha(judge, largest, None)
+        largest, above = self._largest(X, y, weight, penalty(np.array(1.0)))
+        found = self._alpha(judge, largest, None, above)
         self._finish(X, y, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self._attributes(judge.evaluations)
         return self

@@ -25,7 +25,9 @@ class LassoSearchCV(SearchRegressor):
     Attributes:
         alpha_, coef_, intercept_: the choice, and the fit on all samples.
         alphas_, mse_path_: the penalties looked at, decreasing, and the folds' mean squared errors there (on
-            large data, where the path was coarse, of fits to a small duality gap).
+            large data, where the path was coarse, of fits to a small duality gap). Folds without weight to
+            fit on or to be judged by have no column. What is minimised is the mean over all held-out samples,
+            not over folds as in ``LassoCV``.
         n_iter_: evaluations of the cross-validated error.
         certificate_: a ``SearchCertificate``. n_features_in_, feature_names_in_: as everywhere.
 
@@ -78,8 +80,8 @@ class LassoSearchCV(SearchRegressor):
         X, y, weight = self._checked(X, y, sample_weight)
         y = y.astype(np.float64)
         judge = self._judge_least_squares(X, y, weight, L1)
-        largest = self._largest(X, y, weight, L1(np.array(1.0)))
-        found = self._alpha(judge, largest, self.certify)
+        largest, above = self._largest(X, y, weight, L1(np.array(1.0)))
+        found = self._alpha(judge, largest, self.certify, above)
         self._finish(X, y, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self._attributes(judge.evaluations)
         return self

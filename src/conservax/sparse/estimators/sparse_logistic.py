@@ -71,8 +71,8 @@ class SparseLogisticSearchCV(ClassifierMixin, Search):
             )
         signs = 2.0 * index - 1
         judge = self._judge(X, signs, weight, L1, index)
-        largest = self._largest(X, signs, weight, L1(np.array(1.0)))
-        found = self._alpha(judge, largest, None)
+        largest, above = self._largest(X, signs, weight, L1(np.array(1.0)))
+        found = self._alpha(judge, largest, None, above)
         self._finish(X, signs, weight, judge, {"alpha": np.asarray(found.alpha)}, found)
         self.coef_, self.intercept_ = self._coef[None], np.array([self._shift])
         self.loss_path_ = self._errors

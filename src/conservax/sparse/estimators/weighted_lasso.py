@@ -18,7 +18,7 @@ from ..search import (
     search_alpha,
 )
 from ..shared_folds import SharedFolds
-from .base import Search, SearchRegressor
+from .base import Search, SearchRegressor, Splits
 
 _SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -91,13 +91,15 @@ class WeightedLassoSearchCV(SearchRegressor):
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)
         y = y.astype(np.float64)
-        judge = self._judge_least_squares(X, y, weight, L1)
-        largest = self._largest(X, y, weight, L1(np.array(1.0)))
-        found = self._alpha(judge, largest, "bracket")
+        splits = self._splits(X, y, weight, None)
+        judge = self._judge_least_squares(X, y, weight, L1, splits)
+        largest, above = self._largest(X, y, weight, L1(np.array(1.0)))
+        found = self._alpha(judge, largest, "bracket", above)
         alphas = np.full(X.shape[1], found.alpha)
         self.keep_ = 0.0
         if largest > 0:
-            self.keep_ = self._kept(X, y, weight) if self.keep == "nested" else float(self.keep)
+            nested = self.keep == "nested"
+            self.keep_ = self._kept(X, y, weight, splits) if nested else float(self.keep)
         if self.keep_:
             best = self._weights(judge, found.alpha, X.shape[1], self._say)
             alphas = _on_the_way(found.alpha, best, self.keep_)
@@ -126,24 +128,23 @@ class WeightedLassoSearchCV(SearchRegressor):
         start = {"alpha": np.full(p, alpha)}
         return minimise(judge, start, bounds, self.max_iter, say)[0]["alpha"]
 
-    def _kept(self, X: Any, y: np.ndarray, weight: np.ndarray) -> float:
+    def _kept(self, X: Any, y: np.ndarray, weight: np.ndarray, splits: Splits) -> float:
         """The least κ that does as well as any on folds which the search for the weights has not seen.
 
         As well: within two standard errors of the difference, fold by fold. One would be the custom (Breiman
         and others, 1984); but folds share their samples, so that errors are underestimated.
         """
-        splits = self._splits(X, y, weight, None)
         rows = []
         for k, (fit_on, out) in enumerate(splits):
             others = [
-                (np.setdiff1d(fitted, out), np.setdiff1d(held, out))
+                (fitted[~np.isin(fitted, out)], held[~np.isin(held, out)])
                 for j, (fitted, held) in enumerate(splits)
                 if j != k
             ]
             others = [pair for pair in others if len(pair[0]) and len(pair[1])]
             rest = np.zeros_like(weight)
-            rest[fit_on] = weight[fit_on]
-            largest = self._largest(X, y, rest, L1(np.array(1.0)))
+            np.add.at(rest, fit_on, weight[fit_on])
+            largest, _ = self._largest(X, y, rest, L1(np.array(1.0)))
             if not others or largest <= 0:
                 continue
             judge = self._judge_least_squares(X, y, weight, L1, others)

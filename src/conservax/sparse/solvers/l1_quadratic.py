@@ -13,9 +13,9 @@ def cholesky(H: np.ndarray) -> tuple[np.ndarray, bool] | None:
         factor = cho_factor(H, lower=True, check_finite=False)
     except np.linalg.LinAlgError:
         return None
-    least = float(np.diagonal(factor[0]).min(initial=np.inf)) ** 2
-    largest = float(np.diagonal(H).max(initial=0.0))
-    return factor if least > 4 * len(H) * np.finfo(float).eps * largest else None
+    # 1 − R² of each column on those before it: the units of the columns do not matter
+    shares = np.diagonal(factor[0]) ** 2 / np.diagonal(H)
+    return factor if shares.min(initial=np.inf) > 4 * len(H) * np.finfo(float).eps else None
 
 
 def solve_positive(H: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -33,6 +33,44 @@ def solve_positive(H: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, bool]:
     except np.linalg.LinAlgError:
         return np.linalg.lstsq(H, right, rcond=None)[0], False
     return cho_solve(factor, right, check_finite=False), False
+
+
+def solve_part(H: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """x with H x = right, a right in the range of a singular H ≽ 0: zero but on an independent part."""
+    from scipy.linalg import cho_solve, get_lapack_funcs
+
+    units = np.sqrt(np.diagonal(H))
+    units = np.where(units > 0, units, 1.0)
+    (pstrf,) = get_lapack_funcs(("pstrf",), (H,))
+    tol = 4 * len(H) * np.finfo(float).eps
+    factor, order, rank, _ = pstrf(H / np.outer(units, units), lower=1, tol=tol)
+    at = order[:rank] - 1
+    x = np.zeros(len(right))
+    x[at] = cho_solve((factor[:rank, :rank], True), (right / units)[at], check_finite=False)
+    return x / units
+
+
+def _singular_step(
+    H: np.ndarray, gradient: np.ndarray, noise: np.ndarray, x: np.ndarray, free: np.ndarray
+) -> np.ndarray:
+    """From x, for H singular: to where the last coefficient crosses zero along a null direction that descends.
+
+    Where none does, the shortest Newton step. Lengths are measured in units of the columns.
+    """
+    units = np.sqrt(np.diagonal(H))
+    units = np.where(units > 0, units, 1.0)
+    values, vectors = np.linalg.eigh(H / np.outer(units, units))
+    null = values <= max(16 * len(H) * np.finfo(float).eps, values[0])
+    slope = gradient / units
+    inside = -vectors[:, null] @ (vectors[:, null].T @ slope)
+    inside[np.abs(inside) <= 1e-12 * np.abs(inside).max(initial=0.0)] = 0.0
+    if -(inside @ slope) > 2 * np.abs(inside) @ (noise / units):
+        step = inside / units
+        crossing = np.divide(-x, step, out=np.full(len(x), -1.0), where=(step != 0) & ~free)
+        if crossing.max() > 0:
+            return crossing.max() * step
+    rest = vectors[:, ~null]
+    return -rest @ (rest.T @ slope / values[~null]) / units
 
 
 def inverse_positive(H: np.ndarray) -> np.ndarray:
@@ -64,8 +102,9 @@ def l1_quadratic(
     x = np.array(x, dtype=float)
     active = (x != 0) | free
     signs = np.where(free, 0.0, np.sign(x))
-    for _ in range(_PIVOTS * (len(c) + 5)):
-        _settle(H, c, weights, x, active, signs, free)
+    left = _PIVOTS * (len(c) + 5)  # solves, in all
+    while left > 0:
+        left -= _settle(H, c, weights, x, active, signs, free, left)
         gradient = H @ x - c
         excess = np.where(active, -np.inf, np.abs(gradient) - weights)
         if excess.max(initial=-np.inf) <= tol:
@@ -86,14 +125,29 @@ def _settle(
     active: np.ndarray,
     signs: np.ndarray,
     free: np.ndarray,
-) -> None:
-    """Minimise over the coefficients in ``active``, in place; those that end at zero leave it."""
+    most: int,
+) -> int:
+    """Minimise over the coefficients in ``active``, in place; those that end at zero leave it.
+
+    Returns the number of solves, ``most`` at most.
+    """
+    from scipy.linalg import cho_solve
+
     again = 3  # times, where H is singular and a solve reaches the minimum up to a little
-    for _ in range(_PIVOTS * (int(active.sum()) + 5)):
+    for done in range(1, most + 1):
         at = np.flatnonzero(active)
         sub = H[np.ix_(at, at)]
-        target, regular = solve_positive(sub, c[at] - weights[at] * signs[at])
-        step = target - x[at]
+        right = c[at] - weights[at] * signs[at]
+        factor = cholesky(sub) if len(at) else None
+        regular = factor is not None or not len(at)
+        if factor is not None:
+            step = cho_solve(factor, right, check_finite=False) - x[at]
+        elif len(at):
+            noise = np.abs(sub) @ np.abs(x[at]) + np.abs(c[at]) + weights[at]
+            noise *= 8 * np.finfo(float).eps
+            step = _singular_step(sub, sub @ x[at] - right, noise, x[at], free[at])
+        else:
+            step = right
         # of those that just came in, some may want to the other side once the rest has moved
         astray = (x[at] == 0) & ~free[at] & (step * signs[at] <= 0)
         if astray.any():
@@ -109,9 +163,10 @@ def _settle(
         if t == 1.0 and not dropped.any() and not crossed.any():
             again -= 1
             if regular or not again:
-                return
+                return done
         if t == 0.0 and not dropped.any():
-            return
+            return done
+    return most
 
 
 def _best_on_the_way(
@@ -123,7 +178,7 @@ def _best_on_the_way(
     signs: np.ndarray,
 ) -> tuple[float, np.ndarray]:
     """The t in [0, 1] that minimises the objective at x + t step, and which entries are zero there."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         crossing = np.where((x != 0) & (weights > 0), -x / step, np.inf)
     crossing[~((crossing > 0) & (crossing <= 1))] = np.inf
     nothing = np.zeros(len(x), dtype=bool)
