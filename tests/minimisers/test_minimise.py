@@ -66,11 +66,19 @@ def test_rosenbrocks_in_two_variables_are_certified(problem):
 
 @pytest.mark.parametrize("problem", nonsmooth.ROSENBROCKS, ids=lambda p: p.name)
 def test_rosenbrocks_in_three_variables_are_followed_to_their_end(problem):
-    """BFGS stands still on the way, and goes on from where the search for a certificate walked."""
+    """BFGS stands still on the way, and goes on from where the search for a certificate walked.
+
+    Variant II ends at (1, 1, 1). The valley of variant I is smooth at its end, (x₁ − 1)²/4 along
+    (1, 4, 16): points up to some 5e-3 from it are Goldstein critical to 1e-4, and which of them is met
+    hangs on rounding.
+    """
     result = cx.minimise(problem.fun, problem.start(3), tol=1e-4, max_evaluations=20_000)
     assert result.certificate.recheck()
-    np.testing.assert_allclose(result.value, 1.0, atol=1e-2)
-    assert result.stats.value <= 1e-6
+    smooth = problem.name.endswith(" I")
+    np.testing.assert_allclose(result.value[0], 1.0, atol=1e-2)
+    assert result.stats.value <= (2e-5 if smooth else 1e-6)
+    if not smooth:
+        np.testing.assert_allclose(result.value, 1.0, atol=1e-2)
 
 
 def test_solved_means_certified():
