@@ -16,6 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from ..errors import NotConvergedError, SingularError, UnsupportedOperationError
+from ..solvers.threads import one_blas_thread
 from .datafits import Datafit
 from .derivative import Reduced
 from .design import Design, is_sparse
@@ -198,6 +199,7 @@ def _on_host(which: str, eager: bool, call: Call, levels: Levels, moving: tuple[
     """The host's side of a primitive, as a function of its operands."""
     eager = eager and not levels  # one bad item of a batch fails alone
 
+    @one_blas_thread()  # the matrices of a support are small
     def run(operands: Sequence[Any]) -> tuple[np.ndarray, ...]:
         if which == "solve":
             return _solve(call, operands, eager)

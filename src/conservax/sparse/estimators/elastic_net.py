@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from ...errors import InvalidInputError
+from ...solvers.threads import one_blas_thread
 from ..cross_validation import CrossValidation, Judged
 from ..penalties import L1
 from ..search import (
@@ -75,6 +76,7 @@ class ElasticNetSearchCV(SearchRegressor):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    @one_blas_thread()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "ElasticNetSearchCV":
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)

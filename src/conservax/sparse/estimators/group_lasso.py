@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
+from ...solvers.threads import one_blas_thread
 from ..penalties import GroupL2
 from .base import Search, SearchRegressor
 
@@ -57,6 +58,7 @@ class GroupLassoSearchCV(SearchRegressor):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    @one_blas_thread()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GroupLassoSearchCV":
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)

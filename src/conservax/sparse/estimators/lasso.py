@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import StrOptions
 
+from ...solvers.threads import one_blas_thread
 from ..penalties import L1
 from .base import Search, SearchRegressor
 
@@ -75,6 +76,7 @@ class LassoSearchCV(SearchRegressor):
             )
         return super()._expected()
 
+    @one_blas_thread()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "LassoSearchCV":
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)

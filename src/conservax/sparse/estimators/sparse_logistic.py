@@ -8,6 +8,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ...solvers.threads import one_blas_thread
 from ..datafits import Datafit, Logistic
 from ..penalties import L1
 from .base import Search
@@ -55,6 +56,7 @@ class SparseLogisticSearchCV(ClassifierMixin, Search):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    @one_blas_thread()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SparseLogisticSearchCV":
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,) of two classes."""
         X, y, weight = self._checked(X, y, sample_weight)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from ...solvers.threads import one_blas_thread
 from ..cross_validation import CrossValidation
 from ..penalties import L1
 from ..search import (
@@ -87,6 +88,7 @@ class WeightedLassoSearchCV(SearchRegressor):
     def _expected(self) -> int:
         return longest_search(self.alpha_min_ratio) + most_evaluations(self.max_iter)
 
+    @one_blas_thread()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "WeightedLassoSearchCV":
         """Search, and fit on all samples. X (n, p) dense or sparse, y (n,), sample_weight (n,)."""
         X, y, weight = self._checked(X, y, sample_weight)
