@@ -54,7 +54,9 @@ def of_host(outcome: HostOutcome, cones: Cones) -> ProgramSolution:
 
 
 def info_of(outcome: HostOutcome) -> ProgramInfo:
-    """What the host says of a solve."""
+    """What the host says of a solve whose verdict was asked for."""
+    assert outcome.verdict is not None
+    assert outcome.margin is not None
     return ProgramInfo(
         outcome.status,
         outcome.iterations,

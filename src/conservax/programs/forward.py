@@ -23,7 +23,7 @@ from ..solvers.termination import Residuals, Sizes, measure, measure_data
 from ..solvers.warm_start import WeakStarts
 from .system.sparse_system import by_sparse_factor, sparse_two_tests
 from .system.system import PASSES, System, by_normal_equations, idle_variables, refined, touched
-from .system.two_tests import Factors, TwoTests, factorise_extremes, two_tests
+from .system.two_tests import TwoTests, two_tests
 
 _STEPS = 60  # of the interior-point method, at most
 
@@ -222,7 +222,7 @@ def solve_and_polish(user: Data, cones: Cones, settings: Settings) -> Outcome:
     status = jnp.where(good, Status.SOLVED, lost).astype(jnp.int8)
 
     v, _, parts = active_pieces(data, at, cones)
-    certificate, _ = certify(data, parts, cones, settings.auxiliary)
+    certificate = _certify(data, parts, cones, settings.auxiliary)
     tests = TwoTests(
         jnp.where(good, certificate.verdict, 0).astype(jnp.int8),
         jnp.where(good, certificate.margin, 0.0),
@@ -262,21 +262,21 @@ def without_idle(
     return plus_diagonal(data.P, idle), ~namespace(weak).any(weak, axis=-1)
 
 
-def certify(
-    data: Data,
-    parts: Spectrum,
-    cones: Cones,
-    auxiliary: tuple[int, ...],
-    eps: float | None = None,
-) -> tuple[TwoTests, Factors | None]:
-    """The two tests, and the factors of dense ones, idle variables left out as far as they may be."""
-    if auxiliary:
-        P, left_out = without_idle(data, parts, cones, auxiliary)
-        parts, data = parts._replace(bounded=parts.bounded & left_out), data._replace(P=P)
+def held(
+    data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...]
+) -> tuple[Data, Spectrum]:
+    """What the two tests are asked of: idle variables left out as far as they may be."""
+    if not auxiliary:
+        return data, parts
+    P, left_out = without_idle(data, parts, cones, auxiliary)
+    return data._replace(P=P), parts._replace(bounded=parts.bounded & left_out)
+
+
+def _certify(data: Data, parts: Spectrum, cones: Cones, auxiliary: tuple[int, ...]) -> TwoTests:
+    data, parts = held(data, parts, cones, auxiliary)
     if isinstance(data.A, SparseMatrix):
-        return sparse_two_tests(data.P, data.A, parts, cones, eps or machine_epsilon(float)), None
-    factors = factorise_extremes(data.P, data.A, parts, cones)
-    return two_tests(data.P, data.A, parts, cones, eps, factors), factors
+        return sparse_two_tests(data.P, data.A, parts, cones, machine_epsilon(float))
+    return two_tests(data.P, data.A, parts, cones)
 
 
 def _solve(

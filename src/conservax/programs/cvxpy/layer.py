@@ -128,7 +128,7 @@ class CvxpyLayer:
 
     def _prepare(self) -> None:
         self._starts = WarmStart()
-        self._maps: dict[LayerForm, Callable[..., Any]] = {}
+        self._maps: dict[tuple[LayerForm, bool], Callable[..., Any]] = {}
         self._solve = jax.jit(self._outputs, static_argnums=0)
         self._solve_and_tell = jax.jit(self._told, static_argnums=0)
 
@@ -207,7 +207,7 @@ class CvxpyLayer:
         elif traced and (self.perturbed is not None or self.infeasible):
             run = functools.partial(self._told, program)
         else:
-            run = self._on_host(program, solver, values, traced)
+            run = self._on_host(tell, program, solver, values, traced)
             if self.infeasible:
                 run = self._or_closest(program, solver, run)
         size = piece_size(self._item_bytes, solver)
@@ -228,20 +228,25 @@ class CvxpyLayer:
         return answer
 
     def _on_host(
-        self, program: ConeProgram, solver: Solver, values: tuple[Any, ...], traced: bool
+        self,
+        tell: bool,
+        program: ConeProgram,
+        solver: Solver,
+        values: tuple[Any, ...],
+        traced: bool,
     ) -> Callable[..., Any]:
         """Parameters ↦ outputs, statuses, and what else is known, by the host engine."""
         if self._sparse:
             RECENT_FACTORS.serve(self)
         dtype = jnp.result_type(float, *values)
         form = layer_form(self.canonical, self._sparse, program.settings(solver, dtype), dtype)
-        if form not in self._maps:
-            self._maps[form] = layer_solution_map(form)
-        solve = self._maps[form] if traced else functools.partial(solve_layer_now, form)
+        if (form, tell) not in self._maps:
+            self._maps[form, tell] = layer_solution_map(form, tell)
+        solve = self._maps[form, tell] if traced else functools.partial(solve_layer_now, form, tell)
 
         def run(*values: Any) -> Any:
             outputs, outcome = solve(*self.canonical.complete(values))
-            return outputs, outcome.status, info_of(outcome)
+            return outputs, outcome.status, info_of(outcome) if tell else None
 
         return run
 

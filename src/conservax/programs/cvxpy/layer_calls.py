@@ -137,13 +137,23 @@ def _terms(into: AffineMap, size: int) -> _Terms:
     return _Terms(rows, columns, of_theta)
 
 
-def solve(
-    layer: LayerForm, *values: np.ndarray, differentiated: bool = True
-) -> tuple[np.ndarray, ...]:
+def solve(layer: LayerForm, *values: np.ndarray) -> tuple[np.ndarray, ...]:
     """What was asked for; then as ``host_calls.solve``."""
-    found = host_calls.solve(layer.form, *layer.leaves(values), differentiated=differentiated)
-    outputs = (read(found[0], found[1]) for read in layer.canonical.readers)
-    return *outputs, *found
+    return _read(layer, host_calls.solve(layer.form, *layer.leaves(values)))
+
+
+def solve_once(layer: LayerForm, told: bool, *values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What was asked for; then as ``host_calls.solve_once``."""
+    return _read(layer, host_calls.solve_once(layer.form, told, *layer.leaves(values)))
+
+
+def _read(layer: LayerForm, found: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    return *(read(found[0], found[1]) for read in layer.canonical.readers), *found
+
+
+def verdict(layer: LayerForm, *args: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Verdict and margin at solutions; values, point, ticket."""
+    return host_calls.verdict(layer.form, *layer.leaves(args[:-4]), *args[-4:])
 
 
 def derivative(

@@ -15,8 +15,15 @@ from ...calculus.implicit_node import NAME, Node, node_p
 from ..equations import host_node
 from ..host.calls import Form, Slot
 from ..host.leads import broadcast, lead_of
-from ..host.map import HostOutcome, ProgramCall
-from ..host.primitives import LinearCall, Shape, host_primitive, of_jax, zero_tangent
+from ..host.map import HostOutcome, ProgramCall, at_once, solution_shapes, verdict_shapes
+from ..host.primitives import (
+    LinearCall,
+    Shape,
+    host_primitive,
+    of_jax,
+    stands_still,
+    zero_tangent,
+)
 from . import layer_calls
 from .layer_calls import LayerForm
 
@@ -28,16 +35,17 @@ class LayerOutcome(NamedTuple):
     outcome: HostOutcome
 
 
-def layer_solution_map(layer: LayerForm) -> Callable[..., LayerOutcome]:
-    """Parameters ↦ LayerOutcome; differentiable any number of times."""
+def layer_solution_map(layer: LayerForm, told: bool) -> Callable[..., LayerOutcome]:
+    """Parameters ↦ LayerOutcome; differentiable any number of times. ``told``: with the verdict."""
     call, count, node = LayerCall(layer), len(layer.canonical.readers), _node(layer)
 
     def find(*values: Array) -> LayerOutcome:
         found = layer_p.bind(*values, layer=layer)
         solution = node_p.bind(*found[: count + 3], *values, node=node, leaves=count + 3)
-        return LayerOutcome(
-            tuple(solution[:count]), HostOutcome(*solution[count:], *found[count + 3 :])
-        )
+        point, ticket = found[count : count + 3], found[-1]
+        tests = layer_verdict_p.bind(*values, *point, ticket, layer=layer) if told else ()
+        outcome = HostOutcome(*solution[count:], *found[count + 3 :], *tests)
+        return LayerOutcome(tuple(solution[:count]), outcome)
 
     find.__name__ = find.__qualname__ = NAME
     solved = jax.custom_jvp(find)
@@ -58,17 +66,17 @@ def layer_solution_map(layer: LayerForm) -> Callable[..., LayerOutcome]:
     return lambda *values: solved(*map(of_jax, values))
 
 
-def solve_layer_now(layer: LayerForm, *values: np.ndarray) -> LayerOutcome:
+def solve_layer_now(layer: LayerForm, told: bool, *values: np.ndarray) -> LayerOutcome:
     """The same for NumPy's arrays, where nobody differentiates: no ticket."""
     count = len(layer.canonical.readers)
     if 0 in layer.lead(values):
         none = layer_p.bind(*values, layer=layer)
-        return LayerOutcome(tuple(none[:count]), HostOutcome(*none[count:]))
-    found = layer_calls.solve(layer, *values, differentiated=False)
+        tests = layer_verdict_p.bind(*values, *none[count : count + 3], none[-1], layer=layer)
+        return LayerOutcome(tuple(none[:count]), HostOutcome(*none[count:], *tests))
+    found = layer_calls.solve_once(layer, told, *values)
     outputs, info = found[:count], found[count:]
     shown = jax.device_put((outputs, info[3:]))  # the point itself stays on the host
-    nothing = np.zeros((*info[3].shape, 0), np.int32)
-    return LayerOutcome(tuple(shown[0]), HostOutcome._make((*info[:3], *shown[1], nothing)))
+    return LayerOutcome(tuple(shown[0]), at_once((*info[:3], *shown[1])))
 
 
 @dataclass(frozen=True)
@@ -190,13 +198,14 @@ def _layer_shapes(*values: Any, layer: LayerForm) -> tuple[Shape, ...]:
     lead = layer.lead(values)
     canonical, dtype = layer.canonical, np.dtype(layer.form.dtype)
     (m, n) = canonical.A.shape
-    kinds = (dtype,) * 3 + (np.int8, np.int32) + (dtype,) * 3 + (np.int8, dtype, np.int8)
-    sizes: list[tuple[int, ...]] = [(n,), (m,), (m,)] + [()] * 8
     return (
         *(Shape((*lead, *read.shape), dtype) for read in canonical.readers),
-        *(Shape((*lead, *size), kind) for size, kind in zip(sizes, kinds, strict=True)),
-        Shape((*lead, 3), np.int32),
+        *solution_shapes(lead, n, m, dtype),
     )
+
+
+def _verdict_shapes(*args: Any, layer: LayerForm) -> tuple[Shape, ...]:
+    return verdict_shapes(*args, form=layer.form)
 
 
 layer_p = host_primitive(
@@ -205,6 +214,13 @@ layer_p = host_primitive(
     _layer_shapes,
     lambda *, layer: layer.cores,
 )
+layer_verdict_p = host_primitive(
+    "conservax.layer_verdict",
+    lambda *args, layer: layer_calls.verdict(layer, *args),
+    _verdict_shapes,
+    lambda *, layer: (*layer.cores, 1, 1, 1, 1),
+)
+stands_still(layer_verdict_p)
 
 
 def layer_form(canonical: Any, sparse: bool, settings: Any, dtype: Any) -> LayerForm:

@@ -14,7 +14,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -27,7 +27,7 @@ from ...solvers.matrices import SparseMatrix, column_major, dense, symmetric_par
 from ...solvers.threads import threaded
 from ..cone_inputs import items_of
 from ..forward import Settings
-from .engine import place_of, solve_programs
+from .engine import Answered, place_of, solve_programs
 from .leads import Columns, broadcast, flat, lead_of, summed, summed_product
 from .place import Place
 
@@ -166,19 +166,51 @@ def _data(form: Form, leaves: Any, lead: tuple[int, ...]) -> Data:
 
 
 @_QUIETLY
-def solve(form: Form, *leaves: np.ndarray, differentiated: bool = True) -> tuple[np.ndarray, ...]:
-    """x, y, s, status, iterations, residuals, gap, verdict, margin, solver, and a ticket."""
+def solve(form: Form, *leaves: np.ndarray) -> tuple[np.ndarray, ...]:
+    """x, y, s, status, iterations, residuals, gap, solver, and a ticket."""
     lead = form.lead(leaves)
-    data = _data(form, leaves, lead)
-    answered, places = solve_programs(data, form.cones, form.settings, form.eps)
-    dtype = np.dtype(form.dtype)
+    answered, places = _solve(form, leaves, lead)
+    return *_shaped(form, lead, answered), *_shaped(form, lead, [_TICKETS.keep(places)])
 
-    def shaped(part: np.ndarray) -> np.ndarray:
-        part = part.astype(dtype, copy=False) if part.dtype == float else part
-        return part.reshape((*lead, *part.shape[1:]))
 
-    found = tuple(map(shaped, answered))
-    return (*found, shaped(_TICKETS.keep(places))) if differentiated else found
+@_QUIETLY
+def solve_once(form: Form, told: bool, *leaves: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The same where nobody differentiates: no ticket, but verdict and margin, if they are ``told``."""
+    lead = form.lead(leaves)
+    answered, places = _solve(form, leaves, lead)
+    found = _shaped(form, lead, answered)
+    if not told:
+        return found
+    _test(places)
+    tests = (np.concatenate(part) for part in zip(*(p.tests for p in places), strict=True))
+    return *found, *_shaped(form, lead, tests)
+
+
+def _solve(form: Form, leaves: Any, lead: tuple[int, ...]) -> tuple[Answered, list[Place]]:
+    return solve_programs(_data(form, leaves, lead), form.cones, form.settings, form.eps)
+
+
+def _shaped(form: Form, lead: tuple[int, ...], parts: Iterable[np.ndarray]) -> tuple[Any, ...]:
+    """With the leading axes back, in the dtype of the results."""
+    found = (part.astype(form.dtype, copy=False) if part.dtype == float else part for part in parts)
+    return tuple(part.reshape((*lead, *part.shape[1:])) for part in found)
+
+
+def _test(places: list[Place]) -> None:
+    """The two tests, side by side."""
+    threaded(lambda k: places[k].tests, len(places), max(places[0].data.A.shape[-2:]))
+
+
+@_QUIETLY
+def verdict(form: Form, *args: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Verdict and margin at solutions; leaves, point, ticket."""
+    leaves, point, ticket = args[:-4], args[-4:-1], np.asarray(args[-1])
+    found, x, _ = _places(form, leaves, point, ticket)
+    _test([place for _, place in found])
+    verdicts, margins = np.zeros(len(x), np.int8), np.zeros(len(x))
+    for items, place in found:
+        verdicts[items], margins[items] = place.tests
+    return _shaped(form, lead_of(point[0].shape, 1), (verdicts, margins))
 
 
 def _places(form: Form, leaves: Any, point: Any, ticket: np.ndarray) -> Any:
@@ -400,16 +432,11 @@ def pieces(form: Form, *args: np.ndarray) -> tuple[np.ndarray, ...]:
     lead = lead_of(point[0].shape, 1)
     results: list[np.ndarray] | None = None
     for items, place in found:
-        basis = [own for own in place.basis if own is not None]
-        own = [*place.scaling, place.d, place.verdict, *basis]
+        basis = [own for own in place.parts.basis if own is not None]
+        own = [*place.scaling, place.d, place.tests.verdict, *basis]
         if results is None:
             results = [np.zeros((len(x), *part.shape[1:]), part.dtype) for part in own]
         for result, part in zip(results, own, strict=True):
             result[items] = part
     assert results is not None
-    return tuple(
-        part.astype(form.dtype if part.dtype == float else part.dtype).reshape(
-            (*lead, *part.shape[1:])
-        )
-        for part in results
-    )
+    return _shaped(form, lead, results)

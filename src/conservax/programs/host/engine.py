@@ -13,23 +13,14 @@ from ...cones.spectrum import Spectrum
 from ...cones.table import Cones
 from ...solution import Status
 from ...solvers import ConicPoint, Solver, host
-from ...solvers.equilibrate import Data, equilibrate
+from ...solvers.equilibrate import Data, Scaling, equilibrate
 from ...solvers.matrices import SparseMatrix
 from ...solvers.termination import measure_data
 from ...solvers.threads import PROCESSORS, threaded
 from ..cone_inputs import items_of
-from ..forward import (
-    Settings,
-    accuracy,
-    active_pieces,
-    certify,
-    measure_point,
-    user_residuals,
-)
-from ..system.system import idle_variables
-from ..system.two_tests import Factors, TwoTests
+from ..forward import Measured, Settings, accuracy, active_pieces, measure_point, user_residuals
 from .place import Place
-from .search import Found, Stage, put_in, search, stages
+from .search import Stage, put_in, search, stages
 
 _CACHED = 1 << 20  # bytes of one matrix of each item of a portion
 _WORTH = 14_000_000  # operations below which a thread waits for the interpreter more than it works
@@ -37,10 +28,7 @@ _ENTRIES = 2500  # of P and A, sparse, likewise
 
 
 class Answered(NamedTuple):
-    """Of a batch, in user units: the solution, NaN where there is none, and what is known of it.
-
-    ``verdict`` int8, ``margin``: of the two tests. ``solver`` int8.
-    """
+    """Of a batch, in user units: the solution, NaN where there is none, and what is known of it."""
 
     x: np.ndarray
     y: np.ndarray
@@ -50,8 +38,6 @@ class Answered(NamedTuple):
     primal_residual: np.ndarray
     dual_residual: np.ndarray
     gap: np.ndarray
-    verdict: np.ndarray
-    margin: np.ndarray
     solver: np.ndarray
 
 
@@ -98,48 +84,46 @@ def _solve_portion(
         scaling = equilibrate(*user, cones)
         data = scaling.apply(user)
         found = search(data, cones, settings, stages(settings, cones))
-        good, parts, tests, factors = _judged(data, found, cones, settings, eps)
-        if settings.followed and Solver.MOREAU in found.solver:
+        place = _place(data, scaling, found.at, found.good, cones, settings, eps)
+        of_moreau = found.good & (found.solver == Solver.MOREAU) & ~place.single
+        if settings.followed and of_moreau.any() and host.is_installed(Solver.CLARABEL):
             # a vertex of many solutions hides pieces that one amid them shows
-            edge = good & (found.solver == Solver.MOREAU) & (tests.verdict != 1)
-            items = np.flatnonzero(edge & np.any(parts.low != parts.high, axis=-1))
-            if len(items) and host.is_installed(Solver.CLARABEL):
-                own = search(items_of(data, items), cones, settings, [Stage(Solver.CLARABEL, True)])
-                exact = own.good & (own.at.worst <= accuracy(np.float64))
+            items = np.flatnonzero(of_moreau & (place.tests.verdict != 1))
+            own = search(items_of(data, items), cones, settings, [Stage(Solver.CLARABEL, True)])
+            exact = own.good & (own.at.worst <= accuracy(np.float64))
+            if exact.any():
                 put_in(found, items[exact], own, exact)
-                good, parts, tests, factors = _judged(data, found, cones, settings, eps)
+                place = _place(data, scaling, found.at, found.good, cones, settings, eps)
         x, y, s = scaling.undo(found.at.point)
         residuals = user_residuals(user, x, y, s)
-        nan = np.where(good, 1.0, np.nan)[:, None]
-        d = parts.high if settings.selection == "upper" else parts.low
-        idle = idle_variables(data.P, data.A, parts.basis, d, cones, settings.auxiliary)
-        decided = np.all(parts.low == parts.high, axis=-1) & parts.bounded
-        verdict = np.where(good, tests.verdict, 0).astype(np.int8)
+        nan = np.where(found.good, 1.0, np.nan)[:, None]
         answered = Answered(
             x * nan,
             y * nan,
             s * nan,
-            np.where(good, Status.SOLVED, found.status).astype(np.int8),
+            np.where(found.good, Status.SOLVED, found.status).astype(np.int8),
             found.iterations,
             *residuals,
-            verdict,
-            np.where(good, tests.margin, 0.0),
             found.solver,
         )
-        own = factors if np.all(parts.low == parts.high) else None
-        return answered, Place(
-            data, scaling, cones, parts.basis, d, idle, good, decided, verdict, own
-        )
+        return answered, place
 
 
-def _judged(
-    data: Data, found: Found, cones: Cones, settings: Settings, eps: float
-) -> tuple[np.ndarray, Spectrum, TwoTests, Factors | None]:
-    """Which items are solved, the pieces there, and the two tests."""
-    good, parts = found.good, active_pieces(data, found.at, cones, eps).parts
-    if not np.all(good):  # nothing is known there
-        parts = _blank(parts, good)
-    return good, parts, *certify(data, parts, cones, settings.auxiliary, eps)
+def _place(
+    data: Data,
+    scaling: Scaling,
+    at: Measured,
+    known: np.ndarray,
+    cones: Cones,
+    settings: Settings,
+    eps: float,
+) -> Place:
+    """Where points are differentiated, those that are known to be solutions."""
+    parts = active_pieces(data, at, cones, eps).parts
+    if not np.all(known):  # nothing is known there
+        parts = _blank(parts, known)
+    upper = settings.selection == "upper"
+    return Place(data, scaling, cones, parts, upper, known, settings.auxiliary, eps)
 
 
 def _blank(parts: Spectrum, good: np.ndarray) -> Spectrum:
@@ -162,11 +146,4 @@ def place_of(user: Data, point: ConicPoint, cones: Cones, settings: Settings, ep
         at = measure_point(
             data, measure_data(data), scaling.apply_point(safe), np.zeros(len(data.c))
         )
-        parts = _blank(active_pieces(data, at, cones, eps).parts, known)
-        tests, factors = certify(data, parts, cones, settings.auxiliary, eps)
-        d = parts.high if settings.selection == "upper" else parts.low
-        idle = idle_variables(data.P, data.A, parts.basis, d, cones, settings.auxiliary)
-        decided = np.all(parts.low == parts.high, axis=-1) & parts.bounded
-        verdict = np.where(known, tests.verdict, 0).astype(np.int8)
-        own = factors if np.all(parts.low == parts.high) else None
-        return Place(data, scaling, cones, parts.basis, d, idle, known, decided, verdict, own)
+        return _place(data, scaling, at, known, cones, settings, eps)

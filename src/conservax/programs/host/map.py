@@ -25,7 +25,10 @@ from .primitives import LinearCall, Shape, host_primitive, of_jax, stands_still,
 
 
 class HostOutcome(NamedTuple):
-    """As ``ProgramSolution`` and ``ProgramInfo``, with leading axes, and a ticket for the derivative."""
+    """As ``ProgramSolution`` and ``ProgramInfo``, with leading axes, and a ticket for the derivative.
+
+    ``verdict``, ``margin``: None where nobody is told.
+    """
 
     x: Array
     y: Array
@@ -35,10 +38,10 @@ class HostOutcome(NamedTuple):
     primal_residual: Array
     dual_residual: Array
     gap: Array
-    verdict: Array
-    margin: Array
     solver: Array
     ticket: Array
+    verdict: Array | None = None
+    margin: Array | None = None
 
 
 @functools.lru_cache(maxsize=256)
@@ -48,10 +51,12 @@ def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
     node = host_node(form.parts, form.cones, form.settings.auxiliary)
 
     def find(*leaves: Array) -> HostOutcome:
+        # a call of its own, which XLA leaves out where nobody asks for the verdict
         outcome = HostOutcome(*solve_p.bind(*leaves, form=form))
         solution = outcome.x, outcome.y, outcome.s
+        verdict, margin = verdict_p.bind(*leaves, *solution, outcome.ticket, form=form)
         x, y, s = node_p.bind(*solution, *leaves, node=node, leaves=3)
-        return outcome._replace(x=x, y=y, s=s)
+        return outcome._replace(x=x, y=y, s=s, verdict=verdict, margin=margin)
 
     find.__name__ = find.__qualname__ = NAME
     solved = jax.custom_jvp(find)
@@ -74,10 +79,15 @@ def host_solution_map(form: Form) -> Callable[..., HostOutcome]:
 def solve_now(form: Form, *leaves: np.ndarray) -> HostOutcome:
     """The same for NumPy's arrays, where nobody differentiates: no ticket."""
     if 0 in form.lead(leaves):
-        return HostOutcome(*solve_p.bind(*leaves, form=form))
-    found = host_calls.solve(form, *leaves, differentiated=False)
+        found = solve_p.bind(*leaves, form=form)
+        return HostOutcome(*found, *verdict_p.bind(*leaves, *found[:3], found[-1], form=form))
+    return at_once(jax.device_put(host_calls.solve_once(form, True, *leaves)))
+
+
+def at_once(found: Any) -> HostOutcome:
+    """Of ``solve_once``."""
     nothing = np.zeros((*found[3].shape, 0), np.int32)
-    return HostOutcome._make((*jax.device_put(found), nothing))
+    return HostOutcome._make((*found[:9], nothing, *(found[9:] or (None, None))))
 
 
 @dataclass(frozen=True)
@@ -164,10 +174,20 @@ def _solve_shapes(*leaves: Any, form: Form) -> tuple[Shape, ...]:
     lead = form.lead(leaves)
     _, c, _, b = form.parts(leaves)
     n, m, dtype = c.shape[-1], b.shape[-1], np.dtype(form.dtype)
-    kinds = (dtype,) * 3 + (np.int8, np.int32) + (dtype,) * 3 + (np.int8, dtype, np.int8)
-    sizes: list[tuple[int, ...]] = [(n,), (m,), (m,)] + [()] * 8
-    found = [Shape((*lead, *size), kind) for size, kind in zip(sizes, kinds, strict=True)]
-    return *found, Shape((*lead, 3), np.int32)
+    return solution_shapes(lead, n, m, dtype)
+
+
+def solution_shapes(lead: tuple[int, ...], n: int, m: int, dtype: np.dtype) -> tuple[Shape, ...]:
+    """Of what ``host_calls.solve`` finds."""
+    kinds = (dtype,) * 3 + (np.int8, np.int32) + (dtype,) * 3 + (np.int8, np.int32)
+    sizes: list[tuple[int, ...]] = [(n,), (m,), (m,), *[()] * 6, (3,)]
+    return tuple(Shape((*lead, *size), kind) for size, kind in zip(sizes, kinds, strict=True))
+
+
+def verdict_shapes(*args: Any, form: Form) -> tuple[Shape, ...]:
+    """Of verdict and margin."""
+    lead = lead_of(args[-4].shape, 1)
+    return Shape(lead, np.int8), Shape(lead, np.dtype(form.dtype))
 
 
 def _pieces_shapes(*args: Any, form: Form) -> tuple[Shape, ...]:
@@ -188,6 +208,12 @@ solve_p = host_primitive(
     _solve_shapes,
     lambda *, form: form.cores,
 )
+verdict_p = host_primitive(
+    "conservax.program_verdict",
+    lambda *args, form: host_calls.verdict(form, *args),
+    verdict_shapes,
+    lambda *, form: (*form.cores, 1, 1, 1, 1),
+)
 # scaling, d, verdict and basis, at a place
 pieces_p = host_primitive(
     "conservax.program_pieces",
@@ -196,6 +222,7 @@ pieces_p = host_primitive(
     lambda *, form: (*form.cores, 1, 1, 1, 1),
 )
 stands_still(pieces_p)
+stands_still(verdict_p)
 
 
 def _product(like: Any, values: Array, vector: Array, transposed: bool = False) -> Array:

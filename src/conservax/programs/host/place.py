@@ -12,63 +12,107 @@ from ...numerics import machine_epsilon
 from ...solvers.equilibrate import Data, Scaling
 from ...solvers.matrices import SparseMatrix, plus_diagonal
 from ..cone_inputs import items_of
+from ..forward import held
 from ..system.determined import determined, shifted
-from ..system.sparse_system import by_sparse_factor
-from ..system.system import Solver, System, by_normal_equations, refined
-from ..system.two_tests import Factors, factorise_extremes
+from ..system.sparse_system import by_sparse_factor, sparse_two_tests
+from ..system.system import Solver, System, by_normal_equations, idle_variables, refined
+from ..system.two_tests import Factors, TwoTests, factorise_extremes, two_tests
 
 _EPS = machine_epsilon(np.float64)
 
 
 @dataclass
 class Place:
-    """A portion of a batch: its equilibrated program, and the element V = T diag(d) Tᵀ of each item.
+    """A portion of a batch: its equilibrated program, and the elements of each item.
 
-    ``idle``: 1 for variables that are left out. ``known``: whether there is a solution. ``decided``:
-    whether there is one element. ``verdict``: of the two tests. ``factors``: of theirs, if they are
-    those of V.
+    What a gradient or a verdict needs is computed when the first of them asks for it.
+
+    ``parts``: the elements V = T diag(d) Tᵀ, low ≤ d ≤ high; ``upper``: whether the derivative takes the
+    greatest of them, or the least. ``known``: whether there is a solution. ``auxiliary``: as of
+    ``ConeProgram``. ``eps``: of the data.
     """
 
     data: Data
     scaling: Scaling
     cones: Cones
-    basis: tuple[Any, ...]
-    d: np.ndarray
-    idle: np.ndarray
+    parts: Spectrum
+    upper: bool
     known: np.ndarray
-    decided: np.ndarray
-    verdict: np.ndarray
-    factors: Factors | None
+    auxiliary: tuple[int, ...]
+    eps: float
 
     @property
     def bytes(self) -> int:
-        """That it takes."""
-        arrays: list[Any] = [*self.data, self.d, *(self.factors or ()), *self.basis]
+        """That it takes, or will have taken."""
+        arrays: list[Any] = [*self.data, self.parts.low, self.parts.high, *self.parts.basis]
         values = (part.values if isinstance(part, SparseMatrix) else part for part in arrays)
-        return sum(part.nbytes for part in values if part is not None)
+        batch, (m, n) = len(self.known), self.data.A.shape[-2:]
+        dense = not isinstance(self.data.A, SparseMatrix)
+        factors = 8 * batch * (m * n + 2 * n * n + 2 * m * m) if dense else 0
+        return factors + sum(part.nbytes for part in values if part is not None)
+
+    @property
+    def d(self) -> np.ndarray:
+        """Of the element that the derivative takes."""
+        return self.parts.high if self.upper else self.parts.low
+
+    @cached_property
+    def single(self) -> np.ndarray:
+        """Which items have one element alone."""
+        return np.all(self.parts.low == self.parts.high, axis=-1)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """Which items are known to have one element alone."""
+        return self.single & self.parts.bounded
 
     @cached_property
     def system(self) -> System:
-        P = plus_diagonal(self.data.P, self.idle)
-        return System(P, self.data.A, self.basis, self.d, self.cones)
+        """At the element that the derivative takes, without the variables that it leaves out."""
+        data, basis, d = self.data, self.parts.basis, self.d
+        idle = idle_variables(data.P, data.A, basis, d, self.cones, self.auxiliary)
+        return System(plus_diagonal(data.P, idle), data.A, basis, d, self.cones)
+
+    @cached_property
+    def factors(self) -> Factors:
+        """Those of the two tests, of dense data."""
+        data, parts = held(self.data, self.parts, self.cones, self.auxiliary)
+        return factorise_extremes(data.P, data.A, parts, self.cones)
+
+    @cached_property
+    def tests(self) -> TwoTests:
+        """The verdict; 0 in an item without a solution."""
+        data, parts = held(self.data, self.parts, self.cones, self.auxiliary)
+        with np.errstate(all="ignore"):
+            if isinstance(data.A, SparseMatrix):
+                found = sparse_two_tests(data.P, data.A, parts, self.cones, self.eps)
+            else:
+                found = two_tests(data.P, data.A, parts, self.cones, self.eps, self.factors)
+        verdict = np.where(self.known, found.verdict, 0).astype(np.int8)
+        return TwoTests(verdict, np.where(self.known, found.margin, 0.0))
 
     def some(self, items: np.ndarray) -> "Place":
         """Of some items."""
-        factors = self.factors
-        if factors is not None:
-            factors = Factors(*(_some(part, items, len(self.d)) for part in factors))
-        return Place(
+        basis, low, high, bounded = self.parts
+        own = Place(
             items_of(self.data, items),
             Scaling(*(part[items] for part in self.scaling)),
             self.cones,
-            tuple(None if own is None else own[items] for own in self.basis),
-            self.d[items],
-            self.idle[items],
+            Spectrum(
+                tuple(None if part is None else part[items] for part in basis),
+                low[items],
+                high[items],
+                bounded[items],
+            ),
+            self.upper,
             self.known[items],
-            self.decided[items],
-            self.verdict[items],
-            factors,
+            self.auxiliary,
+            self.eps,
         )
+        if "factors" in self.__dict__:
+            batch = len(self.known)
+            own.factors = Factors(*(_some(part, items, batch) for part in self.factors))
+        return own
 
     def solve(
         self, upper: np.ndarray, lower: np.ndarray, transposed: bool, still: tuple[bool, bool]
@@ -117,10 +161,11 @@ class Place:
     @cached_property
     def _symmetric(self) -> Solver:
         """The symmetric system by the two factors of V."""
-        system, factors = self.system, self.factors
-        if factors is None:
-            one = np.ones(len(self.d), bool)
-            parts = Spectrum(self.basis, self.d, self.d, one)
+        system = self.system
+        if self.single.all():
+            factors = self.factors
+        else:
+            parts = self.parts._replace(low=self.d, high=self.d)
             factors = factorise_extremes(system.P, system.A, parts, self.cones)
         root = np.sqrt(self.d)[..., None]
         B, X, Y = root * factors.turned, factors.X, factors.Y
