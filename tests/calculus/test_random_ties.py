@@ -58,21 +58,21 @@ def test_places_of_extrema_that_up_to_four_entries_share(seed):
     held_to_neighbours(extrema, x, (W, b, bend), rng)
 
 
-def chosen(x, w):
+def chosen(x, w, table=TABLE):
     """The three largest, by a threshold."""
     return jnp.sum(jnp.where(x >= jnp.sort(x)[-3], jnp.exp(w * x), 0.0))[None]
 
 
-def gated(x, w):
+def gated(x, w, table=TABLE):
     """The three largest, by their places."""
     values, places = jax.lax.top_k(x, 3)
     gates = jax.nn.softmax(values)
-    return gates @ (TABLE * w)[places]
+    return gates @ (table * w)[places]
 
 
-def scattered(x, w):
+def scattered(x, w, table=TABLE):
     values, places = jax.lax.top_k(x, 3)
-    return jnp.zeros(5).at[places].set(jax.nn.softmax(values)) @ (TABLE * w)
+    return jnp.zeros(len(x)).at[places].set(jax.nn.softmax(values)) @ (table * w)
 
 
 @pytest.mark.parametrize("fun", [chosen, gated, scattered])
@@ -92,6 +92,21 @@ def test_the_three_largest_wherever_they_tie(fun, seed):
     else:
         J = held_to_neighbours(fun, x, (w,), rng)
         assert J.vertices().shape[0] == 1
+
+
+@pytest.mark.parametrize("fun", [chosen, gated, scattered])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=EXAMPLES)
+def test_any_number_of_entries_may_tie_where_nobody_reads_them(fun, seed):
+    """Refused where one of them is among the three largest."""
+    rng = np.random.default_rng(seed)
+    large, w = rng.integers(1, 3, size=3) / 2, float(rng.integers(1, 4)) / 2
+    order, table = rng.permutation(9), rng.normal(size=(9, 2))
+    x = np.concatenate([large, np.zeros(6)])[order]
+    J = held_to_neighbours(fun, x, (w, table), rng)
+    assert J.vertices().shape[0] == 1
+    with pytest.raises((errors.DiscontinuousError, errors.TooManyKinksError)):
+        cx.conservative_jacobian(fun)(jnp.where(x == large.min(), 0.0, x), w, table)
 
 
 def powers(x, knots, p, slopes):

@@ -32,6 +32,7 @@ from ..tracing import smooth
 from ..tracing.jaxprs import (
     CUSTOM_RULES,
     INLINE,
+    entries_read,
     function_of_jax,
     is_float,
     live_equations,
@@ -184,6 +185,8 @@ class _Planner:
         for eqn in equations:
             step = Step(eqn, scope.call or eqn, tie=scope.tie, late=self.late)
             step.own_entries = self.own_entries(eqn.outvars)
+            if eqn.primitive.name == "sort":
+                step.read = entries_read(eqn, jaxpr, equations)
             operands = [info(a) for a in eqn.invars]
             felt_here = [v in felt for v in eqn.outvars]
             if not any(felt_here):

@@ -163,7 +163,7 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
         for r, orders in _COUNTS.items():
             count = jnp.where(length == r, orders, count)
         more = count > (1 if tape.rival is None else tape.rival + 1)
-        long = length > LONGEST_RUN
+        long = (length > LONGEST_RUN) & (place < step.read)
     swapped = tape.rivals(more, swaps)
     tape.jump(jnp.where(jnp.broadcast_to(long, place.shape), 0.0, jnp.inf), 1.0)
 

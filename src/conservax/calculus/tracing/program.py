@@ -102,6 +102,7 @@ class Step:
     late: bool = False  # sides meet as late as they can: see both_sides.py
     edges: tuple[Any, ...] = ()  # where an operation taken as smooth is not: see domains.py
     own_entries: int = 0  # the first number of the entries of its results: see copies.py
+    read: int = 0  # of a sort: how many leading entries of its results anything reads
 
     @cached_property
     def location(self) -> Location:
