@@ -17,6 +17,7 @@ from ..solution import Status
 from .matrices import SparseMatrix, column_major
 
 _TOLERANCE, _ROUGH = 1e-8, 1e-7
+_SHIFT = 1e-7  # of the pivots of Clarabel's factors; its refinement takes it back
 _LAST_RESORT = 2000  # iterations of SCS, where nobody else has decided
 
 
@@ -114,6 +115,9 @@ def _clarabel(
     for name, value in options.items():
         setattr(settings, name, value)
     settings.verbose = False
+    # with its own, programs with dense rows and P = 0 often end at the first step, pivots being lost
+    settings.static_regularization_constant = _SHIFT
+    settings.dynamic_regularization_enable = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
     if max_iterations is not None:
         settings.max_iter = max_iterations
