@@ -22,6 +22,7 @@ from ..forward import (
     Measured,
     Settings,
     accuracy,
+    active_pieces,
     measure_point,
     rough_tolerances,
     solve_from,
@@ -29,6 +30,9 @@ from ..forward import (
 from ..system.system import System
 
 _TINY = float(np.finfo(float).tiny)
+# of a semidefinite cone: an iteration of Clarabel takes its sixth power, one of SCS its third
+_LARGE_ORDER = 20
+_DENSE = 0.2  # of the entries of A, which each iteration of SCS takes up
 
 
 class Found(NamedTuple):
@@ -47,6 +51,11 @@ class Stage(NamedTuple):
     solver: Solver | None
     rough: bool = False
     last_resort: bool = False
+
+    @property
+    def first_attempt(self) -> bool:
+        """Whether it is quick, and another solver will do better where it does not do well."""
+        return self.rough and self.solver == Solver.SCS
 
 
 def search(
@@ -72,14 +81,20 @@ def search(
         solver = stage.solver
         if stage.last_resort:  # for what nobody has decided
             left = left[~best.good[left] & (best.status[left] == Status.STALLED)]
-        if not len(left):
+        if not len(left) or (stage.first_attempt and _density(data.A) > _DENSE):
             continue
         whole = len(left) == batch
         part = data if whole else items_of(data, left)
         part_sizes = sizes if whole else Sizes(*(_some(size, left) for size in sizes))
         new = _attempt(part, part_sizes, cones, settings, stage, tolerance)
         exact = new.good & (new.at.worst <= accuracy(np.float64))
-        better = new.good | ~best.good[left]
+        if stage.first_attempt:
+            # of many solutions one at an edge hides pieces that one amid them, as Clarabel's, shows
+            parts = active_pieces(part, new.at, cones).parts
+            exact &= np.all(parts.low == parts.high, axis=-1)
+        known = np.where(best.good[left], best.at.worst[left], np.inf)
+        better = new.good & (new.at.worst <= np.maximum(known, accuracy(np.float64)))
+        better |= ~best.good[left]
         if whole and better.all():
             best = new
         else:
@@ -109,6 +124,9 @@ def stages(settings: Settings, cones: Cones) -> Iterator[Stage]:
             return
         solver = Solver.CLARABEL
     if solver == Solver.CLARABEL and settings.tolerance is None:
+        large = max(cones.semidefinite, default=0) >= _LARGE_ORDER
+        if large and settings.followed and host.is_installed(Solver.SCS):
+            yield Stage(Solver.SCS, rough=True)
         yield Stage(solver, rough=True)
     yield Stage(solver)
     if settings.followed:
@@ -138,8 +156,9 @@ def _attempt(
     status = np.array([answer.status for answer, _ in answers], np.int8)
     iterations = np.array([answer.iterations for answer, _ in answers], np.int32)
     gap = np.array([gap for _, gap in answers])
-    usable = (status == Status.SOLVED) | (status == Status.STALLED)
-    usable |= status == Status.MAX_ITERATIONS
+    usable = status == Status.SOLVED
+    if not stage.first_attempt:
+        usable |= (status == Status.STALLED) | (status == Status.MAX_ITERATIONS)
     found = measure_point(data, sizes, point, gap)
     at = _polish(data, sizes, found, usable, 6 if rough else 2, cones)
     good = usable & (at.worst <= 2 * tolerance)
@@ -328,6 +347,12 @@ def put_in(best: Found, items: np.ndarray, new: Found, which: np.ndarray) -> Non
 
 def _some(part: np.ndarray, items: np.ndarray) -> np.ndarray:
     return part if len(part) == 1 and math.prod(part.shape) else part[items]
+
+
+def _density(A: Any) -> float:
+    """The share of entries that are not zero."""
+    entries = A.rows.size if isinstance(A, SparseMatrix) else np.count_nonzero(A) / len(A)
+    return entries / max(math.prod(A.shape[-2:]), 1)
 
 
 def _is_finite(data: Data) -> np.ndarray:
