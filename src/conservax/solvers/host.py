@@ -71,7 +71,10 @@ def matrices_of(matrix: Any) -> "Callable[[int], scipy.sparse.csc_matrix]":
     """
     if not isinstance(matrix, SparseMatrix):
         values = np.asarray(matrix, np.float64)
-        return lambda item: scipy.sparse.csc_matrix(values[item if len(values) > 1 else 0])
+        if len(values) == 1:
+            shared = scipy.sparse.csc_matrix(values[0])
+            return lambda item: shared
+        return lambda item: scipy.sparse.csc_matrix(values[item])
     shape, matrix = matrix.shape, column_major(matrix)
     values, indices = np.asarray(matrix.values, np.float64), matrix.rows.astype(np.int32)
     pointers = np.searchsorted(matrix.columns, np.arange(shape[1] + 1)).astype(np.int32)

@@ -27,12 +27,14 @@ from ..forward import (
     rough_tolerances,
     solve_from,
 )
-from ..system.system import System
+from ..system.system import PASSES, System, by_normal_equations, refined
+from ..system.system import Solver as Inverse
 
 _TINY = float(np.finfo(float).tiny)
 # of a semidefinite cone: an iteration of Clarabel takes its sixth power, one of SCS its third
 _LARGE_ORDER = 20
 _DENSE = 0.2  # of the entries of A, which each iteration of SCS takes up
+_CLOSE = 0.01  # eigenvalues of two elements, of which one's factor serves the other
 
 
 class Found(NamedTuple):
@@ -244,6 +246,19 @@ def _entries(data: Data, item: int) -> tuple[np.ndarray, ...]:
     return tuple(part[item % len(part)] for part in values)
 
 
+class _Factored(NamedTuple):
+    """A step of the polish with factors of its own: items, eigenvalues d, U(V)⁻¹, and where it led."""
+
+    items: np.ndarray
+    d: np.ndarray
+    inverse: Inverse
+    solution: tuple[np.ndarray, np.ndarray]
+
+    def serves(self, items: np.ndarray, d: np.ndarray) -> bool:
+        """Whether these items have nearly the same elements, so that refinement makes up for the rest."""
+        return np.array_equal(self.items, items) and bool(np.all(abs(self.d - d) <= _CLOSE))
+
+
 def _polish(
     data: Data,
     sizes: Sizes,
@@ -267,6 +282,7 @@ def _polish(
         plain = found._replace(gap=np.zeros_like(found.gap))
         taken = whole & (plain.worst <= goal)
         best = choose(taken, plain, best)
+    last: _Factored | None = None
     for step in range(first + 4):
         rough = np.flatnonzero(usable & ~(taken & (best.worst <= goal)))
         if not len(rough):
@@ -286,7 +302,17 @@ def _polish(
         system = System(part.P, part.A, parts.basis, d, cones)
         # from the point found: what the pieces leave free stays where it is, inside its set
         base = origin.point.primal[..., None], start[rough][..., None]
-        x, moved = solve_from(base, system, -part.c[..., None], part.b[..., None])
+        sides = -part.c[..., None], part.b[..., None]
+        if isinstance(part.A, SparseMatrix):
+            x, moved = solve_from(base, system, *sides)
+        elif last is not None and last.serves(rough, d):
+            # Newton's simplified step (Kelley, Iterative methods for linear and nonlinear equations, 1995)
+            x, moved = refined(last.inverse, system.product, *sides, last.solution, PASSES)[0]
+            last = None
+        else:
+            inverse = system.inverse(by_normal_equations(system))
+            x, moved = refined(inverse, system.product, *sides, base, PASSES)[0]
+            last = _Factored(rough, d, inverse, (x, moved))
         x, moved = x[..., 0], moved[..., 0]
         y = project(moved, cones)
         new = measure_point(part, of_part, ConicPoint(x, y, y - moved), np.zeros(len(rough)))
