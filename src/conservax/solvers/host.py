@@ -16,7 +16,9 @@ from ..errors import InvalidInputError, MissingPackageError
 from ..solution import Status
 from .matrices import SparseMatrix, column_major
 
-_TOLERANCE, _ROUGH = 1e-8, 1e-7
+_TOLERANCE = 1e-8
+_FEW = 200  # iterations of SCS, where Clarabel follows
+_SHIFT = 1e-7  # of the pivots of Clarabel's factors; its refinement takes it back
 _LAST_RESORT = 2000  # iterations of SCS, where nobody else has decided
 
 
@@ -69,7 +71,10 @@ def matrices_of(matrix: Any) -> "Callable[[int], scipy.sparse.csc_matrix]":
     """
     if not isinstance(matrix, SparseMatrix):
         values = np.asarray(matrix, np.float64)
-        return lambda item: scipy.sparse.csc_matrix(values[item if len(values) > 1 else 0])
+        if len(values) == 1:
+            shared = scipy.sparse.csc_matrix(values[0])
+            return lambda item: shared
+        return lambda item: scipy.sparse.csc_matrix(values[item])
     shape, matrix = matrix.shape, column_major(matrix)
     values, indices = np.asarray(matrix.values, np.float64), matrix.rows.astype(np.int32)
     pointers = np.searchsorted(matrix.columns, np.arange(shape[1] + 1)).astype(np.int32)
@@ -114,6 +119,9 @@ def _clarabel(
     for name, value in options.items():
         setattr(settings, name, value)
     settings.verbose = False
+    # with its own, programs with dense rows and P = 0 often end at the first step, pivots being lost
+    settings.static_regularization_constant = _SHIFT
+    settings.dynamic_regularization_enable = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
     if max_iterations is not None:
         settings.max_iter = max_iterations
@@ -239,6 +247,7 @@ def _moreau(cones: Cones, tolerance: float, max_iterations: int | None) -> Calla
 
 
 _SOLVERS = {Solver.CLARABEL: _clarabel, Solver.SCS: _scs, Solver.MOREAU: _moreau}
+_ROUGH = {Solver.CLARABEL: 1e-7, Solver.SCS: 1e-4}
 
 
 def solver_of_item(
@@ -247,8 +256,9 @@ def solver_of_item(
     """(P, c, A, b) of one program ↦ Answer.
 
     Args:
-        tolerance: absolute and relative; 1e-8 by default, and of Clarabel 1e-7 where ``rough`` will do.
-        max_iterations: of the solver; its own default by default.
+        tolerance: absolute and relative; 1e-8 by default, and where ``rough`` will do 1e-7 of Clarabel, 1e-4
+            of SCS.
+        max_iterations: of the solver; its own default by default, and of a rough SCS few.
 
     Raises:
         MissingPackageError: the solver is not installed.
@@ -257,7 +267,9 @@ def solver_of_item(
     Bemporad, Axehill, DAQP (2022), for the active-set method of Moreau.
     """
     if tolerance is None:
-        tolerance = _ROUGH if rough and solver == Solver.CLARABEL else _TOLERANCE
+        tolerance = _ROUGH.get(solver, _TOLERANCE) if rough else _TOLERANCE
+    if rough and solver == Solver.SCS and max_iterations is None:
+        max_iterations = _FEW
     return _SOLVERS[solver](cones, tolerance, max_iterations)
 
 

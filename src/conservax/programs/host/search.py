@@ -22,13 +22,19 @@ from ..forward import (
     Measured,
     Settings,
     accuracy,
+    active_pieces,
     measure_point,
     rough_tolerances,
     solve_from,
 )
-from ..system.system import System
+from ..system.system import PASSES, System, by_normal_equations, refined
+from ..system.system import Solver as Inverse
 
 _TINY = float(np.finfo(float).tiny)
+# of a semidefinite cone: an iteration of Clarabel takes its sixth power, one of SCS its third
+_LARGE_ORDER = 20
+_DENSE = 0.2  # of the entries of A, which each iteration of SCS takes up
+_CLOSE = 0.01  # eigenvalues of two elements, of which one's factor serves the other
 
 
 class Found(NamedTuple):
@@ -47,6 +53,11 @@ class Stage(NamedTuple):
     solver: Solver | None
     rough: bool = False
     last_resort: bool = False
+
+    @property
+    def first_attempt(self) -> bool:
+        """Whether it is quick, and another solver will do better where it does not do well."""
+        return self.rough and self.solver == Solver.SCS
 
 
 def search(
@@ -72,14 +83,20 @@ def search(
         solver = stage.solver
         if stage.last_resort:  # for what nobody has decided
             left = left[~best.good[left] & (best.status[left] == Status.STALLED)]
-        if not len(left):
+        if not len(left) or (stage.first_attempt and _density(data.A) > _DENSE):
             continue
         whole = len(left) == batch
         part = data if whole else items_of(data, left)
         part_sizes = sizes if whole else Sizes(*(_some(size, left) for size in sizes))
         new = _attempt(part, part_sizes, cones, settings, stage, tolerance)
         exact = new.good & (new.at.worst <= accuracy(np.float64))
-        better = new.good | ~best.good[left]
+        if stage.first_attempt:
+            # of many solutions one at an edge hides pieces that one amid them, as Clarabel's, shows
+            parts = active_pieces(part, new.at, cones).parts
+            exact &= np.all(parts.low == parts.high, axis=-1)
+        known = np.where(best.good[left], best.at.worst[left], np.inf)
+        better = new.good & (new.at.worst <= np.maximum(known, accuracy(np.float64)))
+        better |= ~best.good[left]
         if whole and better.all():
             best = new
         else:
@@ -109,6 +126,9 @@ def stages(settings: Settings, cones: Cones) -> Iterator[Stage]:
             return
         solver = Solver.CLARABEL
     if solver == Solver.CLARABEL and settings.tolerance is None:
+        large = max(cones.semidefinite, default=0) >= _LARGE_ORDER
+        if large and settings.followed and host.is_installed(Solver.SCS):
+            yield Stage(Solver.SCS, rough=True)
         yield Stage(solver, rough=True)
     yield Stage(solver)
     if settings.followed:
@@ -138,8 +158,9 @@ def _attempt(
     status = np.array([answer.status for answer, _ in answers], np.int8)
     iterations = np.array([answer.iterations for answer, _ in answers], np.int32)
     gap = np.array([gap for _, gap in answers])
-    usable = (status == Status.SOLVED) | (status == Status.STALLED)
-    usable |= status == Status.MAX_ITERATIONS
+    usable = status == Status.SOLVED
+    if not stage.first_attempt:
+        usable |= (status == Status.STALLED) | (status == Status.MAX_ITERATIONS)
     found = measure_point(data, sizes, point, gap)
     at = _polish(data, sizes, found, usable, 6 if rough else 2, cones)
     good = usable & (at.worst <= 2 * tolerance)
@@ -225,6 +246,19 @@ def _entries(data: Data, item: int) -> tuple[np.ndarray, ...]:
     return tuple(part[item % len(part)] for part in values)
 
 
+class _Factored(NamedTuple):
+    """A step of the polish with factors of its own: items, eigenvalues d, U(V)⁻¹, and where it led."""
+
+    items: np.ndarray
+    d: np.ndarray
+    inverse: Inverse
+    solution: tuple[np.ndarray, np.ndarray]
+
+    def serves(self, items: np.ndarray, d: np.ndarray) -> bool:
+        """Whether these items have nearly the same elements, so that refinement makes up for the rest."""
+        return np.array_equal(self.items, items) and bool(np.all(abs(self.d - d) <= _CLOSE))
+
+
 def _polish(
     data: Data,
     sizes: Sizes,
@@ -248,6 +282,7 @@ def _polish(
         plain = found._replace(gap=np.zeros_like(found.gap))
         taken = whole & (plain.worst <= goal)
         best = choose(taken, plain, best)
+    last: _Factored | None = None
     for step in range(first + 4):
         rough = np.flatnonzero(usable & ~(taken & (best.worst <= goal)))
         if not len(rough):
@@ -267,7 +302,17 @@ def _polish(
         system = System(part.P, part.A, parts.basis, d, cones)
         # from the point found: what the pieces leave free stays where it is, inside its set
         base = origin.point.primal[..., None], start[rough][..., None]
-        x, moved = solve_from(base, system, -part.c[..., None], part.b[..., None])
+        sides = -part.c[..., None], part.b[..., None]
+        if isinstance(part.A, SparseMatrix):
+            x, moved = solve_from(base, system, *sides)
+        elif last is not None and last.serves(rough, d):
+            # Newton's simplified step (Kelley, Iterative methods for linear and nonlinear equations, 1995)
+            x, moved = refined(last.inverse, system.product, *sides, last.solution, PASSES)[0]
+            last = None
+        else:
+            inverse = system.inverse(by_normal_equations(system))
+            x, moved = refined(inverse, system.product, *sides, base, PASSES)[0]
+            last = _Factored(rough, d, inverse, (x, moved))
         x, moved = x[..., 0], moved[..., 0]
         y = project(moved, cones)
         new = measure_point(part, of_part, ConicPoint(x, y, y - moved), np.zeros(len(rough)))
@@ -328,6 +373,12 @@ def put_in(best: Found, items: np.ndarray, new: Found, which: np.ndarray) -> Non
 
 def _some(part: np.ndarray, items: np.ndarray) -> np.ndarray:
     return part if len(part) == 1 and math.prod(part.shape) else part[items]
+
+
+def _density(A: Any) -> float:
+    """The share of entries that are not zero."""
+    entries = A.rows.size if isinstance(A, SparseMatrix) else np.count_nonzero(A) / len(A)
+    return entries / max(math.prod(A.shape[-2:]), 1)
 
 
 def _is_finite(data: Data) -> np.ndarray:

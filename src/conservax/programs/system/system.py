@@ -136,7 +136,9 @@ def by_normal_equations(system: System) -> Solver:
     xp = namespace(system.d)
     width = xp.maximum(1 - system.d, machine_epsilon(system.d.dtype) ** 0.5)
     width = xp.sqrt(width)[..., None]
-    factor = normal_equations.factor(system.P, system.turn(system.A) / width)
+    scale = xp.sqrt(system.d)[..., None] / width
+    turned = rotate(system.basis, system.A, system.cones)
+    factor = normal_equations.factor(system.P, scale * turned)
 
     def symmetric(upper: Array, lower: Array) -> tuple[Array, Array]:
         x, z = factor.solve(upper, lower / width)
