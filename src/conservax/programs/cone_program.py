@@ -58,9 +58,9 @@ class ConeProgram:
         selection: which element the derivative uses where a constraint is weakly active: "lower"
             leaves it out, "upper" keeps it in.
         solver: "auto" takes, on a CPU, the host engine with what is installed: Moreau for dense equations
-            and inequalities, Clarabel for everything else; on an accelerator, for dense data and
-            symmetric cones, "interior_point", our batched method, compiled by XLA. "moreau",
-            "clarabel" and "scs" ask for one on the host.
+            and inequalities, Clarabel for everything else, SCS before it for sparse data with large matrices;
+            on an accelerator, for dense data and symmetric cones, "interior_point", our batched method,
+            compiled by XLA. "moreau", "clarabel" and "scs" ask for one on the host.
         auxiliary: indices of variables that may be left free by the solution: where neither P nor an
             active row touches one, the derivative leaves it out, as does the certificate.
         perturbed: τ > 0 for linear programs, whose vertices do not move with c: the gradient in c for a
