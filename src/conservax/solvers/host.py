@@ -14,7 +14,7 @@ import scipy
 from ..cones.table import Cones, families
 from ..errors import InvalidInputError, MissingPackageError
 from ..solution import Status
-from .matrices import SparseMatrix, column_major
+from .matrices import SparseMatrix, column_major, with_values
 
 _TOLERANCE, _ROUGH = 1e-8, 1e-7
 _LAST_RESORT = 2000  # iterations of SCS, where nobody else has decided
@@ -62,23 +62,23 @@ def _module(solver: Solver) -> str:
     return "moreau_cpu" if solver == Solver.MOREAU else solver.name.lower()
 
 
-def matrices_of(matrix: Any) -> "Callable[[int], scipy.sparse.csc_matrix]":
-    """k ↦ the k-th matrix of a batch, dense or sparse, for SciPy, in double precision; one may serve all.
+def matrices_of(matrix: Any, by_rows: bool = False) -> Callable[[int], Any]:
+    """k ↦ the k-th matrix of a batch, dense or sparse, CSC or CSR, in double precision; one may serve all.
 
-    Where the entries stand is found once for the batch.
+    Where the entries of sparse ones stand is found once for the batch, and shared: not to be changed.
     """
+    kind = scipy.sparse.csr_matrix if by_rows else scipy.sparse.csc_matrix
     if not isinstance(matrix, SparseMatrix):
         values = np.asarray(matrix, np.float64)
-        return lambda item: scipy.sparse.csc_matrix(values[item if len(values) > 1 else 0])
+        return lambda item: kind(values[item if len(values) > 1 else 0])
     shape, matrix = matrix.shape, column_major(matrix)
-    values, indices = np.asarray(matrix.values, np.float64), matrix.rows.astype(np.int32)
+    values = np.asarray(matrix.values, np.float64)
     pointers = np.searchsorted(matrix.columns, np.arange(shape[1] + 1)).astype(np.int32)
-
-    def of_item(item: int) -> "scipy.sparse.csc_matrix":
-        own = values[item if len(values) > 1 else 0]
-        return scipy.sparse.csc_matrix((own, indices, pointers), shape=shape)
-
-    return of_item
+    places = np.arange(values.shape[1]), matrix.rows.astype(np.int32), pointers
+    pattern = kind(scipy.sparse.csc_matrix(places, shape=shape))
+    if by_rows:
+        values = values.take(pattern.data, axis=1)
+    return lambda item: with_values(pattern, values[item if len(values) > 1 else 0])
 
 
 def relative_gap(P: Any, c: np.ndarray, b: np.ndarray, answer: Answer) -> float:
@@ -149,6 +149,8 @@ def _upper(P: "scipy.sparse.csc_matrix") -> "scipy.sparse.csc_matrix":
     n = P.shape[1]
     columns = np.repeat(np.arange(n), np.diff(P.indptr))
     kept = P.indices <= columns
+    if kept.all():
+        return P
     pointers = np.searchsorted(columns[kept], np.arange(n + 1)).astype(P.indptr.dtype)
     return scipy.sparse.csc_matrix((P.data[kept], P.indices[kept], pointers), shape=P.shape)
 
