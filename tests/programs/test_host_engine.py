@@ -272,3 +272,22 @@ def test_sparse_data_filled_by_the_basis_of_a_cone_are_solved_dense():
     expected, of_dense = value(np.eye(size), A)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     np.testing.assert_allclose(gradient, of_dense, atol=1e-10)
+
+
+def test_what_clarabel_leaves_open_without_its_refinement_is_solved_with_it(monkeypatch):
+    asked = []
+
+    def clarabel(cones, tolerance, max_iterations, iterative_refinement_enable):
+        def solve(P, c, A, b):
+            asked.append(iterative_refinement_enable)
+            return host.nothing(Status.SOLVED if asked[-1] else outcomes.pop(), len(c), len(b))
+
+        return solve
+
+    monkeypatch.setattr(host, "_clarabel", clarabel)
+    outcomes = [Status.PRIMAL_INFEASIBLE, Status.MAX_ITERATIONS, Status.STALLED]
+    solve = host.solver_of_item(Solver.CLARABEL, Cones(nonnegative=1), None, None, rough=True)
+    one = np.ones(1)
+    found = [solve(one[None], one, one[None], one).status for _ in range(3)]
+    assert found == [Status.SOLVED, Status.SOLVED, Status.PRIMAL_INFEASIBLE]
+    assert asked == [False, True, False, True, False]

@@ -93,7 +93,11 @@ def test_a_mapped_axis_joins_the_batch_and_leaves_it():
 def test_entries_in_order_are_those_of_the_dense_matrix(places, seed):
     sparse, dense = (jax.tree.map(np.asarray, part) for part in _pair(places, seed))
     ordered, of_item = matrices.column_major(sparse), matrices_of(sparse)
+    by_rows = matrices_of(sparse, by_rows=True)
     assert np.all(np.diff(ordered.columns * ROWS + ordered.rows) > 0)
     np.testing.assert_allclose(matrices.dense(ordered), dense, atol=1e-14)
     for item in range(BATCH):
         np.testing.assert_allclose(of_item(item).toarray(), dense[item], atol=1e-14)
+        rows = by_rows(item)
+        assert rows.format == "csr"
+        np.testing.assert_allclose(rows.toarray(), dense[item], atol=1e-14)
