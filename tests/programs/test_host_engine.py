@@ -277,7 +277,7 @@ def test_sparse_data_filled_by_the_basis_of_a_cone_are_solved_dense():
 def test_what_clarabel_leaves_open_without_its_refinement_is_solved_with_it(monkeypatch):
     asked = []
 
-    def clarabel(cones, tolerance, max_iterations, iterative_refinement_enable):
+    def clarabel(cones, tolerance, max_iterations, iterative_refinement_enable=True):
         def solve(P, c, A, b):
             asked.append(iterative_refinement_enable)
             return host.nothing(Status.SOLVED if asked[-1] else outcomes.pop(), len(c), len(b))

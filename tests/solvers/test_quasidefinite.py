@@ -227,6 +227,16 @@ def test_factors_are_lent_to_systems_that_are_close():
     assert recent.system(P, other_pattern, d).near is None
 
 
+def test_of_several_neighbours_the_nearest_lends():
+    recent, rng, size = RecentFactors(), np.random.default_rng(0), 60
+    P, A = sparse.eye(size, format="csc"), sparse.csr_matrix(rng.normal(size=(size, size)))
+    far = np.where(np.arange(size) < 2, 0.0, 1.0)
+    nearest = recent.system(P, A, np.ones(size))
+    for system in (nearest, recent.system(P, A, far)):
+        system.factor(1e-8)
+    assert recent.system(P, A, np.where(np.arange(size) == 5, 0.0, 1.0)).near is nearest
+
+
 def test_a_chain_has_factors_too_cheap_to_be_borrowed_for_a_border():
     recent, size = RecentFactors(), 50
     P = sparse.diags([np.full(size, 2.0), np.ones(size - 1)], [0, 1], format="csc")
@@ -243,6 +253,17 @@ def test_what_is_kept_is_bounded(monkeypatch):
         system = recent.system(P, sparse.csr_matrix((0, 3)), np.zeros(0))
         system.solve(np.ones((3, 1)))
     assert len(recent.kept) <= 3
+
+
+def test_many_that_are_kept_stay_near_the_bound(monkeypatch):
+    recent, size = RecentFactors(), 0
+    for k in range(200):
+        P = (2.0**k) * sparse.eye(3, format="csc")
+        system = recent.system(P, sparse.csr_matrix((0, 3)), np.zeros(0))
+        system.solve(np.ones((3, 1)))
+        size = size or system.bytes
+        monkeypatch.setattr(quasidefinite, "_KEPT", 40 * size)
+    assert 40 <= len(recent.kept) <= 48
 
 
 def test_assembled():

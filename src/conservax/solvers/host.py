@@ -144,14 +144,14 @@ def _clarabel(
     return solve
 
 
-def _quick_clarabel(
+def _clarabel_of_choice(
     cones: Cones, tolerance: float, max_iterations: int | None
 ) -> Callable[..., Answer]:
-    """Clarabel without its iterative refinement, which takes up to a third; with it what that leaves open."""
-    quick, careful = (
-        _clarabel(cones, tolerance, max_iterations, iterative_refinement_enable=refined)
-        for refined in (False, True)
-    )
+    """Clarabel, at rough tolerances at first without its iterative refinement, which takes up to a third."""
+    careful = _clarabel(cones, tolerance, max_iterations)
+    if tolerance < _ROUGH:
+        return careful
+    quick = _clarabel(cones, tolerance, max_iterations, iterative_refinement_enable=False)
 
     def solve(*program: Any) -> Answer:
         answer = quick(*program)
@@ -257,7 +257,7 @@ def _moreau(cones: Cones, tolerance: float, max_iterations: int | None) -> Calla
     return solve
 
 
-_SOLVERS = {Solver.CLARABEL: _clarabel, Solver.SCS: _scs, Solver.MOREAU: _moreau}
+_SOLVERS = {Solver.CLARABEL: _clarabel_of_choice, Solver.SCS: _scs, Solver.MOREAU: _moreau}
 
 
 def solver_of_item(
@@ -275,9 +275,9 @@ def solver_of_item(
     Source: Goulart, Chen, Clarabel (2024); O'Donoghue, Chu, Parikh, Boyd, SCS (2016); Arnström,
     Bemporad, Axehill, DAQP (2022), for the active-set method of Moreau.
     """
-    if tolerance is None and rough and solver == Solver.CLARABEL:
-        return _quick_clarabel(cones, _ROUGH, max_iterations)
-    return _SOLVERS[solver](cones, tolerance or _TOLERANCE, max_iterations)
+    if tolerance is None:
+        tolerance = _ROUGH if rough and solver == Solver.CLARABEL else _TOLERANCE
+    return _SOLVERS[solver](cones, tolerance, max_iterations)
 
 
 def patient_solver(solver: Solver, cones: Cones) -> Callable[..., Answer]:

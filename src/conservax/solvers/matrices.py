@@ -108,9 +108,9 @@ def row_norms(matrix: Matrix, weights: Array | None = None) -> Array:
             return _largest_on_host(matrix, values)
         zeros = jnp.zeros((len(values), matrix.shape[0]), values.dtype)
         return zeros.at[:, matrix.rows].max(values)
-    matrix = abs(matrix)
-    matrix = matrix if weights is None else matrix * weights[:, None, :]
-    return namespace(matrix).max(matrix, axis=-1, initial=0.0)
+    entries: Array = abs(matrix)
+    entries = entries if weights is None else entries * weights[:, None, :]
+    return entries.max(axis=-1, initial=0.0)
 
 
 def column_norms(matrix: Matrix, weights: Array | None = None) -> Array:
@@ -120,7 +120,7 @@ def column_norms(matrix: Matrix, weights: Array | None = None) -> Array:
     if namespace(matrix) is np:  # along rows, as they lie in memory
         entries = abs(matrix)
         entries = entries if weights is None else entries * weights[:, :, None]
-        return np.max(entries, axis=-2, initial=0.0)
+        return entries.max(axis=-2, initial=0.0)
     return row_norms(jnp.swapaxes(matrix, -1, -2), weights)
 
 

@@ -6,6 +6,7 @@ away what was added, and what tells a system from one of the same pattern whose 
 """
 
 import hashlib
+import itertools
 import threading
 import weakref
 from collections import OrderedDict
@@ -27,6 +28,7 @@ _PASSES = 20  # of refinement, at most
 _KEPT = 1 << 26  # bytes of factors, beside those of the last system
 _DENSER = 50  # times as many entries as B may have BᵀB, where it is formed
 _SMALL = 225  # rows up to which a dense factor is quicker than a sparse one
+_LOOKED_AT = 128  # systems, for one that lends its factors
 _SOLVES = 8  # with factors, times the entries of a row of them, cost as much as new ones
 _CLOSE = 0.01  # how far entries may be from those of another system, relative to the largest
 
@@ -63,12 +65,15 @@ class QuasiDefinite:
         near, bordered = self.near, self._bordered
         return own + (near.bytes if near else 0) + (bordered.bytes if bordered else 0)
 
-    def lends(self, P: Any, A: Any, d: np.ndarray) -> bool:
-        """Whether its factors may serve a system of its pattern with these entries."""
+    @property
+    def reach(self) -> float:
+        """In how many of its d a system may differ, for which its factors are to serve."""
+        return self.factor(_SHIFT).nnz / len(self.signs) / _SOLVES
+
+    def is_close(self, P: Any, A: Any) -> bool:
+        """Whether these entries, of its pattern, are next to its own."""
         pairs = (self.P.data, P.data), (self.A.data, A.data)
-        close = all(_largest(own - new) <= _CLOSE * _largest(own) for own, new in pairs)
-        in_a_row = self.factor(_SHIFT).nnz / len(self.signs)
-        return close and bool(_SOLVES * np.sum(self.d != d) <= in_a_row)
+        return all(_largest(own - new) <= _CLOSE * _largest(own) for own, new in pairs)
 
     def solve(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The solution for right-hand sides (n + k, columns), and for which of them it is one.
@@ -316,7 +321,7 @@ class RecentFactors:
     def __init__(self) -> None:
         self.users: dict[int, weakref.finalize] = {}
         self.kept: OrderedDict[tuple[bytes, bytes], QuasiDefinite] = OrderedDict()
-        self.lock = threading.Lock()
+        self.lock, self.unweighed = threading.Lock(), 0  # calls since the last look at their size
 
     def serve(self, user: object) -> None:
         """Keep factors for a user, until the last one is gone."""
@@ -338,16 +343,32 @@ class RecentFactors:
         with self.lock:
             found = self.kept.pop(key, None) or self._new(pattern, P, A, d)
             self.kept[key] = found
-            while len(self.kept) > 1 and sum(f.bytes for f in self.kept.values()) > _KEPT:
-                self.kept.popitem(last=False)
+            self._forget()
         return found
 
+    def _forget(self) -> None:
+        """Let the oldest go beyond the bytes that may be kept; of many that is looked at now and then."""
+        self.unweighed += 1
+        if 8 * self.unweighed < len(self.kept):
+            return
+        self.unweighed, size = 0, sum(system.bytes for system in self.kept.values())
+        while size > _KEPT and len(self.kept) > 1:
+            size -= self.kept.popitem(last=False)[1].bytes
+
     def _new(self, pattern: bytes, P: Any, A: Any, d: np.ndarray) -> QuasiDefinite:
-        """A system, next to the latest one that can lend its factors."""
-        for (of, _), system in reversed(self.kept.items()):
-            known = system if system.factors else system.near
-            if of == pattern and known and known.lends(P, A, d):
-                return QuasiDefinite(P, A, d, known)
+        """A system, next to the one that shares most of its d of those that can lend it factors."""
+        latest = itertools.islice(reversed(self.kept.items()), _LOOKED_AT)
+        of_pattern = [
+            system if system.factors else system.near for (of, _), system in latest if of == pattern
+        ]
+        known = [system for system in of_pattern if system]
+        if known:
+            apart = np.count_nonzero(np.array([system.d for system in known]) != d, axis=1)
+            for k in np.argsort(apart, kind="stable"):
+                if apart[k] > known[k].reach:
+                    break
+                if known[k].is_close(P, A):
+                    return QuasiDefinite(P, A, d, known[k])
         return QuasiDefinite(P, A, d)
 
 
