@@ -291,3 +291,7 @@ def test_what_clarabel_leaves_open_without_its_refinement_is_solved_with_it(monk
     found = [solve(one[None], one, one[None], one).status for _ in range(3)]
     assert found == [Status.SOLVED, Status.SOLVED, Status.PRIMAL_INFEASIBLE]
     assert asked == [False, True, False, True, False]
+    solve = host.solver_of_item(Solver.CLARABEL, Cones(exponential=1), None, None, rough=True)
+    three = np.ones(3)
+    solve(np.ones((1, 1)), one, three[:, None], three)
+    assert asked[-1]

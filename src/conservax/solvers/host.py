@@ -149,7 +149,7 @@ def _clarabel_of_choice(
 ) -> Callable[..., Answer]:
     """Clarabel, at rough tolerances at first without its iterative refinement, which takes up to a third."""
     careful = _clarabel(cones, tolerance, max_iterations)
-    if tolerance < _ROUGH:
+    if tolerance < _ROUGH or not cones.symmetric:  # where the polish would pay for it
         return careful
     quick = _clarabel(cones, tolerance, max_iterations, iterative_refinement_enable=False)
 
