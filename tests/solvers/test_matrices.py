@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conservax.cones import Cones
 from conservax.errors import UnsupportedOperationError
 from conservax.solvers import matrices
 from conservax.solvers.batching import join_axis, split_axis
+from conservax.solvers.equilibrate import equilibrate
 from conservax.solvers.host import matrices_of
 from conservax.solvers.matrices import SparseMatrix
 
@@ -60,6 +62,18 @@ def test_norms_are_those_of_the_dense_matrix(places, seed):
     ):
         np.testing.assert_allclose(norms(sparse), norms(dense), atol=1e-15)
         np.testing.assert_allclose(norms(sparse, own), norms(dense, own), atol=1e-15)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_what_a_batch_shares_is_scaled_as_if_each_item_had_its_own(size):
+    rng = np.random.default_rng(0)
+    P, A = size * np.eye(COLUMNS)[None], rng.normal(size=(1, ROWS, COLUMNS))
+    c, b = rng.normal(size=(BATCH, COLUMNS)), size * rng.normal(size=(BATCH, ROWS))
+    cones = Cones(nonnegative=ROWS)
+    shared = equilibrate(P, c, A, b, cones)
+    own = equilibrate(np.repeat(P, BATCH, 0), c, np.repeat(A, BATCH, 0), b, cones)
+    for part, other in zip(shared, own, strict=True):
+        np.testing.assert_array_equal(part, other)
 
 
 def test_symmetric_part_and_diagonal_keep_their_kind():

@@ -100,7 +100,10 @@ def magnitudes(matrix: Matrix) -> Any:
 
 
 def row_norms(matrix: Matrix, weights: Array | None = None) -> Array:
-    """max_j |M_ij| w_j, (batch, i); weights are positive or zero, one by default."""
+    """max_j |M_ij| w_j, (batch, i); weights are positive or zero, one by default.
+
+    On the host one item stands for all where the matrix is shared and the weights are one.
+    """
     if isinstance(matrix, SparseMatrix):
         values = abs(matrix.values)
         values = values if weights is None else values * _gathered(weights, matrix.columns)
@@ -109,7 +112,7 @@ def row_norms(matrix: Matrix, weights: Array | None = None) -> Array:
         zeros = jnp.zeros((len(values), matrix.shape[0]), values.dtype)
         return zeros.at[:, matrix.rows].max(values)
     entries: Array = abs(matrix)
-    entries = entries if weights is None else entries * weights[:, None, :]
+    entries = entries if weights is None or _is_one(weights) else entries * weights[:, None, :]
     return entries.max(axis=-1, initial=0.0)
 
 
@@ -119,9 +122,13 @@ def column_norms(matrix: Matrix, weights: Array | None = None) -> Array:
         return row_norms(matrix.transposed, weights)
     if namespace(matrix) is np:  # along rows, as they lie in memory
         entries = abs(matrix)
-        entries = entries if weights is None else entries * weights[:, :, None]
+        entries = entries if weights is None or _is_one(weights) else entries * weights[:, :, None]
         return entries.max(axis=-2, initial=0.0)
     return row_norms(jnp.swapaxes(matrix, -1, -2), weights)
+
+
+def _is_one(weights: Array) -> bool:
+    return namespace(weights) is np and bool(np.all(weights == 1))
 
 
 def plus_diagonal(matrix: Matrix, diagonal: Array) -> Any:
