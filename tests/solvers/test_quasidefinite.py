@@ -167,6 +167,29 @@ def test_discs_of_rows_with_one_entry_are_points():
     np.testing.assert_allclose(row_bound(P, B), 4.0, rtol=1e-14)
 
 
+def test_a_factor_that_is_not_there_is_no_error(monkeypatch):
+    def fails(matrix):
+        raise RuntimeError("Factor is exactly singular")
+
+    one = sparse.eye(1, format="csc")
+    system = QuasiDefinite(one, sparse.csr_matrix((0, 1)), np.zeros(0))
+    monkeypatch.setattr(quasidefinite, "factorise", fails)
+    solution, met = system.solve(np.ones((1, 2)))
+    assert np.isnan(solution).all()
+    assert met.tolist() == [False, False]
+
+
+@given(st.integers(0, 999))
+def test_dependent_rows_and_a_singular_P_raise_nothing(seed):
+    rng = np.random.default_rng(seed)
+    n, k = rng.integers(1, 20, size=2)
+    root = rng.normal(size=(n, n // 2))
+    B = rng.normal(size=(k, k // 2)) @ rng.normal(size=(k // 2, n))
+    system = QuasiDefinite(sparse.csc_matrix(root @ root.T), sparse.csr_matrix(B), np.ones(k))
+    _, met = system.solve(rng.normal(size=(n + k, 1)))
+    assert not met.any() or (n == 1 and k < 2)
+
+
 def test_systems_met_again_keep_their_factors():
     recent = RecentFactors()
     P, B = sparse.csc_matrix(np.eye(3)), sparse.csr_matrix(np.ones((1, 3)))
@@ -232,8 +255,10 @@ def test_of_several_neighbours_the_nearest_lends():
     P, A = sparse.eye(size, format="csc"), sparse.csr_matrix(rng.normal(size=(size, size)))
     far = np.where(np.arange(size) < 2, 0.0, 1.0)
     nearest = recent.system(P, A, np.ones(size))
-    for system in (nearest, recent.system(P, A, far)):
-        system.factor(1e-8)
+    nearest.solve(np.ones((2 * size, 1)))
+    other = recent.system(P, A, far)
+    other.near = None
+    other.solve(np.ones((2 * size - 2, 1)))
     assert recent.system(P, A, np.where(np.arange(size) == 5, 0.0, 1.0)).near is nearest
 
 

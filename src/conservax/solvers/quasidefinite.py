@@ -85,11 +85,17 @@ class QuasiDefinite:
             solution, met = self._refined(borrowed, right)
             if met.all():
                 return solution, met
-        first, met = self._refined(self.factor(_SHIFT), right)
-        if met.all():
-            return first, met
-        solution, met = self._refined(self.factor(_SMALLER_SHIFT), right)
-        return (solution if met.all() else first), met
+        met, found = np.zeros(right.shape[1], bool), list[np.ndarray]()
+        for shift in (_SHIFT, _SMALLER_SHIFT):
+            try:
+                factor = self.factor(shift)
+            except RuntimeError:  # a pivot that rounding made zero
+                continue
+            solution, met = self._refined(factor, right)
+            if met.all():
+                return solution, met
+            found.append(solution)
+        return (found[0] if found else np.full_like(right, np.nan)), met
 
     def factor(self, shift: float) -> "SuperLU":
         """The factors of the matrix with this multiple of diag(I, −I) added."""
@@ -359,7 +365,9 @@ class RecentFactors:
         """A system, next to the one that shares most of its d of those that can lend it factors."""
         latest = itertools.islice(reversed(self.kept.items()), _LOOKED_AT)
         of_pattern = [
-            system if system.factors else system.near for (of, _), system in latest if of == pattern
+            system if _SHIFT in system.factors else system.near
+            for (of, _), system in latest
+            if of == pattern
         ]
         known = [system for system in of_pattern if system]
         if known:

@@ -28,6 +28,7 @@ from .two_tests import TwoTests
 
 RECENT_FACTORS = RecentFactors()
 _SHIFTS = 1e-4, 1e-9  # bounds on the eigenvalues of the two tests that are tried
+_CLEAR = _SHIFTS[0] / 2  # a margin with which no solve fails
 
 
 def by_sparse_factor(system: System, probed: bool) -> Solver:
@@ -123,14 +124,15 @@ def _test_batch(
             return 0, 0.0
         first = _first(P, turned_A, low[item], eps)
         second = _second(turned_A, high[item], eps) if first else 0.0
-        if second:
-            return 1, min(first, second)
+        margin = min(first, second)
+        if margin > _CLEAR:
+            return 1, margin
         ends = (low[item],) if np.array_equal(low[item], high[item]) else (low[item], high[item])
         for d in ends:
             system = RECENT_FACTORS.system(P, turned_A, d)
             if not system.solve(_noise(len(system.signs)))[1].all():
                 return -1, 0.0
-        return 0, 0.0
+        return (1, margin) if margin else (0, 0.0)
 
     found = [one(item) for item in range(len(low))]
     return np.array([v for v, _ in found], np.int8), np.array([margin for _, margin in found])
