@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conservax.cones import Cones
 from conservax.errors import UnsupportedOperationError
 from conservax.solvers import matrices
 from conservax.solvers.batching import join_axis, split_axis
+from conservax.solvers.equilibrate import equilibrate
 from conservax.solvers.host import matrices_of
 from conservax.solvers.matrices import SparseMatrix
 
@@ -62,6 +64,18 @@ def test_norms_are_those_of_the_dense_matrix(places, seed):
         np.testing.assert_allclose(norms(sparse, own), norms(dense, own), atol=1e-15)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_what_a_batch_shares_is_scaled_as_if_each_item_had_its_own(size):
+    rng = np.random.default_rng(0)
+    P, A = size * np.eye(COLUMNS)[None], rng.normal(size=(1, ROWS, COLUMNS))
+    c, b = rng.normal(size=(BATCH, COLUMNS)), size * rng.normal(size=(BATCH, ROWS))
+    cones = Cones(nonnegative=ROWS)
+    shared = equilibrate(P, c, A, b, cones)
+    own = equilibrate(np.repeat(P, BATCH, 0), c, np.repeat(A, BATCH, 0), b, cones)
+    for part, other in zip(shared, own, strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
 def test_symmetric_part_and_diagonal_keep_their_kind():
     rng = np.random.default_rng(0)
     full = jnp.asarray(rng.normal(size=(BATCH, 3, 3)))
@@ -93,7 +107,11 @@ def test_a_mapped_axis_joins_the_batch_and_leaves_it():
 def test_entries_in_order_are_those_of_the_dense_matrix(places, seed):
     sparse, dense = (jax.tree.map(np.asarray, part) for part in _pair(places, seed))
     ordered, of_item = matrices.column_major(sparse), matrices_of(sparse)
+    by_rows = matrices_of(sparse, by_rows=True)
     assert np.all(np.diff(ordered.columns * ROWS + ordered.rows) > 0)
     np.testing.assert_allclose(matrices.dense(ordered), dense, atol=1e-14)
     for item in range(BATCH):
         np.testing.assert_allclose(of_item(item).toarray(), dense[item], atol=1e-14)
+        rows = by_rows(item)
+        assert rows.format == "csr"
+        np.testing.assert_allclose(rows.toarray(), dense[item], atol=1e-14)

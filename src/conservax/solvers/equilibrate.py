@@ -119,7 +119,7 @@ def equilibrate(P: Matrix, c: Array, A: Matrix, b: Array, cones: Cones) -> Scali
 
 def _largest(vector: Array) -> Array:
     """The size of the largest entry, per item."""
-    return namespace(vector).max(abs(vector), axis=-1, initial=0.0)
+    return abs(vector).max(axis=-1, initial=0.0)
 
 
 def _unit(size: Array) -> Array:

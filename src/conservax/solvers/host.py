@@ -14,7 +14,7 @@ import scipy
 from ..cones.table import Cones, families
 from ..errors import InvalidInputError, MissingPackageError
 from ..solution import Status
-from .matrices import SparseMatrix, column_major
+from .matrices import SparseMatrix, column_major, with_values
 
 _TOLERANCE = 1e-8
 _FEW = 200  # iterations of SCS, where Clarabel follows
@@ -64,26 +64,26 @@ def _module(solver: Solver) -> str:
     return "moreau_cpu" if solver == Solver.MOREAU else solver.name.lower()
 
 
-def matrices_of(matrix: Any) -> "Callable[[int], scipy.sparse.csc_matrix]":
-    """k ↦ the k-th matrix of a batch, dense or sparse, for SciPy, in double precision; one may serve all.
+def matrices_of(matrix: Any, by_rows: bool = False) -> Callable[[int], Any]:
+    """k ↦ the k-th matrix of a batch, dense or sparse, CSC or CSR, in double precision; one may serve all.
 
-    Where the entries stand is found once for the batch.
+    Where the entries of sparse ones stand is found once for the batch, and shared: not to be changed.
     """
+    kind = scipy.sparse.csr_matrix if by_rows else scipy.sparse.csc_matrix
     if not isinstance(matrix, SparseMatrix):
         values = np.asarray(matrix, np.float64)
         if len(values) == 1:
-            shared = scipy.sparse.csc_matrix(values[0])
+            shared = kind(values[0])
             return lambda item: shared
-        return lambda item: scipy.sparse.csc_matrix(values[item])
+        return lambda item: kind(values[item])
     shape, matrix = matrix.shape, column_major(matrix)
-    values, indices = np.asarray(matrix.values, np.float64), matrix.rows.astype(np.int32)
+    values = np.asarray(matrix.values, np.float64)
     pointers = np.searchsorted(matrix.columns, np.arange(shape[1] + 1)).astype(np.int32)
-
-    def of_item(item: int) -> "scipy.sparse.csc_matrix":
-        own = values[item if len(values) > 1 else 0]
-        return scipy.sparse.csc_matrix((own, indices, pointers), shape=shape)
-
-    return of_item
+    places = np.arange(values.shape[1]), matrix.rows.astype(np.int32), pointers
+    pattern = kind(scipy.sparse.csc_matrix(places, shape=shape))
+    if by_rows:
+        values = values.take(pattern.data, axis=1)
+    return lambda item: with_values(pattern, values[item if len(values) > 1 else 0])
 
 
 def relative_gap(P: Any, c: np.ndarray, b: np.ndarray, answer: Answer) -> float:
@@ -119,9 +119,6 @@ def _clarabel(
     for name, value in options.items():
         setattr(settings, name, value)
     settings.verbose = False
-    # with its own, programs with dense rows and P = 0 often end at the first step, pivots being lost
-    settings.static_regularization_constant = _SHIFT
-    settings.dynamic_regularization_enable = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
     if max_iterations is not None:
         settings.max_iter = max_iterations
@@ -152,11 +149,40 @@ def _clarabel(
     return solve
 
 
+def _careful_clarabel(
+    cones: Cones, tolerance: float, max_iterations: int | None, **options: Any
+) -> Callable[..., Answer]:
+    """Clarabel with a fixed shift: with its own, programs with dense rows and P = 0 often end at the first step."""
+    options |= {"static_regularization_constant": _SHIFT, "dynamic_regularization_enable": False}
+    return _clarabel(cones, tolerance, max_iterations, **options)
+
+
+def _clarabel_of_choice(
+    cones: Cones, tolerance: float, max_iterations: int | None
+) -> Callable[..., Answer]:
+    """Clarabel, at rough tolerances at first without its iterative refinement, which takes up to a third."""
+    careful = _careful_clarabel(cones, tolerance, max_iterations)
+    if (
+        tolerance < _ROUGH[Solver.CLARABEL] or not cones.symmetric
+    ):  # where the polish would pay for it
+        return careful
+    quick = _clarabel(cones, tolerance, max_iterations, iterative_refinement_enable=False)
+
+    def solve(*program: Any) -> Answer:
+        answer = quick(*program)
+        undecided = answer.status in (Status.STALLED, Status.MAX_ITERATIONS)
+        return careful(*program) if undecided else answer
+
+    return solve
+
+
 def _upper(P: "scipy.sparse.csc_matrix") -> "scipy.sparse.csc_matrix":
     """The upper triangle of a CSC matrix."""
     n = P.shape[1]
     columns = np.repeat(np.arange(n), np.diff(P.indptr))
     kept = P.indices <= columns
+    if kept.all():
+        return P
     pointers = np.searchsorted(columns[kept], np.arange(n + 1)).astype(P.indptr.dtype)
     return scipy.sparse.csc_matrix((P.data[kept], P.indices[kept], pointers), shape=P.shape)
 
@@ -246,7 +272,7 @@ def _moreau(cones: Cones, tolerance: float, max_iterations: int | None) -> Calla
     return solve
 
 
-_SOLVERS = {Solver.CLARABEL: _clarabel, Solver.SCS: _scs, Solver.MOREAU: _moreau}
+_SOLVERS = {Solver.CLARABEL: _clarabel_of_choice, Solver.SCS: _scs, Solver.MOREAU: _moreau}
 _ROUGH = {Solver.CLARABEL: 1e-7, Solver.SCS: 1e-4}
 
 
@@ -278,4 +304,4 @@ def patient_solver(solver: Solver, cones: Cones) -> Callable[..., Answer]:
     if solver == Solver.SCS:
         return _scs(cones, _TOLERANCE, _LAST_RESORT)
     steps = {"max_step_fraction": 0.9, "min_terminate_step_length": 1e-8}
-    return _clarabel(cones, _TOLERANCE, 2 * _LAST_RESORT // 10, **steps)
+    return _careful_clarabel(cones, _TOLERANCE, 2 * _LAST_RESORT // 10, **steps)

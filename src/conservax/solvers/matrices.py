@@ -1,5 +1,6 @@
 """Batches of matrices, dense or sparse with one pattern, and the products and norms that solvers need."""
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ Matrix: TypeAlias = Array | SparseMatrix
 def times(matrix: Matrix | None, vector: Array) -> Array:
     """M v for (batch, i, j) and (batch, j); M = None is the identity."""
     if isinstance(matrix, SparseMatrix):
-        return _spread(matrix, matrix.values * vector[:, matrix.columns])
+        return _spread(matrix, matrix.values * _gathered(vector, matrix.columns))
     if matrix is None:
         return vector
     if namespace(matrix, vector) is np:
@@ -84,7 +85,7 @@ def by_columns(multiply: Callable[[Any, Array], Array], matrix: Any, columns: Ar
 def scaled(left: Array, matrix: Matrix, right: Array) -> Any:
     """diag(left) M diag(right), of the kind of M; left (batch, i), right (batch, j)."""
     if isinstance(matrix, SparseMatrix):
-        factors = left[:, matrix.rows] * right[:, matrix.columns]
+        factors = _gathered(left, matrix.rows) * _gathered(right, matrix.columns)
         return matrix.with_values(matrix.values * factors)
     if namespace(matrix, left) is np and np.all(left == 1) and np.all(right == 1):
         return matrix
@@ -99,17 +100,20 @@ def magnitudes(matrix: Matrix) -> Any:
 
 
 def row_norms(matrix: Matrix, weights: Array | None = None) -> Array:
-    """max_j |M_ij| w_j, (batch, i); weights are positive or zero, one by default."""
+    """max_j |M_ij| w_j, (batch, i); weights are positive or zero, one by default.
+
+    On the host one item stands for all where the matrix is shared and the weights are one.
+    """
     if isinstance(matrix, SparseMatrix):
         values = abs(matrix.values)
-        values = values if weights is None else values * weights[:, matrix.columns]
+        values = values if weights is None else values * _gathered(weights, matrix.columns)
         if namespace(values) is np:
-            return _spread_on_host(np.maximum, matrix, values)
+            return _largest_on_host(matrix, values)
         zeros = jnp.zeros((len(values), matrix.shape[0]), values.dtype)
         return zeros.at[:, matrix.rows].max(values)
-    matrix = abs(matrix)
-    matrix = matrix if weights is None else matrix * weights[:, None, :]
-    return namespace(matrix).max(matrix, axis=-1, initial=0.0)
+    entries: Array = abs(matrix)
+    entries = entries if weights is None or _is_one(weights) else entries * weights[:, None, :]
+    return entries.max(axis=-1, initial=0.0)
 
 
 def column_norms(matrix: Matrix, weights: Array | None = None) -> Array:
@@ -118,9 +122,13 @@ def column_norms(matrix: Matrix, weights: Array | None = None) -> Array:
         return row_norms(matrix.transposed, weights)
     if namespace(matrix) is np:  # along rows, as they lie in memory
         entries = abs(matrix)
-        entries = entries if weights is None else entries * weights[:, :, None]
-        return np.max(entries, axis=-2, initial=0.0)
+        entries = entries if weights is None or _is_one(weights) else entries * weights[:, :, None]
+        return entries.max(axis=-2, initial=0.0)
     return row_norms(jnp.swapaxes(matrix, -1, -2), weights)
+
+
+def _is_one(weights: Array) -> bool:
+    return namespace(weights) is np and bool(np.all(weights == 1))
 
 
 def plus_diagonal(matrix: Matrix, diagonal: Array) -> Any:
@@ -172,6 +180,13 @@ def column_major(matrix: SparseMatrix) -> SparseMatrix:
     return SparseMatrix(values, rows[order], columns[order], matrix.shape)
 
 
+def with_values(matrix: Any, values: np.ndarray) -> Any:
+    """A matrix of SciPy with the pattern of another, which they share; nothing is checked again."""
+    found = copy.copy(matrix)
+    found.data = values
+    return found
+
+
 def dense(matrix: Matrix) -> Array:
     """All entries, (batch, i, j)."""
     if isinstance(matrix, SparseMatrix):
@@ -190,18 +205,28 @@ def tangent_of(matrix: Matrix, tangent: Any) -> Any:
     return matrix.with_values(tangent.values) if isinstance(matrix, SparseMatrix) else tangent
 
 
+def _gathered(vector: Array, places: Array) -> Array:
+    """(batch, stored) from (batch, j)."""
+    # take: three times as quick as indexing in NumPy
+    return vector.take(places, axis=1) if namespace(vector, places) is np else vector[:, places]
+
+
 def _spread(matrix: SparseMatrix, terms: Array) -> Array:
+    height = matrix.shape[0]
     if namespace(terms) is np:
-        return _spread_on_host(np.add, matrix, terms)
-    zeros = jnp.zeros((len(terms), matrix.shape[0]), terms.dtype)
-    return zeros.at[:, matrix.rows].add(terms)
+        rows = np.asarray(matrix.rows)
+        found = np.zeros((len(terms), height), terms.dtype)
+        for own, values in zip(found, terms, strict=True):
+            own[:] = np.bincount(rows, values, height)[:height]
+        return found
+    return jnp.zeros((len(terms), height), terms.dtype).at[:, matrix.rows].add(terms)
 
 
-def _spread_on_host(gather: np.ufunc, matrix: SparseMatrix, terms: np.ndarray) -> np.ndarray:
-    """Sums or maxima of the terms (batch, stored) of each row."""
+def _largest_on_host(matrix: SparseMatrix, terms: np.ndarray) -> np.ndarray:
+    """The largest of the terms (batch, stored), none below zero, of each row."""
     found = np.zeros((len(terms), matrix.shape[0]), terms.dtype)
     rows = np.asarray(matrix.rows)
     inside = rows < matrix.shape[0]
     for own, values in zip(found, terms, strict=True):
-        gather.at(own, rows[inside], values[inside])
+        np.maximum.at(own, rows[inside], values[inside])
     return found

@@ -6,6 +6,7 @@ away what was added, and what tells a system from one of the same pattern whose 
 """
 
 import hashlib
+import itertools
 import threading
 import weakref
 from collections import OrderedDict
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import scipy
 
+from ..arrays.lapack import cholesky
 from ..numerics import machine_epsilon
+from .matrices import with_values
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import SuperLU
@@ -24,6 +27,8 @@ _SHIFT, _SMALLER_SHIFT = _EPS**0.5, _EPS**0.75  # of the diagonal; the second wh
 _PASSES = 20  # of refinement, at most
 _KEPT = 1 << 26  # bytes of factors, beside those of the last system
 _DENSER = 50  # times as many entries as B may have BᵀB, where it is formed
+_SMALL = 225  # rows up to which a dense factor is quicker than a sparse one
+_LOOKED_AT = 128  # systems, for one that lends its factors
 _SOLVES = 8  # with factors, times the entries of a row of them, cost as much as new ones
 _CLOSE = 0.01  # how far entries may be from those of another system, relative to the largest
 
@@ -48,7 +53,7 @@ class QuasiDefinite:
         self.size = P.shape[0]
         self.signs = np.ones(self.size + len(self.rows))
         self.signs[self.size :] = -1.0
-        self.matrix = self._shifted(0.0)
+        self.matrix = assemble(P, self.B, 1 - d[self.rows])
         self.norm = float(np.bincount(self.matrix.indices, abs(self.matrix.data)).max(initial=0.0))
         self.factors: dict[float, SuperLU] = {}
         self._bordered: Bordered | None = None
@@ -60,16 +65,15 @@ class QuasiDefinite:
         near, bordered = self.near, self._bordered
         return own + (near.bytes if near else 0) + (bordered.bytes if bordered else 0)
 
-    def lends(self, P: Any, A: Any, d: np.ndarray) -> bool:
-        """Whether its factors may serve a system of its pattern with these entries."""
-        pairs = (self.P.data, P.data), (self.A.data, A.data)
-        close = all(_largest(own - new) <= _CLOSE * _largest(own) for own, new in pairs)
-        in_a_row = self.factor(_SHIFT).nnz / len(self.signs)
-        return close and bool(_SOLVES * np.sum(self.d != d) <= in_a_row)
+    @property
+    def reach(self) -> float:
+        """In how many of its d a system may differ, for which its factors are to serve."""
+        return self.factor(_SHIFT).nnz / len(self.signs) / _SOLVES
 
-    def _shifted(self, shift: float) -> Any:
-        """The matrix with this multiple of diag(I, −I) added."""
-        return assemble(self.P, self.B, 1 - self.d[self.rows], shift)
+    def is_close(self, P: Any, A: Any) -> bool:
+        """Whether these entries, of its pattern, are next to its own."""
+        pairs = (self.P.data, P.data), (self.A.data, A.data)
+        return all(_largest(own - new) <= _CLOSE * _largest(own) for own, new in pairs)
 
     def solve(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The solution for right-hand sides (n + k, columns), and for which of them it is one.
@@ -81,16 +85,22 @@ class QuasiDefinite:
             solution, met = self._refined(borrowed, right)
             if met.all():
                 return solution, met
-        first, met = self._refined(self.factor(_SHIFT), right)
-        if met.all():
-            return first, met
-        solution, met = self._refined(self.factor(_SMALLER_SHIFT), right)
-        return (solution if met.all() else first), met
+        met, found = np.zeros(right.shape[1], bool), list[np.ndarray]()
+        for shift in (_SHIFT, _SMALLER_SHIFT):
+            try:
+                factor = self.factor(shift)
+            except RuntimeError:  # a pivot that rounding made zero
+                continue
+            solution, met = self._refined(factor, right)
+            if met.all():
+                return solution, met
+            found.append(solution)
+        return (found[0] if found else np.full_like(right, np.nan)), met
 
     def factor(self, shift: float) -> "SuperLU":
         """The factors of the matrix with this multiple of diag(I, −I) added."""
         if shift not in self.factors:
-            self.factors[shift] = factorise(self._shifted(shift))
+            self.factors[shift] = factorise(plus_diagonal(self.matrix, shift * self.signs))
             self.near = self._bordered = None
         return self.factors[shift]
 
@@ -110,8 +120,11 @@ class QuasiDefinite:
             next_left = right - self.matrix @ next_x
             next_size = _largest(next_left)
             better, going = next_size < size, np.any(next_size < size / 2)
-            x, left = np.where(better, next_x, x), np.where(better, next_left, left)
-            size = np.where(better, next_size, size)
+            if better.all():
+                x, left, size = next_x, next_left, next_size
+            else:
+                x, left = np.where(better, next_x, x), np.where(better, next_left, left)
+                size = np.where(better, next_size, size)
             if not going or np.all(size <= 4 * _EPS * given):
                 break
         # rounding leaves some eps of the terms; of a singular system a share of the right-hand side is left
@@ -180,17 +193,32 @@ def weighted_rows(A: Any, weights: np.ndarray) -> "scipy.sparse.csr_matrix":
     return scipy.sparse.csr_matrix((values, A.indices[kept], pointers), shape=shape)
 
 
-def assemble(P: Any, B: Any, corner: np.ndarray, shift: float = 0.0) -> Any:
-    """[[P + shift·I, Bᵀ], [B, −diag(corner) − shift·I]] for CSC P and CSR B, what is zero left out."""
+def assemble(P: Any, B: Any, corner: np.ndarray) -> Any:
+    """[[P, Bᵀ], [B, −diag(corner)]] for CSC P and CSR B, of zeros those on the diagonal alone."""
     n, k = P.shape[0], len(corner)
-    own, of_B, of_P = np.arange(n + k), _majors(B) + n, _majors(P)
-    rows = np.concatenate([P.indices, of_B, B.indices, own])
-    columns = np.concatenate([of_P, B.indices, of_B, own])
-    diagonal = np.concatenate([np.full(n, shift), -corner - shift])
-    values = np.concatenate([P.data, B.data, B.data, diagonal])
-    matrix = scipy.sparse.csc_matrix((values, (rows, columns)), shape=(n + k, n + k))
-    matrix.eliminate_zeros()
-    return matrix
+    in_P, in_B = np.flatnonzero(P.data), np.flatnonzero(B.data)
+    own, of_B, in_row = np.arange(n + k), _majors(B)[in_B] + n, B.indices[in_B]
+    rows = np.concatenate([P.indices[in_P], of_B, in_row, own])
+    columns = np.concatenate([_majors(P)[in_P], in_row, of_B, own])
+    values = np.concatenate([P.data[in_P], B.data[in_B], B.data[in_B], np.zeros(n), -corner])
+    return scipy.sparse.csc_matrix((values, (rows, columns)), shape=(n + k, n + k))
+
+
+def plus_diagonal(matrix: Any, diagonal: np.ndarray) -> Any:
+    """M + diag(d) for CSC M, whose pattern it shares if the diagonal is stored."""
+    own = np.flatnonzero(matrix.indices == _majors(matrix))
+    if len(own) < len(diagonal):
+        return matrix + diagonal_matrix(diagonal)
+    values = matrix.data.copy()
+    values[own] += diagonal[matrix.indices[own]]
+    return with_values(matrix, values)
+
+
+def diagonal_matrix(values: np.ndarray) -> "scipy.sparse.csc_matrix":
+    """diag(values), zeros stored."""
+    places = np.arange(len(values) + 1, dtype=np.int32)
+    shape = len(values), len(values)
+    return scipy.sparse.csc_matrix((values, places[:-1], places), shape=shape)
 
 
 def _majors(matrix: Any) -> np.ndarray:
@@ -200,13 +228,35 @@ def _majors(matrix: Any) -> np.ndarray:
 
 def factorise(matrix: Any) -> "SuperLU":
     """LU along the diagonal, in an order that keeps the factors sparse."""
-    pointers = (part.astype(np.intc) for part in (matrix.indices, matrix.indptr))
+    matrix = matrix.sorted_indices()  # SuperLU would sort what others share
+    pointers = (part.astype(np.intc, copy=False) for part in (matrix.indices, matrix.indptr))
     return scipy.sparse.linalg.splu(
         scipy.sparse.csc_matrix((matrix.data, *pointers), shape=matrix.shape),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )
+
+
+def row_bound(P: Any, B: Any | None = None) -> float:
+    """A lower bound on the least eigenvalue of P + BᵀB by Gershgorin's discs, for CSC P and CSR B.
+
+    min_i P_ii − Σ_{j≠i} |P_ij| + Σ_k (2 B_ki² − |B_ki| Σ_j |B_kj|), what rounding may have added
+    taken off (Higham 2002, Section 3.1).
+    """
+    n = P.shape[0]
+    sizes = np.bincount(P.indices, abs(P.data), n)
+    own = P.diagonal()
+    terms = 2 + int(np.diff(P.indptr).max(initial=0))
+    least, rounded = own + abs(own) - sizes, terms * (2 * abs(own) + sizes)
+    if B is not None:
+        sizes, rows = abs(B.data), _majors(B)
+        of_rows = np.bincount(rows, sizes, B.shape[0])
+        products = np.bincount(B.indices, sizes * of_rows[rows], n)
+        squares = np.bincount(B.indices, sizes * sizes, n)
+        terms += 4 + int(np.diff(B.indptr).max(initial=0) + np.bincount(B.indices).max(initial=0))
+        least, rounded = least + 2 * squares - products, rounded + terms * 3 * products
+    return float(np.min(least - _EPS * rounded, initial=np.inf))
 
 
 def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
@@ -217,38 +267,44 @@ def eigenvalue_bound(P: Any, B: Any, shift: float) -> float:
     By the inertia of P + BᵀB − shift·I or, where that would be dense, of [[P − shift·I, Bᵀ], [B, −I]]:
     the pivots of L D Lᵀ = M − E, with ‖E‖ at most γ ‖|L||U|‖∞ + ‖|L||U − DLᵀ|‖∞ (Higham 2002,
     Theorem 9.3; Sylvester's law). Of the second matrix n positive pivots make (1 − ‖E‖)(shift − ‖E‖).
+    A small P + BᵀB − shift·I has a dense factor LLᵀ = M − E, with ‖E‖ at most γ tr M/(1 − γ) (Demmel 1989;
+    Rump, Verification of positive definiteness, 2006).
     """
     n, k = P.shape[0], B.shape[0]
     products = float(np.sum(np.diff(B.indptr).astype(float) ** 2))
     formed = products <= _DENSER * (B.nnz + n)
+    shifted = plus_diagonal(P, np.full(n, -shift))
+    rounding = 3 * _EPS * float(np.bincount(P.indices, abs(P.data)).max(initial=shift))
     if formed:
-        gram, k = B.T @ B, 0
-        both = np.concatenate([P.data, gram.data, np.full(n, -shift)])
-        own = np.arange(n)
-        rows = np.concatenate([P.indices, gram.indices, own])
-        columns = np.concatenate([_majors(P), _majors(gram), own])
-        matrix = scipy.sparse.csc_matrix((both, (rows, columns)), shape=(n, n))
+        k, matrix = 0, shifted + B.T @ B
         sizes, of_B = abs(B.data), _majors(B)
         of_rows = np.bincount(of_B, sizes, B.shape[0])
         of_columns = np.bincount(B.indices, sizes * of_rows[of_B], n)
         terms = int(np.bincount(B.indices, minlength=1).max()) + 3
-        rounding = terms * _EPS * float(of_columns.max(initial=0.0))
+        rounding += terms * _EPS * float(of_columns.max(initial=0.0))
+        if n <= _SMALL:
+            full = matrix.toarray()
+            error = rounding + (n + 2) * _EPS * max(np.trace(full), 0.0)
+            definite = bool(np.isfinite(cholesky(full)).all())
+            return shift - error if definite and error < shift else 0.0
     else:
-        shifted = P - shift * scipy.sparse.eye(n, format="csc")
-        matrix, rounding = assemble(shifted, B, np.ones(k)), 0.0
+        matrix = assemble(shifted, B, np.ones(k))
     try:
         factor = factorise(matrix)
     except RuntimeError:  # a pivot that is zero
         return 0.0
     if np.any(factor.perm_r != factor.perm_c):
         return 0.0
-    L, U = factor.L, factor.U
-    pivots, size = U.diagonal(), n + k
+    U, size = factor.U, n + k
+    pivots = U.diagonal()
+    if np.sum(pivots > 0) != n:
+        return 0.0
+    L = factor.L
     terms = int(np.bincount(L.indices, minlength=1).max()) + 2  # of the longest sum
     sums = 2 * terms * _EPS * np.bincount(U.indices, abs(U.data), size) + _asymmetry(L, U, pivots)
     bounds = np.bincount(L.indices, abs(L.data) * sums[_majors(L)], size)
     error = float(np.max(bounds, initial=0.0)) + rounding
-    if np.sum(pivots > 0) != n or not error < min(shift, 0.5):
+    if not error < min(shift, 0.5):
         return 0.0
     return (shift - error) * (1.0 if formed else 1 - error)
 
@@ -271,7 +327,7 @@ class RecentFactors:
     def __init__(self) -> None:
         self.users: dict[int, weakref.finalize] = {}
         self.kept: OrderedDict[tuple[bytes, bytes], QuasiDefinite] = OrderedDict()
-        self.lock = threading.Lock()
+        self.lock, self.unweighed = threading.Lock(), 0  # calls since the last look at their size
 
     def serve(self, user: object) -> None:
         """Keep factors for a user, until the last one is gone."""
@@ -293,16 +349,34 @@ class RecentFactors:
         with self.lock:
             found = self.kept.pop(key, None) or self._new(pattern, P, A, d)
             self.kept[key] = found
-            while len(self.kept) > 1 and sum(f.bytes for f in self.kept.values()) > _KEPT:
-                self.kept.popitem(last=False)
+            self._forget()
         return found
 
+    def _forget(self) -> None:
+        """Let the oldest go beyond the bytes that may be kept; of many that is looked at now and then."""
+        self.unweighed += 1
+        if 8 * self.unweighed < len(self.kept):
+            return
+        self.unweighed, size = 0, sum(system.bytes for system in self.kept.values())
+        while size > _KEPT and len(self.kept) > 1:
+            size -= self.kept.popitem(last=False)[1].bytes
+
     def _new(self, pattern: bytes, P: Any, A: Any, d: np.ndarray) -> QuasiDefinite:
-        """A system, next to the latest one that can lend its factors."""
-        for (of, _), system in reversed(self.kept.items()):
-            known = system if system.factors else system.near
-            if of == pattern and known and known.lends(P, A, d):
-                return QuasiDefinite(P, A, d, known)
+        """A system, next to the one that shares most of its d of those that can lend it factors."""
+        latest = itertools.islice(reversed(self.kept.items()), _LOOKED_AT)
+        of_pattern = [
+            system if _SHIFT in system.factors else system.near
+            for (of, _), system in latest
+            if of == pattern
+        ]
+        known = [system for system in of_pattern if system]
+        if known:
+            apart = np.count_nonzero(np.array([system.d for system in known]) != d, axis=1)
+            for k in np.argsort(apart, kind="stable"):
+                if apart[k] > known[k].reach:
+                    break
+                if known[k].is_close(P, A):
+                    return QuasiDefinite(P, A, d, known[k])
         return QuasiDefinite(P, A, d)
 
 
@@ -310,5 +384,5 @@ def _digest(*arrays: np.ndarray) -> bytes:
     of_all = hashlib.blake2b(digest_size=20)
     for array in arrays:
         of_all.update(repr(array.shape).encode())
-        of_all.update(array.tobytes())
+        of_all.update(np.ascontiguousarray(array).data)
     return of_all.digest()

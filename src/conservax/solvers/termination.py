@@ -69,18 +69,18 @@ class Judgement(NamedTuple):
 
 def largest(a: Array) -> Array:
     """The largest modulus along the last axis."""
-    return namespace(a).max(abs(a), axis=-1, initial=0.0)
+    return abs(a).max(axis=-1, initial=0.0)
 
 
 def measure_data(data: Data | WhiteData) -> Sizes:
     """Computed once, before the iterations."""
     xp = namespace(data.c)
-    A = magnitudes(data.A)
-    of_A, of_b, of_c = largest(row_norms(A)), largest(data.b), largest(data.c)
+    A, ones = magnitudes(data.A), xp.ones_like(data.c)
+    of_A, of_b, of_c = largest(row_norms(data.A)), largest(data.b), largest(data.c)
     of_P = rows_of_P = xp.ones_like(of_A)
     if data.P is not None:
         of_P = largest(row_norms(data.P))
-        rows_of_P = largest(times(magnitudes(data.P), xp.ones_like(data.c)))
+        rows_of_P = largest(times(magnitudes(data.P), ones))
     both = (of_P > 0) & (of_A > 0)
     safe_P, safe_A = xp.where(both, of_P, 1.0), xp.where(both, of_A, 1.0)
     unit_b = xp.where(of_b > 0, of_b, xp.where(both, of_c * safe_A / safe_P, 0.0))
@@ -91,7 +91,7 @@ def measure_data(data: Data | WhiteData) -> Sizes:
     return Sizes(
         of_P,
         rows_of_P,
-        largest(times(A, xp.ones_like(data.c))),
+        largest(times(A, ones)),
         largest(times_transposed(A, xp.ones_like(data.b))),
         of_b,
         of_c,

@@ -6,6 +6,7 @@ in the others t = −lower. The verdict is that of ``two_tests``, with M = I in 
 P + A_loᵀA_lo and I − V_hi + A_hi A_hiᵀ are definite by the inertia of sparse matrices.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,19 @@ from ...cones.spectrum import Spectrum, basis_matrices
 from ...cones.table import Cones
 from ...solvers.host import matrices_of
 from ...solvers.matrices import SparseMatrix
-from ...solvers.quasidefinite import RecentFactors, eigenvalue_bound, weighted_rows
+from ...solvers.quasidefinite import (
+    RecentFactors,
+    diagonal_matrix,
+    eigenvalue_bound,
+    row_bound,
+    weighted_rows,
+)
 from .system import Solver, System
 from .two_tests import TwoTests
 
 RECENT_FACTORS = RecentFactors()
 _SHIFTS = 1e-4, 1e-9  # bounds on the eigenvalues of the two tests that are tried
+_CLEAR = _SHIFTS[0] / 2  # a margin with which no solve fails
 
 
 def by_sparse_factor(system: System, probed: bool) -> Solver:
@@ -40,7 +48,7 @@ def by_sparse_factor(system: System, probed: bool) -> Solver:
 def sparse_two_tests(
     P: SparseMatrix, A: SparseMatrix, parts: Spectrum, cones: Cones, eps: float
 ) -> TwoTests:
-    """``two_tests`` for sparse data; the margin is the bound that was tried, not the best one."""
+    """``two_tests`` for sparse data; the margin is a bound that was tried, not the best one."""
     given = _Parts.of(P, A, basis_matrices(parts.basis, cones))
     verdict, margin = _test_batch(cones, given, parts.low, parts.high, eps)
     known = parts.bounded | (verdict < 0)
@@ -56,13 +64,13 @@ class _Parts(NamedTuple):
 
     @staticmethod
     def of(P: SparseMatrix, A: SparseMatrix, T: tuple[Any, ...]) -> "_Parts":
-        return _Parts(matrices_of(P), matrices_of(A), T)
+        return _Parts(matrices_of(P), matrices_of(A, by_rows=True), T)
 
     def item(self, k: int, cones: Cones) -> tuple[Any, Any]:
         """P, CSC, and TᵀA, CSR, of one item."""
         P, A = self.P(k), self.A(k)
         if not self.T:
-            return P, A.tocsr()
+            return P, A
         blocks, turned = [], iter(self.T)
         for block, _ in cones.pieces:
             if not block.polyhedral:
@@ -114,32 +122,44 @@ def _test_batch(
         P, turned_A = parts.item(item, cones)
         if not _finite(P, turned_A, low[item], high[item]):
             return 0, 0.0
+        first = _first(P, turned_A, low[item], eps)
+        second = _second(turned_A, high[item], eps) if first else 0.0
+        margin = min(first, second)
+        if margin > _CLEAR:
+            return 1, margin
         ends = (low[item],) if np.array_equal(low[item], high[item]) else (low[item], high[item])
         for d in ends:
             system = RECENT_FACTORS.system(P, turned_A, d)
             if not system.solve(_noise(len(system.signs)))[1].all():
                 return -1, 0.0
-        first = _bound(P, weighted_rows(turned_A, np.sqrt(low[item])), eps)
-        if not first:
-            return 0, 0.0
-        weighted = weighted_rows(turned_A, high[item]).tocsc().T
-        rest = scipy.sparse.diags(1 - high[item][high[item] > 0], format="csc")
-        second = _bound(rest, weighted, eps)
-        return (1, min(first, second)) if second else (0, 0.0)
+        return (1, margin) if margin else (0, 0.0)
 
     found = [one(item) for item in range(len(low))]
     return np.array([v for v, _ in found], np.int8), np.array([margin for _, margin in found])
 
 
+def _first(P: Any, A: Any, low: np.ndarray, eps: float) -> float:
+    """A lower bound on λ_min(P + Aᵀ diag(low) A), or 0."""
+    alone = row_bound(P) - 64 * eps * _norm(P)  # a sum with what is semidefinite
+    return alone if alone > _SHIFTS[0] else _bound(P, weighted_rows(A, np.sqrt(low)), eps)
+
+
+def _second(A: Any, high: np.ndarray, eps: float) -> float:
+    """A lower bound on λ_min(I − diag(high) + diag(high) A Aᵀ diag(high)), or 0."""
+    weighted = weighted_rows(A, high).tocsc().T
+    return _bound(diagonal_matrix(1 - high[high > 0]), weighted, eps)
+
+
 def _bound(P: Any, B: Any, eps: float) -> float:
-    """A lower bound on λ_min(P + BᵀB), rounding of the data's and of T's entries accounted for."""
+    """A lower bound on λ_min(P + BᵀB), or 0, rounding of the data's and of T's entries accounted for."""
     doubt = 64 * eps * (_norm(P) + _norm(B) ** 2)
+    of_rows = row_bound(P, B) - doubt
     for shift in _SHIFTS:
-        if shift > 2 * doubt:
+        if shift > max(2 * doubt, of_rows):
             bound = eigenvalue_bound(P, B, shift)
             if bound > doubt:
                 return bound - doubt
-    return 0.0
+    return max(of_rows, 0.0)
 
 
 def _norm(matrix: Any) -> float:
@@ -151,5 +171,8 @@ def _norm(matrix: Any) -> float:
     return float(np.sqrt(minors.max(initial=0.0) * majors.max(initial=0.0)))
 
 
+@functools.lru_cache(maxsize=64)
 def _noise(size: int) -> np.ndarray:
-    return np.random.default_rng(0).uniform(-1, 1, size=(size, 1))
+    noise = np.random.default_rng(0).uniform(-1, 1, size=(size, 1))
+    noise.flags.writeable = False
+    return noise
