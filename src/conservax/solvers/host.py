@@ -152,7 +152,7 @@ def _clarabel(
 def _careful_clarabel(
     cones: Cones, tolerance: float, max_iterations: int | None, **options: Any
 ) -> Callable[..., Answer]:
-    """Clarabel with a fixed shift: with its own, programs with dense rows and P = 0 often end at the first step."""
+    """Clarabel with a fixed shift: with its own, programs with dense rows and P = 0 often end at once."""
     options |= {"static_regularization_constant": _SHIFT, "dynamic_regularization_enable": False}
     return _clarabel(cones, tolerance, max_iterations, **options)
 
