@@ -109,6 +109,49 @@ def test_any_number_of_entries_may_tie_where_nobody_reads_them(fun, seed):
         cx.conservative_jacobian(fun)(jnp.where(x == large.min(), 0.0, x), w, table)
 
 
+def test_rows_of_a_batch_may_tie_where_nobody_reads_them():
+    """In all rows at once as one by one; a tie that is read is refused, and not said to jump."""
+
+    def gate(row, table):
+        values, places = jax.lax.top_k(row, 2)
+        return jax.nn.softmax(values) @ table[places]
+
+    x, table = jnp.array([[3.0, 1, 0.5, 0.5, 0.5], [0, 4, 0, 2, 0]]), TABLE[:, 0]
+    J = cx.conservative_jacobian(lambda x: jax.vmap(gate, (0, None))(x, table))(x)
+    one_by_one = jnp.stack([jax.grad(gate)(row, table) for row in x])
+    expected = jnp.einsum("ij,ik->ijk", jnp.eye(2), one_by_one)
+    for element in J.vertices().reshape(-1, 2, 2, 5):
+        np.testing.assert_allclose(element, expected, atol=1e-12)
+    with pytest.raises(
+        errors.UnsupportedOperationError, match=r"a row of this top_k.*jax\.lax\.map"
+    ):
+        cx.conservative_jacobian(lambda x: jax.vmap(gate, (0, None))(x, table))(x.at[0, 1].set(0.5))
+
+
+def test_masked_entries_tie_with_nothing():
+    """Several infinities are no NaN, in values and in places, in one row and in several."""
+    mask, x = jnp.array([True, True, False, True, False]), jnp.array([1.0, 1.0, 0.0, 0.2, 0.0])
+    v = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
+
+    def values(x):
+        return jax.lax.top_k(jnp.where(mask, x, -jnp.inf), 2)[0]
+
+    J = cx.conservative_jacobian(values)(x)
+    np.testing.assert_allclose(J.directional(v), [2.0, 1.0])
+    rows = np.sort(J.vertices(), axis=0)
+    np.testing.assert_allclose(rows, np.sort([np.eye(5)[:2], np.eye(5)[1::-1]], axis=0))
+
+    def gated(x):
+        largest, places = jax.lax.top_k(jnp.where(mask, x, -jnp.inf), 4)
+        return jax.nn.softmax(largest) @ TABLE[places, 0]
+
+    x = x.at[1].set(0.5)
+    for fun in (gated, lambda x: jax.vmap(gated)(x[None])[0]):
+        J = cx.conservative_jacobian(fun)(x)
+        np.testing.assert_allclose(J.element("jax"), jax.grad(gated)(x)[None], atol=1e-12)
+        assert not J.kinks
+
+
 def powers(x, knots, p, slopes):
     """Powers of at least 1 from a knot on, by a double where; a line before it."""
     z = x - knots

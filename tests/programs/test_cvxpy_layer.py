@@ -540,3 +540,33 @@ def test_a_parameter_with_a_pattern_makes_nothing_warn():
         layer = CvxpyLayer(problem, [p], [x])
         (found,) = layer(np.diag([1.0, 2.0]))
     np.testing.assert_allclose(found, [1.0, 2.0], atol=1e-9)
+
+
+def test_a_parameter_that_nothing_depends_on_may_have_the_batch(rng):
+    """CVXPY leaves 0 · r out; its batch axis counts all the same, and its gradient is zero."""
+    x, p, r = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p) + 0 * cp.sum(r)), [x >= 0])
+    layer = CvxpyLayer(problem, [p, r], [x])
+    one, many = jnp.array([0.5, -1.0]), rng.normal(size=(3, 2))
+    expected = np.tile([0.5, 0.0], (3, 1))
+    for solve in (layer, jax.jit(lambda a, b: layer(a, b))):
+        np.testing.assert_allclose(solve(one, many)[0], expected, atol=1e-12)
+    mapped = jax.vmap(lambda b: layer(one, b)[0])(many)
+    np.testing.assert_allclose(mapped, expected, atol=1e-12)
+    assert layer.solve(one, many)[1].verdict.tolist() == [1, 1, 1]
+    slopes = jax.grad(lambda a, b: jnp.sum(layer(a, b)[0]), (0, 1))(one, many)
+    np.testing.assert_allclose(slopes[0], [3.0, 0.0], atol=1e-12)
+    np.testing.assert_array_equal(slopes[1], np.zeros((3, 2)))
+
+
+def test_a_check_in_single_precision_knows_its_solution_in_double():
+    """The solution rounded to single precision is 3e-8 off: no kink is near, and none is missed."""
+    x, p = cp.Variable(3), cp.Parameter(3)
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [cp.sum(x) == 1, x >= 0]), [p], [x]
+    )
+    with jax.enable_x64(False):
+        plain = layer.check(jnp.array([0.3, 0.5, -0.4]))
+        kink = layer.check(jnp.array([0.5, 0.75, 0.125]))  # the third enters here
+    assert (plain.verdict, len(plain.kinks)) == (Verdict.PROVEN, 0)
+    assert (kink.verdict, len(kink.kinks)) == (Verdict.PROVEN, 1)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from scipy.optimize import linprog
@@ -387,3 +388,31 @@ def test_what_clarabel_leaves_open_without_its_refinement_is_solved_with_it(monk
     three = np.ones(3)
     solve(np.ones((1, 1)), one, three[:, None], three)
     assert asked[-1]
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-4, 1e-5])
+def test_rows_that_nearly_depend_on_each_other_have_a_gradient(distance):
+    """A singular value squared is no rounding yet; the verdict refutes nothing that has an answer."""
+    rng = np.random.default_rng(0)
+    A = np.array([[1.0, 0.5, -1.0, 2.0]])
+    A = np.concatenate([A, A + distance * rng.normal(size=(1, 4))])
+    x, c = rng.normal(size=4), rng.normal(size=4)
+    rounding = 64 * np.finfo(float).eps / np.linalg.svd(A)[1].min() ** 2  # by the condition of AAᵀ
+    for cones, inside in ((Cones(zero=2), 0.0), (Cones(nonnegative=2), 1.0)):
+        # at x both rows are active, with multipliers 1 and 2
+        cost = -x - A.T @ np.array([1.0, 2.0]) if inside else c
+
+        def solve(c, b, cones=cones):
+            return ConeProgram(cones)(np.eye(4), c, A, b)
+
+        b = A @ x
+        with mpmath.workdps(50):
+            rows = mpmath.matrix(A.tolist())
+            kernel = rows.T * (rows * rows.T) ** -1
+            of_b = np.array(kernel.tolist(), float)
+            of_c = np.array((kernel * rows - mpmath.eye(4)).tolist(), float)
+        for transform in (jax.jacrev, jax.jacfwd):
+            found = transform(lambda c, b: solve(c, b).primal, (0, 1))(cost, b)
+            np.testing.assert_allclose(found[1], of_b, rtol=0, atol=rounding * np.abs(of_b).max())
+            np.testing.assert_allclose(found[0], of_c, rtol=0, atol=rounding)
+        assert solve(cost, b).info.verdict >= 0

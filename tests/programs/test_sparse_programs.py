@@ -15,6 +15,7 @@ from conservax.errors import (
     UnboundedError,
     UnsupportedOperationError,
 )
+from conservax.invertibility import Verdict
 from conservax.programs import ConeProgram, Cones, CvxpyLayer, Solver, Status, cone_program
 from conservax.programs.host import calls
 from programs.compiled import with_jacobian
@@ -328,3 +329,18 @@ def test_weakly_active_rows_that_are_nearly_dependent(dtype, verdict):
     info = ConeProgram(Cones(nonnegative=2))(P, np.zeros(2, dtype), G, np.zeros(2, dtype)).info
     assert info.verdict == verdict
     assert (0 < info.margin < 6e-7) if verdict else info.margin == 0
+
+
+@pytest.mark.parametrize("n", [3, 200])
+def test_entries_with_negative_indices_do_not_count(n):
+    """Nor do those beyond the shape, in a call and in a check."""
+    own = np.repeat(np.arange(n)[:, None], 2, axis=1)
+    places = jnp.asarray(np.concatenate([own, [[-1, -1], [n, 0]]]))
+    A = BCOO((-jnp.ones(n + 2), places), shape=(n, n))
+    P, p = BCOO((jnp.ones(n), jnp.asarray(own)), shape=(n, n)), jnp.linspace(-1, 1, n) + 0.01
+    program = ConeProgram(Cones(nonnegative=n))
+    for solve in (program, jax.jit(program)):
+        solution = solve(P, -p, A, jnp.zeros(n))
+        np.testing.assert_allclose(solution.primal, jnp.maximum(p, 0), atol=1e-12)
+    report = program.check(P, -p, A, jnp.zeros(n))
+    assert (report.verdict, report.kinks) == (Verdict.PROVEN, ())

@@ -162,9 +162,25 @@ def own_sparse(name: str, matrix: Any) -> SparseMatrix:
         starts = known_as_numpy(matrix.indptr).reshape(-1)
         stored = np.arange(data.shape[-1])  # those beyond the last row do not count
         rows = namespace(starts).searchsorted(starts, stored, side="right") - 1
-        return SparseMatrix(data, rows.astype(np.int32), indices.reshape(-1), shape)
-    indices = indices.reshape(-1, 2)
-    return SparseMatrix(data, indices[:, 0], indices[:, 1], shape)
+        return SparseMatrix(data, rows.astype(np.int32), _counted(indices, shape[1]), shape)
+    rows, columns = (_counted(indices[..., k], shape[k]) for k in (0, 1))
+    return SparseMatrix(data, rows, columns, shape)
+
+
+def _counted(indices: Array, size: int) -> Array:
+    """In a line; negative ones lie outside, as do those from ``size`` on."""
+    indices = indices.reshape(-1)
+    return namespace(indices).where(indices < 0, size, indices).astype(indices.dtype)
+
+
+def in_double(part: Any) -> Any:
+    """Data in double precision, inside ``jax.enable_x64``."""
+    if scipy.sparse.issparse(part):
+        return part.astype(np.float64)
+    if not is_sparse(part):
+        return np.asarray(part, np.float64)
+    own = own_sparse("a matrix", part)
+    return own.with_values(np.asarray(own.values, np.float64))
 
 
 def stacked(upper: Any, lower: Any) -> SparseMatrix:

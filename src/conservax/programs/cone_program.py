@@ -31,6 +31,7 @@ from .cone_inputs import (
     as_data,
     as_operands,
     bytes_of_item,
+    in_double,
     is_definite,
     is_sparse,
     items_of,
@@ -249,10 +250,13 @@ class ConeProgram:
         'REFUTED'
         """
         plain = dataclasses.replace(self, infeasible=None)  # the closest has other constraints
-        solution = plain(P, c, A, b)
-        if solution.primal.ndim != 1:
+        P, c, A, b, dtype, lead = as_operands(P, c, A, b, self.cones.size)
+        if lead:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
-        P, c, A, b, dtype, _ = as_operands(P, c, A, b, self.cones.size)
+        with jax.enable_x64(
+            True
+        ):  # how far the solution is from a kink is known in double precision
+            solution = plain(*map(in_double, (P, c, A, b)))
         data = Data(*(np.asarray(_dense(part), np.float64)[None] for part in (P, c, A, b)))
         data = data._replace(P=symmetric_part(data.P))
         point = ConicPoint(*(np.asarray(part, np.float64)[None] for part in solution[:3]))

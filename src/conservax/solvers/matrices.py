@@ -4,7 +4,7 @@ import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -191,9 +191,9 @@ def dense(matrix: Matrix) -> Array:
     """All entries, (batch, i, j)."""
     if isinstance(matrix, SparseMatrix):
         if namespace(matrix.values) is np:
+            matrix = column_major(matrix)  # each entry once
             full = np.zeros((len(matrix.values), *matrix.shape), matrix.values.dtype)
-            place = cast(Any, (slice(None), matrix.rows, matrix.columns))
-            np.add.at(full, place, matrix.values)
+            full[:, matrix.rows, matrix.columns] = matrix.values
             return full
         zeros = jnp.zeros((len(matrix.values), *matrix.shape), matrix.values.dtype)
         return zeros.at[:, matrix.rows, matrix.columns].add(matrix.values)

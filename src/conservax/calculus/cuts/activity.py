@@ -29,6 +29,7 @@ _MEASURED = (
     "sort",
     "jump",
     "run",
+    "rows",
     "loop",
     "index",
     "matrix",
@@ -80,6 +81,12 @@ def active_slots(
             f"{site(bad).operation}. Whether the program jumps there is not known: the calculus tries all "
             "orders of entries that tie, up to that many. Lower rtol if they do not tie, write the line "
             "without their order (a max, a sum), or move the point off the tie."
+        )
+    if np.any(bad := near & (kinds == "rows")):
+        raise UnsupportedOperationError(
+            f"{site(bad).location}: entries tie in a row of this {site(bad).operation}, and their order is "
+            "read. Of a single row the calculus tries both orders; of several at once it does not know "
+            "whether the program jumps. Go over the rows with jax.lax.map, or move the point off the tie."
         )
     if np.any(bad := near & (kinds == "edge")):
         raise NotLipschitzError(

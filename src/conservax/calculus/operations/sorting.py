@@ -66,7 +66,7 @@ def _sites(step: Step, planner: Planner) -> Sequence[SiteSpec]:
     neighbours = (*shape, max(n - 1, 0))
     sites: list[SiteSpec] = [("sort", "sort", (_rounds(step, planner), *neighbours), None)]
     if any(step.felt[1:]) and shape:  # where the entries of several rows went: that jumps at a tie
-        sites.append(("argsort", "jump", neighbours, None))
+        sites.append(("argsort", "rows", neighbours, None))
     return sites
 
 
@@ -80,7 +80,7 @@ def _run(tape: Tape, step: Step, *operands: Any) -> list[Any]:
         sizes = jnp.moveaxis(sizes, axis, -1)
         size = sizes[..., 1:] + sizes[..., :-1]
     pairs = jnp.arange(max(value.shape[-1] - 1, 0))
-    ties = jnp.abs(value[..., 1:] - value[..., :-1])
+    ties = gaps(value)
     rounds: list[Steering] = []
     turned = None
     if tape.decides:
@@ -88,17 +88,23 @@ def _run(tape: Tape, step: Step, *operands: Any) -> list[Any]:
         order = jnp.take_along_axis(order, jnp.broadcast_to(turned, value.shape), -1)
         order = carrying(value, order)
     for t in range(0 if tape.decides else step.kink_slots[0][0]):
-        z = order[..., 1:] - order[..., :-1]
+        z = gaps(order)
         slots = tape.next_slots(z.shape)
         q, r = tape.kink(z, jnp.broadcast_to(size, z.shape), 1.0)
         q = tape.comparator(q, (pairs + t) % 2 == 0)
         rounds.append(Steering(jnp.ones(z.shape, bool), slots, q))
         order = carrying(value, _exchanged(order, q, r, -1))
     if any(step.felt[1:]) and value.ndim > 1:
-        tape.jump(ties, 1.0)
+        tape.jump(jnp.where(pairs < step.read, ties, jnp.inf), 1.0)
     tape.orders[id(step)] = Order(tuple(rounds), ties, turned)
     outs[0] = jnp.moveaxis(order, -1, axis)
     return outs
+
+
+def gaps(ordered: Any) -> Any:
+    """How far each entry (last axis) is behind the next; equal infinities tie with nothing."""
+    before, after = ordered[..., :-1], ordered[..., 1:]
+    return jnp.where(jnp.isinf(before) & (before == after), jnp.inf, after - before)
 
 
 def permuted(tape: Tape, order: Order, value: Any, size: Any) -> Any:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..operations.mixtures import carrying
+from ..operations.sorting import gaps
 from ..operations.tape import Tape
 from ..operations.torn import Steering, Torn
 from ..tracing.jaxprs import bind
@@ -150,7 +151,7 @@ def torn_sort(step: Step, operands: Sequence[Value], tape: Tape) -> list[Value]:
     order = jnp.argsort(jax.lax.stop_gradient(key), stable=True)
     size = operands[0].measure if tape.measures else jnp.zeros(key.shape)
     ordered, sizes = key[order], size[order]
-    above, pair = tape.compare(ordered[1:] - ordered[:-1], sizes[1:] + sizes[:-1], "upper")
+    above, pair = tape.compare(gaps(ordered), sizes[1:] + sizes[:-1], "upper")
     place = jnp.arange(len(order))
     edge = jnp.zeros(1, bool)
     before = _in_a_row(jnp.concatenate([edge, pair.active]), -1)  # joined to the entry before

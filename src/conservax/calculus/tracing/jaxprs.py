@@ -79,15 +79,16 @@ def live_equations(
 
 
 def entries_read(eqn: Any, jaxpr: Any, equations: Sequence[Any]) -> int:
-    """How many leading entries of the results of ``eqn``, along their first axis, anything else reads."""
-    results, count = set(eqn.outvars), eqn.outvars[0].aval.shape[0]
+    """How many leading entries of the results of a sort anything else reads."""
+    axis = eqn.params["dimension"]
+    results, count = set(eqn.outvars), eqn.outvars[0].aval.shape[axis]
     if results.intersection(v for v in jaxpr.outvars if not _is_literal(v)):
         return count
     readers = (
         e for e in equations if results.intersection(v for v in e.invars if not _is_literal(v))
     )
     limits = (
-        e.params["limit_indices"][0] if e.primitive.name == "slice" else count for e in readers
+        e.params["limit_indices"][axis] if e.primitive.name == "slice" else count for e in readers
     )
     return max(limits, default=0)
 

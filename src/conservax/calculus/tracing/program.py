@@ -26,7 +26,8 @@ class Site:
     by, and those that vanishing ones move by), "mark" (entries that are made whole), "stand" (what
     JAX makes of the branch before it), "rival" (the places of an extremum's leader and of one of those
     that tie with it), "order" (another order of entries that tie in a sort), "run" (entries of a sort
-    that tie, more than have all their orders tried) and "places" (of entries, as the first pass found them).
+    that tie, more than have all their orders tried), "rows" (entries that tie in one of several rows whose
+    order is read) and "places" (of entries, as the first pass found them).
     ``shape`` counts loop iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A
     root has its ``node``, and how many ``leaves`` its solution has.
     """

@@ -38,12 +38,15 @@ class LayerForm(NamedTuple):
         return canonical.P, canonical.c, canonical.A, canonical.b
 
     def leaves(self, values: Any) -> list[Any]:
-        """Of P, c, A, b."""
+        """Of P, c, A, b; c with the leading axes of all parameters, those that nothing depends on as well."""
         leaves: list[Any] = []
         sparse = self.form.P_shape is not None
         for into in self.maps():
             theta = _theta(self.canonical, values, into)
-            leaves.append(into.entries(theta, sparse and len(into.shape) == 2))
+            entries = into.entries(theta, sparse and len(into.shape) == 2)
+            if into is self.canonical.c:
+                entries = np.broadcast_to(entries, (*self.lead(values), *into.shape))
+            leaves.append(entries)
             if sparse and len(into.shape) == 2:
                 leaves += into.stored
         return leaves

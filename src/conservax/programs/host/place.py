@@ -1,5 +1,6 @@
 """Where programs are differentiated, on the host: U(V)⁻¹ and U(V)⁻ᵀ at the chosen elements."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +16,18 @@ from ..cone_inputs import items_of
 from ..forward import held
 from ..system.determined import determined, shifted
 from ..system.sparse_system import by_sparse_factor, sparse_two_tests
-from ..system.system import Solver, System, by_normal_equations, idle_variables, refined
+from ..system.system import (
+    PASSES,
+    Solver,
+    System,
+    by_normal_equations,
+    idle_variables,
+    refined,
+)
 from ..system.two_tests import Factors, TwoTests, factorise_extremes, two_tests
 
 _EPS = machine_epsilon(np.float64)
+_PATIENCE = 8  # passes of refinement, where fewer did not do
 
 
 @dataclass
@@ -88,8 +97,27 @@ class Place:
                 found = sparse_two_tests(data.P, data.A, parts, self.cones, self.eps)
             else:
                 found = two_tests(data.P, data.A, parts, self.cones, self.eps, self.factors)
+                found = found._replace(verdict=self._witnessed(found.verdict))
         verdict = np.where(self.known, found.verdict, 0).astype(np.int8)
         return TwoTests(verdict, np.where(self.known, found.margin, 0.0))
+
+    def _witnessed(self, verdict: np.ndarray) -> np.ndarray:
+        """The verdicts; REFUTED where the system of an extreme element is singular to round-off alone.
+
+        The tests square its singular values.
+        """
+        items = np.flatnonzero((verdict < 0) & self.known)
+        if not len(items):
+            return verdict
+        m, n = self.data.A.shape[-2:]
+        above, below = (np.zeros((len(items), k, 0)) for k in (n, m))  # noise alone
+        regular = np.ones(len(items), bool)
+        for upper in (False, True):
+            own = dataclasses.replace(self.some(items), upper=upper)
+            regular &= ~own._attempt(above, below, False)[1]
+        found = verdict.copy()
+        found[items[regular]] = 0
+        return found
 
     def some(self, items: np.ndarray) -> "Place":
         """Of some items."""
@@ -131,24 +159,7 @@ class Place:
     def _solve(
         self, upper: np.ndarray, lower: np.ndarray, transposed: bool, still: tuple[bool, bool]
     ) -> tuple[np.ndarray, np.ndarray]:
-        system, n = self.system, upper.shape[1]
-        product = system.transposed_product if transposed else system.product
-        inverse = system.transposed_inverse if transposed else system.inverse
-        if isinstance(self.data.A, SparseMatrix):
-            found = inverse(by_sparse_factor(system, probed=True))(upper, lower)
-            lost = np.isnan(found[0]).any(axis=(1, 2)) | np.isnan(found[1]).any(axis=(1, 2))
-        else:
-            noise = np.random.default_rng(0).uniform(-1, 1, size=(n + lower.shape[1], 1))
-            noise = np.broadcast_to(noise, (len(upper), *noise.shape))
-            probed = (
-                np.concatenate([noise[:, :n], upper], axis=-1),
-                np.concatenate([noise[:, n:], lower], axis=-1),
-            )
-            solution, residual = refined(inverse(self._symmetric), product, *probed, passes=2)
-            given = np.maximum(_largest(probed[0]), _largest(probed[1]))
-            left = np.maximum(_largest(residual[0]), _largest(residual[1]))
-            lost = ~np.all(left <= _EPS**0.75 * given, axis=(1, 2))
-            found = solution[0][..., 1:], solution[1][..., 1:]
+        found, lost = self._attempt(upper, lower, transposed)
         lost &= self.known
         if not lost.any():
             return found
@@ -158,8 +169,66 @@ class Place:
             part[items] = own
         return found
 
+    def _attempt(
+        self, upper: np.ndarray, lower: np.ndarray, transposed: bool
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """A solution, and in which items it is none, for their systems are singular.
+
+        By one factor, where nobody has asked for the two of the verdict; by them where that does not do.
+        """
+        if isinstance(self.data.A, SparseMatrix):
+            symmetric = by_sparse_factor(self.system, probed=True)
+            inverse = self.system.transposed_inverse if transposed else self.system.inverse
+            found = inverse(symmetric)(upper, lower)
+            return found, np.isnan(found[0]).any(axis=(1, 2)) | np.isnan(found[1]).any(axis=(1, 2))
+        if "factors" in self.__dict__:
+            found, lost = self._refined(self._by_two_factors, 2, upper, lower, transposed)
+        else:
+            found, lost = self._refined(self._by_one_factor, PASSES, upper, lower, transposed)
+        items = np.flatnonzero(lost & self.known)
+        if len(items):
+            own = self.some(items)
+            patient = own._refined(
+                own._by_two_factors, _PATIENCE, upper[items], lower[items], transposed
+            )
+            for part, rest in zip((*found, lost), (*patient[0], patient[1]), strict=True):
+                part[items] = rest
+        return found, lost
+
+    def _refined(
+        self,
+        symmetric: Solver,
+        passes: int,
+        upper: np.ndarray,
+        lower: np.ndarray,
+        transposed: bool,
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Beside a right-hand side of noise, of which a singular system leaves a share."""
+        system, n = self.system, upper.shape[1]
+        product = system.transposed_product if transposed else system.product
+        inverse = system.transposed_inverse if transposed else system.inverse
+        noise = np.random.default_rng(0).uniform(-1, 1, size=(n + lower.shape[1], 1))
+        noise = np.broadcast_to(noise, (len(upper), *noise.shape))
+        probed = (
+            np.concatenate([noise[:, :n], upper], axis=-1),
+            np.concatenate([noise[:, n:], lower], axis=-1),
+        )
+        solution, residual = refined(inverse(symmetric), product, *probed, passes=passes)
+        given = np.maximum(_largest(probed[0]), _largest(probed[1]))
+        left = np.maximum(_largest(residual[0]), _largest(residual[1]))
+        # rounding leaves some eps of the terms, which are large without end where the system is singular
+        terms = np.maximum(_largest(solution[0]), _largest(solution[1]))
+        rounding = 64 * _EPS * system.norm[:, None, None] * terms
+        enough = _EPS**0.75 * given + np.minimum(rounding, _EPS**0.25 * given)
+        lost = ~np.all(left <= enough, axis=(1, 2))
+        return (solution[0][..., 1:], solution[1][..., 1:]), lost
+
     @cached_property
-    def _symmetric(self) -> Solver:
+    def _by_one_factor(self) -> Solver:
+        return by_normal_equations(self.system)
+
+    @cached_property
+    def _by_two_factors(self) -> Solver:
         """The symmetric system by the two factors of V."""
         system = self.system
         if self.single.all():

@@ -83,6 +83,15 @@ class System:
     d: Array
     cones: Cones
 
+    @property
+    def norm(self) -> Array:
+        """A bound on its largest entries, in their rows' sums; (batch,)."""
+        xp = namespace(self.d)
+        of_A = xp.max(xp.sum(abs(self.A), axis=-1), axis=-1, initial=0.0)
+        of_columns = xp.max(xp.sum(abs(self.A), axis=-2), axis=-1, initial=0.0)
+        of_P = xp.max(xp.sum(abs(self.P), axis=-1), axis=-1, initial=0.0)
+        return of_P + xp.maximum(of_A, of_columns) + 1
+
     def turn(self, x: Array) -> Array:
         """d^½ Tᵀ x."""
         return namespace(self.d).sqrt(self.d)[..., None] * rotate(self.basis, x, self.cones)
