@@ -109,6 +109,19 @@ def test_any_number_of_entries_may_tie_where_nobody_reads_them(fun, seed):
         cx.conservative_jacobian(fun)(jnp.where(x == large.min(), 0.0, x), w, table)
 
 
+def test_values_that_are_read_know_nothing_of_ties_behind_them():
+    """One element however many tie there; those that tie with the last value read are all in its set."""
+    x = jnp.array([0.0, 2.0, *[0.0] * 10])
+    for fun in (lambda x: jax.lax.top_k(x, 1)[0], lambda x: -jax.lax.sort(-x)[:1]):
+        J = cx.conservative_jacobian(fun)(x)
+        np.testing.assert_array_equal(J.vertices(), [np.eye(12)[[1]]])
+    J = cx.conservative_jacobian(lambda x: jax.lax.top_k(x, 2)[0])(x[:4])
+    others = np.eye(4)[[0, 2, 3]]
+    expected = np.stack([np.tile(np.eye(4)[1], (3, 1)), others], axis=1)
+    found = np.unique(J.vertices(), axis=0)
+    np.testing.assert_array_equal(found, np.unique(expected, axis=0))
+
+
 def test_rows_of_a_batch_may_tie_where_nobody_reads_them():
     """In all rows at once as one by one; a tie that is read is refused, and not said to jump."""
 

@@ -43,7 +43,7 @@ def test_a_sort_and_a_gather_by_its_order_have_every_order_of_the_ties(values):
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
 def test_the_network_of_a_tie_reaches_every_order_and_wastes_no_comparator(size):
-    active, needed = active_comparators(np.ones(size - 1, bool), size)
+    active, needed = active_comparators(np.ones(size - 1, bool), size, size)
     assert needed == (1 if size == 2 else size)
     pairs = [tuple(p) for p in np.argwhere(active)]
     assert len(pairs) == size * (size - 1) // 2

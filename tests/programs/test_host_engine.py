@@ -367,29 +367,6 @@ def test_scs_goes_before_clarabel_for_large_matrices():
     assert (info.status, info.solver) == (Status.PRIMAL_INFEASIBLE, Solver.CLARABEL)
 
 
-def test_what_clarabel_leaves_open_without_its_refinement_is_solved_with_it(monkeypatch):
-    asked = []
-
-    def clarabel(cones, tolerance, max_iterations, iterative_refinement_enable=True, **_):
-        def solve(P, c, A, b):
-            asked.append(iterative_refinement_enable)
-            return host.nothing(Status.SOLVED if asked[-1] else outcomes.pop(), len(c), len(b))
-
-        return solve
-
-    monkeypatch.setattr(host, "_clarabel", clarabel)
-    outcomes = [Status.PRIMAL_INFEASIBLE, Status.MAX_ITERATIONS, Status.STALLED]
-    solve = host.solver_of_item(Solver.CLARABEL, Cones(nonnegative=1), None, None, rough=True)
-    one = np.ones(1)
-    found = [solve(one[None], one, one[None], one).status for _ in range(3)]
-    assert found == [Status.SOLVED, Status.SOLVED, Status.PRIMAL_INFEASIBLE]
-    assert asked == [False, True, False, True, False]
-    solve = host.solver_of_item(Solver.CLARABEL, Cones(exponential=1), None, None, rough=True)
-    three = np.ones(3)
-    solve(np.ones((1, 1)), one, three[:, None], three)
-    assert asked[-1]
-
-
 @pytest.mark.parametrize("distance", [1e-3, 1e-4, 1e-5])
 def test_rows_that_nearly_depend_on_each_other_have_a_gradient(distance):
     """A singular value squared is no rounding yet; the verdict refutes nothing that has an answer."""

@@ -119,6 +119,9 @@ def _clarabel(
     for name, value in options.items():
         setattr(settings, name, value)
     settings.verbose = False
+    # with shifts of its own it often ends at the first step, where rows are dense and P = 0
+    settings.static_regularization_constant = _SHIFT
+    settings.dynamic_regularization_enable = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
     if max_iterations is not None:
         settings.max_iter = max_iterations
@@ -145,33 +148,6 @@ def _clarabel(
         if turned is not None:
             y, s = turned[0].T @ y, turned[1] @ s
         return Answer(status, found.iterations, np.array(found.x), y, s)
-
-    return solve
-
-
-def _careful_clarabel(
-    cones: Cones, tolerance: float, max_iterations: int | None, **options: Any
-) -> Callable[..., Answer]:
-    """Clarabel with a fixed shift: with its own, programs with dense rows and P = 0 often end at once."""
-    options |= {"static_regularization_constant": _SHIFT, "dynamic_regularization_enable": False}
-    return _clarabel(cones, tolerance, max_iterations, **options)
-
-
-def _clarabel_of_choice(
-    cones: Cones, tolerance: float, max_iterations: int | None
-) -> Callable[..., Answer]:
-    """Clarabel, at rough tolerances at first without its iterative refinement, which takes up to a third."""
-    careful = _careful_clarabel(cones, tolerance, max_iterations)
-    if (
-        tolerance < _ROUGH[Solver.CLARABEL] or not cones.symmetric
-    ):  # where the polish would pay for it
-        return careful
-    quick = _clarabel(cones, tolerance, max_iterations, iterative_refinement_enable=False)
-
-    def solve(*program: Any) -> Answer:
-        answer = quick(*program)
-        undecided = answer.status in (Status.STALLED, Status.MAX_ITERATIONS)
-        return careful(*program) if undecided else answer
 
     return solve
 
@@ -272,7 +248,7 @@ def _moreau(cones: Cones, tolerance: float, max_iterations: int | None) -> Calla
     return solve
 
 
-_SOLVERS = {Solver.CLARABEL: _clarabel_of_choice, Solver.SCS: _scs, Solver.MOREAU: _moreau}
+_SOLVERS = {Solver.CLARABEL: _clarabel, Solver.SCS: _scs, Solver.MOREAU: _moreau}
 _ROUGH = {Solver.CLARABEL: 1e-7, Solver.SCS: 1e-4}
 
 
@@ -304,4 +280,4 @@ def patient_solver(solver: Solver, cones: Cones) -> Callable[..., Answer]:
     if solver == Solver.SCS:
         return _scs(cones, _TOLERANCE, _LAST_RESORT)
     steps = {"max_step_fraction": 0.9, "min_terminate_step_length": 1e-8}
-    return _careful_clarabel(cones, _TOLERANCE, 2 * _LAST_RESORT // 10, **steps)
+    return _clarabel(cones, _TOLERANCE, 2 * _LAST_RESORT // 10, **steps)

@@ -160,7 +160,7 @@ def _activate_sorts(program: Program, near: np.ndarray, active: np.ndarray) -> i
             -1, site.shape[site.loops], site.shape[-1]
         )
         for network in slots[near[slots[:, 0]].any(axis=-1)]:
-            swaps, depth = active_comparators(near[network[0]], len(network))
+            swaps, depth = active_comparators(near[network[0]], len(network), site.read)
             active[network[swaps]] = True
             needed = max(needed, depth)
     return needed

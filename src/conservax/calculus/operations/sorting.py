@@ -34,16 +34,19 @@ class Order(NamedTuple):
     turned: Any = None
 
 
-def active_comparators(near: np.ndarray, rounds: int) -> tuple[np.ndarray, int]:
+def active_comparators(near: np.ndarray, rounds: int, read: int) -> tuple[np.ndarray, int]:
     """Which comparators (rounds, n − 1) can swap, given which neighbours (n − 1) tie.
 
-    Each run of r tied entries gets its own network of r rounds, aligned to its first entry. Also
-    returns the number of rounds that the longest run needs.
+    Each run of r tied entries gets its own network of r rounds, aligned to its first entry, unless none of
+    them is among the leading ones that are ``read``. Also returns the number of rounds that the longest run
+    needs.
     """
     active = np.zeros((rounds, near.size), bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], near.astype(int), [0]])))
     needed = 1
     for start, stop in edges.reshape(-1, 2):
+        if start >= read:
+            break
         depth = 1 if stop - start == 1 else stop - start + 1
         needed = max(needed, depth)
         for t in range(min(depth, rounds)):

@@ -430,6 +430,7 @@ class _Planner:
                 [0] * len(scope.loops) + row_major,  # a scan sets its own stride once it is planned
                 slopes,
                 len(scope.loops),
+                read=step.read,
             )
         )
         step.slots = (*step.slots, shape)

@@ -29,7 +29,8 @@ class Site:
     that tie, more than have all their orders tried), "rows" (entries that tie in one of several rows whose
     order is read) and "places" (of entries, as the first pass found them).
     ``shape`` counts loop iterations first, in ``loops`` axes; ``start`` and ``strides`` locate its slots. A
-    root has its ``node``, and how many ``leaves`` its solution has.
+    root has its ``node``, and how many ``leaves`` its solution has; a sort how many of its leading entries are
+    ``read``.
     """
 
     operation: str
@@ -42,6 +43,7 @@ class Site:
     loops: int
     node: Any = None
     leaves: int = 0
+    read: int = 0
 
     @cached_property
     def location(self) -> Location:
