@@ -84,14 +84,14 @@ def _host_shift(
     solution: Sequence[Array],
 ) -> Array:
     """What takes v = y − s onto the kinks: of rows, or whole cones, where both are nothing but rounding."""
-    (x, y, s), (_, c, A, b) = _as_batch(parts, leaves, solution)
+    (x, y, s), (P, c, A, b) = _as_batch(parts, leaves, solution)
     tau = machine_epsilon(y.dtype) ** 0.5
     size = A.with_values(jnp.abs(A.values)) if isinstance(A, SparseMatrix) else jnp.abs(A)
-    entries = size.values if isinstance(size, SparseMatrix) else size
-    largest = jnp.max(entries, axis=tuple(range(1, entries.ndim)), initial=0.0)
-    of_y = jnp.max(jnp.abs(y), axis=-1) + jnp.max(jnp.abs(c), axis=-1) / jnp.where(
-        largest > 0, largest, 1.0
-    )
+    of_P, of_A, of_b, of_c = map(_largest_entry, (P, A, b, c))
+    per_A = 1 / jnp.where(of_A > 0, of_A, 1.0)
+    # without a cost the right-hand side, times the curvature, is the unit of the dual
+    of_c = jnp.where(of_c > 0, of_c, of_b * of_P * per_A)
+    of_y = jnp.max(jnp.abs(y), axis=-1) + of_c * per_A
     small = jnp.abs(y) <= tau * (of_y[:, None] + tau)
     small &= jnp.abs(s) <= tau * (times(size, jnp.abs(x)) + jnp.abs(b) + tau)
     found = []
@@ -103,6 +103,12 @@ def _host_shift(
             own = jnp.broadcast_to(whole, shape).reshape(own.shape)
         found.append(own)
     return jnp.where(jnp.concatenate(found, axis=-1), s - y, 0.0)
+
+
+def _largest_entry(part: Any) -> Array:
+    """Per item."""
+    entries = part.values if isinstance(part, SparseMatrix) else part
+    return jnp.max(jnp.abs(entries), axis=tuple(range(1, entries.ndim)), initial=0.0)
 
 
 def _as_batch(
