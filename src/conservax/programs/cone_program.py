@@ -253,9 +253,8 @@ class ConeProgram:
         P, c, A, b, dtype, lead = as_operands(P, c, A, b, self.cones.size)
         if lead:
             raise InvalidInputError("check takes one program; for a batch read `info.verdict`.")
-        with jax.enable_x64(
-            True
-        ):  # how far the solution is from a kink is known in double precision
+        # how far the solution is from a kink is known in double precision
+        with jax.enable_x64(True):
             solution = plain(*map(in_double, (P, c, A, b)))
         data = Data(*(np.asarray(_dense(part), np.float64)[None] for part in (P, c, A, b)))
         data = data._replace(P=symmetric_part(data.P))

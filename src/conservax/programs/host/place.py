@@ -216,10 +216,12 @@ class Place:
         solution, residual = refined(inverse(symmetric), product, *probed, passes=passes)
         given = np.maximum(_largest(probed[0]), _largest(probed[1]))
         left = np.maximum(_largest(residual[0]), _largest(residual[1]))
-        # rounding leaves some eps of the terms, which are large without end where the system is singular
-        terms = np.maximum(_largest(solution[0]), _largest(solution[1]))
-        rounding = 64 * _EPS * system.norm[:, None, None] * terms
-        enough = _EPS**0.75 * given + np.minimum(rounding, _EPS**0.25 * given)
+        enough = _EPS**0.75 * given
+        if not np.all(left <= enough):
+            # rounding leaves some eps of the terms, which are large without end where the system is singular
+            terms = np.maximum(_largest(solution[0]), _largest(solution[1]))
+            rounding = 64 * _EPS * system.norm[:, None, None] * terms
+            enough = enough + np.minimum(rounding, _EPS**0.25 * given)
         lost = ~np.all(left <= enough, axis=(1, 2))
         return (solution[0][..., 1:], solution[1][..., 1:]), lost
 

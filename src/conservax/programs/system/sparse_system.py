@@ -3,7 +3,8 @@
     [[P, Bᵀ], [B, diag(d) − I]] (x, t) = (upper, lower),  B = d^½ TᵀA,  in the rows with d > 0;
 
 in the others t = −lower. The verdict is that of ``two_tests``, with M = I in the second test:
-P + A_loᵀA_lo and I − V_hi + A_hi A_hiᵀ are definite by the inertia of sparse matrices.
+P + A_loᵀA_lo and I − V_hi + A_hi A_hiᵀ are definite by Gershgorin's discs, a Cholesky factor of small ones,
+or the inertia of sparse matrices.
 """
 
 import functools

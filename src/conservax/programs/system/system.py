@@ -85,7 +85,7 @@ class System:
 
     @property
     def norm(self) -> Array:
-        """A bound on its largest entries, in their rows' sums; (batch,)."""
+        """Sums of |P| and |A| along rows and columns, the largest: what multiplies rounding; (batch,)."""
         xp = namespace(self.d)
         of_A = xp.max(xp.sum(abs(self.A), axis=-1), axis=-1, initial=0.0)
         of_columns = xp.max(xp.sum(abs(self.A), axis=-2), axis=-1, initial=0.0)
